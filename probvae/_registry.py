@@ -1,0 +1,61 @@
+"""Components by name, and the arguments they were made with (which is what a saved model needs)."""
+
+import inspect
+from typing import Any, ClassVar, Self
+
+from probvae.errors import ConfigError, unknown_name
+
+
+class Registered:
+    """Base of every component family: ``class MixturePrior(Prior, name="mixture")`` registers itself.
+
+    A family is a direct child made with ``family="prior"``; it gets a registry of its own. An instance
+    remembers its constructor's arguments as :attr:`arguments`, so that it can be written down and rebuilt.
+    """
+
+    family: ClassVar[str]
+    registry: ClassVar[dict[str, type[Self]]]
+    registered_name: ClassVar[str | None] = None
+    arguments: dict[str, Any]
+
+    def __init_subclass__(cls, *, name: str | None = None, family: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if family is not None:
+            cls.family, cls.registry = family, {}
+        cls.registered_name = name
+        if name is None:
+            return
+        if name in cls.registry:
+            raise ConfigError(f"{cls.family} name {name!r} is taken by {cls.registry[name].__name__}.")
+        cls.registry[name] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        instance = super().__new__(cls)
+        # object.__setattr__: nn.Module's own would want its __init__ to have run, and would adopt submodules
+        object.__setattr__(instance, "arguments", _bind(cls, args, kwargs))
+        return instance
+
+    @classmethod
+    def named(cls, name: str) -> type[Self]:
+        """The class that is registered under ``name``; an unknown name is an error with a suggestion."""
+        if name not in cls.registry:
+            raise unknown_name(cls.family, name, cls.registry)
+        return cls.registry[name]
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring, for ``probvae list`` and the documentation's tables."""
+        return (inspect.getdoc(cls) or "").split("\n", 1)[0].rstrip(".")
+
+
+def option_names(component: type) -> dict[str, inspect.Parameter]:
+    """The constructor's parameters of a component, by name, in order (without ``self``)."""
+    parameters = inspect.signature(component.__init__).parameters  # type: ignore[misc]
+    return {name: parameter for name, parameter in parameters.items() if name != "self"}
+
+
+def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(inspect.signature(cls.__init__).bind(None, *args, **kwargs).arguments) | {}  # type: ignore[misc]
+    except TypeError:
+        return {}  # wrong arguments: __init__ itself is about to say so, in Python's own words

@@ -1,0 +1,56 @@
+"""Checks of tensors at public boundaries."""
+
+import torch
+from torch import Tensor
+
+from probvae.errors import ArgumentError, DataError, ShapeError
+
+
+def check_matrix(x: Tensor, data_dim: int | None = None, name: str = "x") -> None:
+    """Raise unless ``x`` is a real (N, D) tensor with N >= 1 and, where given, D = ``data_dim``."""
+    if not isinstance(x, Tensor):
+        raise ArgumentError(
+            f"{name}: expected a torch.Tensor, got {type(x).__name__}. Convert it with torch.as_tensor({name})."
+        )
+    if not x.is_floating_point():
+        raise DataError(f"{name}: expected a floating-point dtype, got {x.dtype}. Convert it with {name}.float().")
+    if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
+        raise ShapeError(
+            f"{name}: expected shape (N, D) with N, D >= 1, got {tuple(x.shape)}. "
+            f"One row is one datum: use {name}.reshape(N, -1)."
+        )
+    if data_dim is not None and x.shape[1] != data_dim:
+        raise ShapeError(
+            f"{name}: expected {data_dim} columns, got {x.shape[1]}. "
+            f"Use the data the model was built for, or build the model with data_dim={x.shape[1]}."
+        )
+
+
+def check_finite(x: Tensor, name: str = "x") -> None:
+    """Raise unless every entry of the matrix ``x`` is finite; name the first row that is not."""
+    finite = torch.isfinite(x).all(dim=1)
+    if finite.all():
+        return
+    bad = (~finite).nonzero()[:, 0]
+    raise DataError(
+        f"{name}: {len(bad)} of {len(x)} rows contain NaN or infinity (first: row {int(bad[0])}). "
+        f"Drop or repair these rows."
+    )
+
+
+def check_event(value: Tensor, size: int, name: str, fix: str) -> None:
+    """Raise unless the last dimension of ``value`` has ``size`` entries."""
+    if value.ndim == 0 or value.shape[-1] != size:
+        raise ShapeError(f"{name}: expected trailing shape ({size},), got {tuple(value.shape)}. {fix}")
+
+
+def check_count(value: int, name: str, least: int = 1) -> None:
+    """Raise unless ``value`` is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ArgumentError(f"{name}: expected an integer >= {least}, got {value!r}.")
+
+
+def check_positive(value: float, name: str) -> None:
+    """Raise unless ``value`` is a finite number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ArgumentError(f"{name}: expected a finite number > 0, got {value!r}.")

@@ -1,0 +1,64 @@
+"""The package's exceptions.
+
+Each inherits :class:`ProbvaeError` and the built-in exception that fits, so that ``except ValueError``
+keeps working. A message names the argument, what was expected, what came, and one way out.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ProbvaeError(Exception):
+    """Base class of every exception that the package raises on purpose."""
+
+
+class ArgumentError(ProbvaeError, ValueError):
+    """An argument has a value that is not allowed."""
+
+
+class ShapeError(ArgumentError):
+    """A tensor has another shape than was expected."""
+
+
+class DataError(ArgumentError):
+    """The data cannot be used as they are."""
+
+
+class SupportError(DataError):
+    """The data lie outside the likelihood's support."""
+
+
+class ConfigError(ArgumentError):
+    """A recipe, an option or a name is wrong."""
+
+
+class UnknownNameError(ConfigError):
+    """A name that is not in the registry (or a key that no recipe has)."""
+
+
+class RunError(ProbvaeError, OSError):
+    """A run folder cannot be read or written."""
+
+
+class NotLinearGaussianError(ProbvaeError, TypeError):
+    """The model has no closed-form posterior."""
+
+
+class FitError(ProbvaeError, RuntimeError):
+    """A fit failed; what was good before is kept."""
+
+
+class NonFiniteLossError(FitError, ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+class FloorWarning(UserWarning):
+    """A learned variance sits on its floor: the likelihood has no finite maximum there."""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for a name that is not among ``known``, with the nearest one suggested."""
+    known = sorted(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"Did you mean {nearest[0]!r}?" if nearest else f"Choose one of: {', '.join(known)}."
+    return UnknownNameError(f"unknown {what} {name!r}. {hint}")
