@@ -56,6 +56,7 @@ def option_names(component: type) -> dict[str, inspect.Parameter]:
 
 def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     try:
-        return dict(inspect.signature(cls.__init__).bind(None, *args, **kwargs).arguments) | {}  # type: ignore[misc]
+        bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs).arguments  # type: ignore[misc]
     except TypeError:
         return {}  # wrong arguments: __init__ itself is about to say so, in Python's own words
+    return {name: value for name, value in bound.items() if name != "self"}
