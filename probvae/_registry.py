@@ -27,7 +27,7 @@ class Registered:
             return
         if name in cls.registry:
             raise ConfigError(f"{cls.family} name {name!r} is taken by {cls.registry[name].__name__}.")
-        cls.registry[name] = cls
+        cls.registry[name] = cls  # type: ignore[assignment]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         instance = super().__new__(cls)
@@ -56,7 +56,8 @@ def option_names(component: type) -> dict[str, inspect.Parameter]:
 
 def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     try:
-        bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs).arguments  # type: ignore[misc]
+        bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs)  # type: ignore[misc]
     except TypeError:
         return {}  # wrong arguments: __init__ itself is about to say so, in Python's own words
-    return {name: value for name, value in bound.items() if name != "self"}
+    bound.apply_defaults()  # a saved model must not change when a default does
+    return {name: value for name, value in bound.arguments.items() if name != "self"}

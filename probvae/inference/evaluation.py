@@ -1,0 +1,122 @@
+"""The bound and its parts on given data, in chunks that bound the memory."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from probvae._shapes import check_count, check_matrix
+from probvae.inference.guides import Guide
+from probvae.inference.traces import LogWeights, log_weights
+from probvae.models import LatentModel
+
+MEMORY_LIMIT = 512 * 2**20  # bytes
+# Values kept at once for one draw of one datum, in multiples of the widest layer: forward pass, log densities.
+_LIVE_COPIES = 6
+
+
+class ModelAndGuide(Protocol):
+    """What a :class:`~probvae.VAE` is to this package: a pair."""
+
+    model: LatentModel
+    guide: Guide
+
+
+class Bound(NamedTuple):
+    """The ELBO and its two parts, each (N,), in nats per datum: elbo = log_likelihood - kl."""
+
+    elbo: Tensor
+    log_likelihood: Tensor
+    kl: Tensor
+
+
+def elbo(vae: ModelAndGuide, x: Tensor, num_samples: int = 1) -> Tensor:
+    r"""The evidence lower bound of each datum, by Monte Carlo.
+
+    .. math:: \widehat{\mathrm{ELBO}}(x_n) = \frac1S \sum_s \log p(x_n|z_s) + \log p(z_s) - \log q_{x_n}(z_s)
+
+    ``x`` is (N, D); the result is (N,), in nats per datum, unbiased for the bound; no gradient is kept.
+    Raises :class:`~probvae.errors.ShapeError` or :class:`~probvae.errors.DataError` for data that do not fit.
+    Source: Kingma and Welling (2014), arXiv:1312.6114, equation 7.
+
+    >>> import torch, probvae
+    >>> elbo(probvae.VAE.example(), torch.zeros(5, 3)).shape
+    torch.Size([5])
+    """
+    return bound(vae, x, num_samples).elbo
+
+
+def bound(vae: ModelAndGuide, x: Tensor, num_samples: int = 1) -> Bound:
+    """:func:`elbo` together with its parts E log p(x|z) and KL(q_x || p), the latter by the same draws."""
+    check_count(num_samples, "num_samples")
+    check_data(vae, x)
+
+    def terms(rows: Tensor) -> Tensor:
+        weights: LogWeights = log_weights(vae.model, vae.guide, rows, num_samples)
+        kl = weights.log_guide - weights.log_prior
+        return torch.stack([weights.log_weight.mean(0), weights.log_likelihood.mean(0), kl.mean(0)], dim=1)
+
+    return Bound(*over_chunks(terms, vae, x, num_samples).unbind(1))
+
+
+def reconstruction_error(vae: ModelAndGuide, x: Tensor) -> Tensor:
+    """||x - E[x|z = E_q z]||^2 / D for each datum (N,), in squared units of x: the mean squared error."""
+    check_data(vae, x)
+    return over_chunks(lambda rows: (rows - reconstruct(vae, rows)).square().mean(1), vae, x)
+
+
+def reconstruct(vae: ModelAndGuide, x: Tensor) -> Tensor:
+    """E[x | z] (N, D) at the guide's mean z = E_q[z], in the units of x."""
+    z = posterior_mean(vae, x)
+    return over_chunks(lambda rows: vae.model.likelihood(vae.model.decoder(rows)).mean, vae, z)
+
+
+def posterior_mean(vae: ModelAndGuide, x: Tensor) -> Tensor:
+    """E_q[z] (N, d), in prior standard deviations."""
+    return over_chunks(lambda rows: vae.guide.distribution(rows).mean, vae, x)
+
+
+def posterior_scale(vae: ModelAndGuide, x: Tensor) -> Tensor:
+    """The standard deviation of each z_j under q_x, (N, d)."""
+    return over_chunks(lambda rows: vae.guide.distribution(rows).variance.sqrt(), vae, x)
+
+
+def plug_in_loss(vae: ModelAndGuide, x: Tensor) -> Tensor:
+    r"""-log p(x | z = E_q z) + KL(q_x || p), (N,), in nats per datum: **not a bound** of -log p(x).
+
+    It is printed as "test loss" by many notebooks. With the exact posterior of a linear model it lies below
+    -log p(x) by tr(I - S)/2 nats, S the posterior covariance, so it is optimistic by up to d/2 nats.
+    """
+    check_data(vae, x)
+
+    def loss(rows: Tensor) -> Tensor:
+        q = vae.guide.distribution(rows)
+        log_likelihood = vae.model.likelihood(vae.model.decoder(q.mean)).log_prob(rows)
+        return torch.distributions.kl_divergence(q, vae.model.prior().expand(q.batch_shape)) - log_likelihood
+
+    return over_chunks(loss, vae, x)
+
+
+def check_data(vae: ModelAndGuide, x: Tensor) -> None:
+    """Raise unless ``x`` is (N, D), finite, and within the likelihood's support."""
+    check_matrix(x, vae.model.data_dim)
+    vae.model.likelihood.check_support(x)
+
+
+@torch.no_grad()
+def over_chunks(function: Callable[[Tensor], Tensor], vae: ModelAndGuide, x: Tensor, num_samples: int = 1) -> Tensor:
+    """``function`` of ``x`` (N, ...), a chunk of rows at a time, joined along the rows; without gradients."""
+    return torch.cat([function(rows) for rows in chunks(vae, x, num_samples)])
+
+
+def chunks(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[Tensor]:
+    """Rows of ``x``, as many at a time as :data:`MEMORY_LIMIT` allows for ``num_samples`` draws each."""
+    width = max(widest_layer(vae.model), widest_layer(vae.guide), x.shape[1])
+    rows = MEMORY_LIMIT // (_LIVE_COPIES * x.element_size() * width * num_samples)
+    return iter(x.split(max(1, rows)))
+
+
+def widest_layer(module: nn.Module) -> int:
+    """The largest dimension of any parameter."""
+    return max((max(parameter.shape, default=1) for parameter in module.parameters()), default=1)

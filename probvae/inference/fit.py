@@ -1,0 +1,324 @@
+"""Stochastic variational inference."""
+
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from probvae._seed import isolated_seed
+from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
+from probvae.inference.evaluation import ModelAndGuide, bound, posterior_mean
+from probvae.inference.objectives import Objective, StepLoss, resolve_objective
+from probvae.inference.preparation import FitOptions, prepare
+from probvae.inference.progress import EpochProgress
+from probvae.inference.traces import paired_traces
+from probvae.inference.variance import optimal_variance
+from probvae.models import GaussianLikelihood
+from probvae.runs import Run
+
+# Enough data for a standard error below the changes that an epoch makes
+_VARIANCE_SUBSET = 1024
+
+
+class SavableVAE(ModelAndGuide, Protocol):
+    """A model and a guide that can be moved to a device and saved."""
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and components to ``path``."""
+
+    def to(self, device: torch.device | torch.dtype) -> Any:
+        """Move to ``device``."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """All trainable tensors."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All tensors by name."""
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> Any:
+        """Restore them."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Set the training mode."""
+
+
+@dataclass
+class FitResult:
+    """What a fit gave.
+
+    ``history`` has one dict an epoch: ``epoch``, ``elbo`` and ``kl`` (nats per datum, over the epoch's minibatches),
+    ``variance`` (c in squared units of x, or None where there is none), ``seconds`` since the start, and
+    ``validation_elbo``, ``validation_kl``, ``validation_standard_error`` where there are validation data.
+    ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped: str = "all epochs done"
+
+
+def fit(
+    vae: SavableVAE,
+    x: Tensor,
+    *,
+    epochs: int = 100,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    objective: str | Objective = "elbo",
+    seed: int = 0,
+    validation: Tensor | float | None = None,
+    schedule: str = "constant",
+    gradient_clip: float | None = None,
+    patience: int | None = None,
+    binarization: str = "none",
+    device: str = "auto",
+    progress: bool = True,
+    out: str | Path | Run | None = None,
+) -> FitResult:
+    r"""Fit a VAE in place by stochastic variational inference with Adam.
+
+    .. math:: \max_{f, g, h, c} \frac1N \sum_n \mathrm{ELBO}(x_n)
+
+    The default objective is Pyro's ``Trace_ELBO``. A step's loss is the mean over its minibatch, so neither the
+    bound that is reported nor the meaning of the learning rate depends on ``batch_size``.
+
+    Parameters
+    ----------
+    vae
+        A :class:`~probvae.VAE`; it ends on the device it was on.
+    x
+        (N, D), floating point; converted to the dtype of the parameters.
+    objective
+        A name (``probvae list objectives``) or an :class:`~probvae.inference.Objective`.
+    validation
+        Data (M, D), or the share of ``x`` to set aside. Needed for ``patience``.
+    schedule
+        ``"constant"`` or ``"cosine"``.
+    gradient_clip
+        The largest norm of the gradient of one step; None for no limit.
+    patience
+        Stop when the validation ELBO has not risen for this many epochs, and restore the best epoch's weights.
+    binarization
+        ``"fresh"``: draw x ~ Bernoulli(x) anew at every use (the validation data once).
+    seed
+        Of the fit's own random numbers; the caller's generators are left untouched.
+    device
+        ``"auto"`` (CUDA where there is one), or a torch device.
+    out
+        A folder to write ``metrics.jsonl``, ``checkpoints/`` and ``model.safetensors`` to; it must not exist.
+
+    Raises :class:`~probvae.errors.DataError` for data that do not fit the model, and
+    :class:`~probvae.errors.NonFiniteLossError` when the loss becomes NaN or infinite: the weights are then those of
+    the last good epoch. Source: Hoffman et al. (2013), "Stochastic Variational Inference"; Kingma and Welling (2014).
+
+    >>> import torch, probvae
+    >>> result = fit(probvae.VAE.example(), torch.randn(200, 3), epochs=2, progress=False)
+    >>> [record["epoch"] for record in result.history]
+    [1, 2]
+    """
+    options = FitOptions(epochs, batch_size, learning_rate, schedule, gradient_clip, patience, binarization, seed)
+    objective = resolve_objective(objective)
+    home = next(vae.parameters()).device
+    target = _resolve_device(device)
+    train, held_out = prepare(vae, x, validation, options)
+    run = Run.create(out) if isinstance(out, str | Path) else out
+    with isolated_seed(seed, target), warnings.catch_warnings():
+        # Pyro only warns of a NaN; the fit turns it into an error that says where it is
+        warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
+        vae.to(target)
+        try:
+            trainer = _Trainer(vae, train.to(target), held_out, objective, options, run)
+            return trainer.run(progress)
+        finally:
+            vae.to(home)
+
+
+class _Trainer:
+    """The state of one fit."""
+
+    def __init__(
+        self,
+        vae: SavableVAE,
+        x: Tensor,
+        validation: Tensor | None,
+        objective: Objective,
+        options: FitOptions,
+        run: Run | None,
+    ) -> None:
+        self.vae, self.x, self.objective, self.options, self.run_folder = vae, x, objective, options, run
+        self.validation = None if validation is None else validation.to(x.device)
+        self.parameters = [p for p in vae.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate)
+        self.total_steps = options.epochs * math.ceil(len(x) / options.batch_size)
+        self.step = 0
+        self.result = FitResult()
+        self.good_state = _snapshot(vae)
+
+    def run(self, progress: bool) -> FitResult:
+        best, start = -math.inf, time.perf_counter()
+        with EpochProgress(self.options.epochs, progress) as shown:
+            for epoch in range(1, self.options.epochs + 1):
+                record = {
+                    "epoch": epoch,
+                    **self._epoch(epoch),
+                    "seconds": round(time.perf_counter() - start, 4),
+                }
+                self._keep(record)
+                shown.update(record)
+                best = self._track_best(record, best)
+                if self.options.patience and epoch - self.result.best_epoch >= self.options.patience:
+                    self.result.stopped = f"no better validation ELBO for {self.options.patience} epochs"
+                    break
+        self._finish()
+        return self.result
+
+    def _epoch(self, epoch: int) -> dict[str, Any]:
+        self.vae.train()
+        totals = torch.zeros(2, dtype=torch.float64)
+        for batch, rows in enumerate(self._minibatches()):
+            totals += len(rows) * torch.tensor(self._train_step(rows, epoch, batch))
+        self.vae.train(False)
+        self._update_variance()
+        loss, kl = (totals / len(self.x)).tolist()
+        return {"elbo": -loss, "kl": kl, "variance": self._mean_variance(), **self._validate()}
+
+    def _minibatches(self) -> Iterator[Tensor]:
+        """Contiguous slices of a copy that is shuffled once an epoch."""
+        shuffled = self.x[torch.randperm(len(self.x), device=self.x.device)]
+        for rows in shuffled.split(self.options.batch_size):
+            yield torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
+
+    def _train_step(self, rows: Tensor, epoch: int, batch: int) -> tuple[float, float]:
+        self.optimizer.param_groups[0]["lr"] = self._learning_rate()
+        self.optimizer.zero_grad()
+        loss, kl = self._loss(rows, epoch, batch)
+        if not torch.isfinite(loss):
+            self._fail(rows, epoch, batch, f"the loss is {loss.item()}")
+        loss.backward()
+        if self.options.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.options.gradient_clip)
+        self.optimizer.step()
+        self.step += 1
+        return loss.item(), kl.item()
+
+    def _loss(self, rows: Tensor, epoch: int, batch: int) -> StepLoss:
+        try:
+            return self.objective.step_loss(self.vae.model, self.vae.guide, rows)
+        except ValueError as error:
+            # torch's own validation of a distribution's parameters: NaN in a location or a scale
+            if isinstance(error, ArgumentError):
+                raise
+            self._fail(rows, epoch, batch, str(error).split("\n")[0])
+            raise AssertionError("unreachable") from error
+
+    def _learning_rate(self) -> float:
+        if self.options.schedule == "constant":
+            return self.options.learning_rate
+        return self.options.learning_rate * 0.5 * (1 + math.cos(math.pi * self.step / self.total_steps))
+
+    def _update_variance(self) -> None:
+        likelihood = self.vae.model.likelihood
+        if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "optimal":
+            likelihood.set_variance(optimal_variance(self.vae, self.x))
+
+    @torch.no_grad()
+    def _mean_variance(self) -> float | None:
+        """c, averaged where there are several."""
+        likelihood = self.vae.model.likelihood
+        if not isinstance(likelihood, GaussianLikelihood):
+            return None
+        z = posterior_mean(self.vae, self.x[:_VARIANCE_SUBSET])
+        return float(likelihood.variance(self.vae.model.decoder(z)).mean())
+
+    def _validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
+        values = bound(self.vae, self.validation)
+        standard_error = float(values.elbo.std()) / math.sqrt(len(values.elbo)) if len(values.elbo) > 1 else 0.0
+        return {
+            "validation_elbo": float(values.elbo.mean()),
+            "validation_kl": float(values.kl.mean()),
+            "validation_standard_error": standard_error,
+        }
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        self.result.history.append(record)
+        if self.options.patience is None:
+            self.good_state = _snapshot(self.vae)
+        if self.run_folder is not None:
+            self.vae.save(self.run_folder.checkpoint_file(record["epoch"]))
+            self.run_folder.append_metrics(record)
+            self.run_folder.drop_old_checkpoints()
+
+    def _track_best(self, record: dict[str, Any], best: float) -> float:
+        if self.options.patience is None:
+            self.result.best_epoch = record["epoch"]
+            return best
+        if record["validation_elbo"] > best:
+            self.good_state, self.result.best_epoch = _snapshot(self.vae), record["epoch"]
+        return max(best, record["validation_elbo"])
+
+    def _finish(self) -> None:
+        self.vae.load_state_dict(self.good_state)
+        if self.run_folder is not None:
+            self.vae.save(self.run_folder.model_file)
+        _warn_at_floor(self.vae)
+
+    def _fail(self, rows: Tensor, epoch: int, batch: int, reason: str) -> None:
+        site = _first_bad_site(self.vae, rows)
+        self.vae.load_state_dict(self.good_state)
+        if self.run_folder is not None:
+            self.vae.save(self.run_folder.model_file)
+        raise NonFiniteLossError(
+            f"site {site!r}, epoch {epoch}, batch {batch + 1}: {reason}. The weights are those after epoch "
+            f"{epoch - 1}. Lower learning_rate (now {self.options.learning_rate:g}), set gradient_clip, or rescale the data."
+        )
+
+
+def _resolve_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        raise ArgumentError(f"device: {device!r} is not available here. Use device='cpu'.") from error
+    return resolved
+
+
+def _snapshot(vae: SavableVAE) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+
+
+@torch.no_grad()
+def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str:
+    """The first sample site whose value or log density is not finite."""
+    try:
+        traces = paired_traces(vae.model, vae.guide, rows, 1)
+    except ValueError:
+        return "z"  # the guide's own parameters are not finite: torch refuses to build the distribution
+    for trace in reversed(traces):
+        trace.compute_log_prob()
+        for name, site in trace.nodes.items():
+            if site["type"] == "sample" and not torch.isfinite(site["log_prob"]).all():
+                return str(name)
+    return "x"
+
+
+def _warn_at_floor(vae: ModelAndGuide) -> None:
+    likelihood = vae.model.likelihood
+    if not isinstance(likelihood, GaussianLikelihood) or not (count := likelihood.num_at_floor()):
+        return
+    warnings.warn(
+        f"variance: {count} learned variance(s) sit on the floor minimum_variance={likelihood.minimum_variance:g}. "
+        "The data lie on a surface that the decoder reaches (constant columns, or more latent dimensions than the data "
+        "need), and the likelihood has no finite maximum there. Drop constant columns, lower latent_dim, or fix the variance.",
+        FloorWarning,
+        stacklevel=4,
+    )

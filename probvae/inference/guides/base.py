@@ -1,0 +1,81 @@
+"""The contract of a guide."""
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from probvae._registry import Registered
+from probvae._shapes import check_count
+from probvae.errors import ShapeError
+from probvae.models._announce import announce_parameters
+
+# |log scale| stays below this: a factor of 22026 from the prior's own scale on either side
+LOG_SCALE_BOUND = 10.0
+
+
+class Guide(nn.Module, Registered, ABC, family="guide"):
+    """q_x(z), the variational posterior: a Pyro guide with the site ``"z"`` in the plate ``"data"``.
+
+    ``guide.distribution(x)`` has batch_shape ``(N,)`` and event_shape ``(latent_dim,)``.
+    """
+
+    latent_dim: int
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        check_count(latent_dim, "latent_dim")
+        self.latent_dim = latent_dim
+
+    @abstractmethod
+    def distribution(self, x: Tensor) -> TorchDistribution:
+        """q_x(z) for each row of ``x`` (N, D)."""
+
+    def forward(self, x: Tensor, num_data: int | None = None) -> Tensor:
+        """Run the program: draw z (N, d) from q_x. ``num_data`` is there for the model's sake and not used."""
+        announce_parameters(self, "guide")
+        with pyro.plate("data", x.shape[-2]):
+            return pyro.sample("z", self.distribution(x))
+
+    @classmethod
+    @abstractmethod
+    def example(cls) -> Self:
+        """A small instance (data_dim 3, latent_dim 2), used by the contract tests."""
+
+
+class AmortizedGuide(Guide):
+    """A guide with an encoder: the trunk g_1 = h_1, from which linear heads make g and h."""
+
+    def __init__(self, encoder: nn.Module, latent_dim: int, num_features: int | None = None) -> None:
+        super().__init__(latent_dim)
+        self.encoder = encoder
+        self.num_features = num_features or _num_features(encoder)
+
+    def linear_head(self, num_outputs: int) -> nn.Linear:
+        """A head on the encoder's features."""
+        return nn.Linear(self.num_features, num_outputs)
+
+    def zero_head(self, num_outputs: int) -> nn.Linear:
+        """A head that starts at zero: the covariance begins as the prior's, the same for every datum."""
+        head = self.linear_head(num_outputs)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return head
+
+
+def bounded_scale(raw: Tensor) -> Tensor:
+    """A positive scale from a real number: exp(raw) near zero, within exp(+-10) everywhere, smooth."""
+    return torch.exp(LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND))
+
+
+def _num_features(encoder: nn.Module) -> int:
+    num_features = getattr(encoder, "num_features", None)
+    if isinstance(num_features, int):
+        return num_features
+    raise ShapeError(
+        f"encoder: expected an attribute num_features (the width of its output), and {type(encoder).__name__} has none. "
+        "Pass num_features=... to the guide."
+    )

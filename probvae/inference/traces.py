@@ -1,0 +1,62 @@
+"""Run a model against its guide and keep the terms of log w apart, per draw and per datum."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyro
+from pyro import poutine
+from pyro.poutine import Trace
+from torch import Tensor
+
+PyroProgram = Callable[..., Any]
+
+
+class LogWeights(NamedTuple):
+    """The terms of log w = log p(x|z) + log p(z) - log q_x(z), each (S, N), in nats."""
+
+    log_likelihood: Tensor
+    log_prior: Tensor
+    log_guide: Tensor
+
+    @property
+    def log_weight(self) -> Tensor:
+        """log w (S, N)."""
+        return self.log_likelihood + self.log_prior - self.log_guide
+
+
+def paired_traces(model: PyroProgram, guide: PyroProgram, x: Tensor, num_samples: int) -> tuple[Trace, Trace]:
+    """Traces of the guide, and of the model replayed against it, with ``num_samples`` draws in a plate at dim -2."""
+    with pyro.plate("samples", num_samples, dim=-2):
+        guide_trace = poutine.trace(guide).get_trace(x)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+    return model_trace, guide_trace
+
+
+def log_weights(model: PyroProgram, guide: PyroProgram, x: Tensor, num_samples: int = 1) -> LogWeights:
+    """The log importance weights' terms for ``num_samples`` draws of z for each datum of ``x`` (N, D).
+
+    Works for any Pyro program whose latent sites stand in one data plate at dim -1.
+    """
+    model_trace, guide_trace = paired_traces(model, guide, x, num_samples)
+    return weights_of(model_trace, guide_trace, (num_samples, x.shape[0]))
+
+
+def weights_of(model_trace: Trace, guide_trace: Trace, shape: tuple[int, int]) -> LogWeights:
+    """Sum the traces' log densities by role; each result has ``shape`` (S, N)."""
+    model_trace.compute_log_prob()
+    guide_trace.compute_log_prob()
+    return LogWeights(
+        _sum_sites(model_trace, shape, observed=True),
+        _sum_sites(model_trace, shape, observed=False),
+        _sum_sites(guide_trace, shape, observed=False),
+    )
+
+
+def _sum_sites(trace: Trace, shape: tuple[int, int], *, observed: bool) -> Tensor:
+    sites = [
+        site["log_prob"].expand(shape)
+        for site in trace.nodes.values()
+        if site["type"] == "sample" and site["is_observed"] is observed and not poutine.util.site_is_subsample(site)
+    ]
+    total: Tensor = sum(sites[1:], start=sites[0])
+    return total

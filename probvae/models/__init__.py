@@ -1,0 +1,24 @@
+"""Everything about p: priors, decoders, likelihoods, and the model p(z) p(x|z) they make."""
+
+from probvae.models.decoders import Decoder, LinearDecoder, MLPDecoder
+from probvae.models.latent import LatentModel
+from probvae.models.likelihoods import (
+    BernoulliLikelihood,
+    ContinuousBernoulliLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+)
+from probvae.models.priors import Prior, StandardNormalPrior
+
+__all__ = [
+    "BernoulliLikelihood",
+    "ContinuousBernoulliLikelihood",
+    "Decoder",
+    "GaussianLikelihood",
+    "LatentModel",
+    "Likelihood",
+    "LinearDecoder",
+    "MLPDecoder",
+    "Prior",
+    "StandardNormalPrior",
+]
