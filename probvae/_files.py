@@ -2,10 +2,14 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from probvae.errors import RunError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -32,6 +36,14 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically, in UTF-8."""
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> Path:
+    """Write named arrays to a compressed ``.npz`` atomically, and say where."""
+    import numpy as np
+
+    write_atomic(path, lambda temporary: np.savez_compressed(temporary, **dict[str, Any](arrays)))
+    return path
 
 
 def _make_readable(path: Path) -> None:

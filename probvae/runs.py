@@ -21,27 +21,33 @@ NUM_CHECKPOINTS = 2
 
 
 class Run:
-    """A run folder that is being written."""
+    """A run folder. Nothing is on disk before :meth:`create`, which also writes the files in ``preamble``."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, preamble: Mapping[str, str] | None = None) -> None:
+        self.folder = Path(folder)
+        self._preamble = dict(preamble or {})
 
-    @classmethod
-    def create(cls, folder: str | Path) -> "Run":
+    def check_free(self) -> None:
+        """Raise :class:`~probvae.errors.RunError` when there is something at the folder's place already."""
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            return
+        if self.folder.exists() or self.folder.is_symlink():
+            raise RunError(f"out: {self.folder} exists. Choose another folder, or remove this one.")
+
+    def create(self) -> None:
         """Make the folder; it must not exist yet, except empty."""
-        folder = Path(folder)
         try:
-            if folder.is_dir() and not any(folder.iterdir()):
-                pass
-            elif folder.exists() or folder.is_symlink():
-                raise RunError(f"out: {folder} exists. Choose another folder, or remove this one.")
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "checkpoints").mkdir()
+            self.check_free()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "checkpoints").mkdir()
+        except RunError:
+            raise
         except OSError as error:
-            if isinstance(error, RunError):
-                raise
-            raise RunError(f"out: {folder} cannot be written ({error.strerror}). Choose another folder.") from error
-        return cls(folder)
+            raise RunError(
+                f"out: {self.folder} cannot be written ({error.strerror}). Choose another folder."
+            ) from error
+        for name, text in self._preamble.items():
+            self.write_text(name, text)
 
     @property
     def model_file(self) -> Path:

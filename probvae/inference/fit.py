@@ -32,7 +32,7 @@ class SavableVAE(ModelAndGuide, Protocol):
     def save(self, path: str | Path) -> None:
         """Write weights and components to ``path``."""
 
-    def to(self, device: torch.device | torch.dtype) -> Any:
+    def to(self, *args: Any, **kwargs: Any) -> Any:
         """Move to ``device``."""
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
@@ -127,7 +127,9 @@ def fit(
     home = next(vae.parameters()).device
     target = _resolve_device(device)
     train, held_out = prepare(vae, x, validation, options)
-    run = Run.create(out) if isinstance(out, str | Path) else out
+    run = Run(out) if isinstance(out, str | Path) else out
+    if run is not None:
+        run.create()
     with isolated_seed(seed, target), warnings.catch_warnings():
         # Pyro only warns of a NaN; the fit turns it into an error that says where it is
         warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
@@ -277,7 +279,8 @@ class _Trainer:
             self.vae.save(self.run_folder.model_file)
         raise NonFiniteLossError(
             f"site {site!r}, epoch {epoch}, batch {batch + 1}: {reason}. The weights are those after epoch "
-            f"{epoch - 1}. Lower learning_rate (now {self.options.learning_rate:g}), set gradient_clip, or rescale the data."
+            f"{epoch - 1}. Lower learning_rate (now {self.options.learning_rate:g}), set gradient_clip, or rescale "
+            "the data."
         )
 
 
@@ -317,8 +320,9 @@ def _warn_at_floor(vae: ModelAndGuide) -> None:
         return
     warnings.warn(
         f"variance: {count} learned variance(s) sit on the floor minimum_variance={likelihood.minimum_variance:g}. "
-        "The data lie on a surface that the decoder reaches (constant columns, or more latent dimensions than the data "
-        "need), and the likelihood has no finite maximum there. Drop constant columns, lower latent_dim, or fix the variance.",
+        "The data lie on a surface that the decoder reaches (constant columns, or more latent dimensions than the "
+        "data need), and the likelihood has no finite maximum there. Drop constant columns, lower latent_dim, or fix "
+        "the variance.",
         FloorWarning,
         stacklevel=4,
     )

@@ -66,5 +66,6 @@ def _check_size(decoder: nn.Module, attribute: str, expected: int, where: str) -
     got = getattr(decoder, attribute, expected)
     if got != expected:
         raise ShapeError(
-            f"decoder: expected {attribute}={expected} ({where}), got {got}. Build the decoder with {attribute}={expected}."
+            f"decoder: expected {attribute}={expected} ({where}), got {got}. "
+            f"Build the decoder with {attribute}={expected}."
         )

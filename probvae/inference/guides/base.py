@@ -76,6 +76,6 @@ def _num_features(encoder: nn.Module) -> int:
     if isinstance(num_features, int):
         return num_features
     raise ShapeError(
-        f"encoder: expected an attribute num_features (the width of its output), and {type(encoder).__name__} has none. "
+        f"encoder: expected an attribute num_features (the width of its output), {type(encoder).__name__} has none. "
         "Pass num_features=... to the guide."
     )

@@ -22,7 +22,8 @@ class FullCovarianceGuide(AmortizedGuide, name="full-covariance"):
     of ``encoder``; the diagonal s of the Cholesky factor is a standard deviation, kept within exp(+-10).
     Source: Rocca (2019) (the general h); Kingma and Welling (2019), arXiv:1906.02691, section 2.5.1.
 
-    >>> FullCovarianceGuide(MLPEncoder(data_dim=3, hidden=(8,)), latent_dim=2).distribution(torch.zeros(5, 3)).mean.shape
+    >>> guide = FullCovarianceGuide(MLPEncoder(data_dim=3, hidden=(8,)), latent_dim=2)
+    >>> guide.distribution(torch.zeros(5, 3)).mean.shape
     torch.Size([5, 2])
     """
 

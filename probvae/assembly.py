@@ -1,0 +1,61 @@
+"""From a recipe's names to objects: the one place where names become components."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from probvae._registry import Registered, option_names
+from probvae._seed import isolated_seed
+from probvae.errors import ConfigError, unknown_name
+from probvae.inference.encoders import Encoder
+from probvae.inference.guides import Guide
+from probvae.inference.objectives import Objective
+from probvae.models import Decoder, LatentModel, Likelihood, Prior
+from probvae.recipes import Recipe
+from probvae.vae import VAE
+
+T = TypeVar("T", bound=Registered)
+
+# A learned c that has fallen to this share of the data's variance explains the data to six digits: its floor.
+_RELATIVE_FLOOR = 1e-6
+
+
+def build_vae(recipe: Recipe, data_dim: int, data_variance: float) -> VAE:
+    """The VAE of a resolved recipe for data of width ``data_dim``, its weights drawn with the recipe's seed.
+
+    ``data_variance`` is the mean variance of the data's columns: where a learned c begins.
+    Raises :class:`~probvae.errors.ConfigError` for a name or an option that there is not.
+    """
+    with isolated_seed(recipe["training"]["seed"]):
+        model, inference = recipe["model"], recipe["inference"]
+        sizes = {"latent_dim": model["latent_dim"], "data_dim": data_dim}
+        variances = {"initial_variance": data_variance, "minimum_variance": _RELATIVE_FLOOR * data_variance}
+        prior = component(Prior, model["prior"], sizes)
+        likelihood = component(Likelihood, model["likelihood"], {**sizes, **variances})
+        decoder = component(Decoder, model["decoder"], {**sizes, "num_outputs": likelihood.num_outputs})
+        encoder = component(Encoder, inference["encoder"], sizes)
+        guide = component(Guide, inference["guide"], {**sizes, "encoder": encoder})
+        return VAE(LatentModel(prior, decoder, likelihood), guide)
+
+
+def build_objective(recipe: Recipe) -> Objective:
+    """The objective of a resolved recipe."""
+    return component(Objective, recipe["inference"]["objective"], {})
+
+
+def component(family: type[T], table: Mapping[str, Any], known: Mapping[str, Any]) -> T:
+    """The component that ``table`` names, with its options; sizes it needs and the table lacks are in ``known``."""
+    options = dict(table)
+    chosen = family.named(options.pop("name"))
+    parameters = option_names(chosen)
+    for option in options:
+        if option not in parameters:
+            raise unknown_name(f"option of {family.family} {table['name']!r}", option, set(parameters) - set(known))
+    filled = {name: value for name, value in known.items() if name in parameters} | options
+    missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in filled]
+    if missing:
+        raise ConfigError(f"{family.family} {table['name']!r}: expected a value for {missing[0]!r}, got none.")
+    try:
+        return chosen(**filled)
+    except TypeError as error:
+        raise ConfigError(f"{family.family} {table['name']!r}: {error}.") from error

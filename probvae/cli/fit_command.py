@@ -1,0 +1,136 @@
+"""`probvae fit`."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from probvae import recipes
+from probvae.recipes import Recipe
+
+# option -> key of the recipe that it sets
+_KEYS = {
+    "data": "data.source",
+    "data_dir": "data.data_dir",
+    "scaling": "data.scaling",
+    "binarization": "data.binarization",
+    "num_data": "data.num_data",
+    "labels": "data.labels",
+    "latent_dim": "model.latent_dim",
+    "prior": "model.prior.name",
+    "likelihood": "model.likelihood.name",
+    "allow_grey": "model.likelihood.allow_grey",
+    "variance": "model.likelihood.variance",
+    "decoder": "model.decoder.name",
+    "guide": "inference.guide.name",
+    "encoder": "inference.encoder.name",
+    "objective": "inference.objective.name",
+    "epochs": "training.epochs",
+    "batch_size": "training.batch_size",
+    "learning_rate": "training.learning_rate",
+    "schedule": "training.schedule",
+    "patience": "training.patience",
+    "seed": "training.seed",
+    "device": "training.device",
+}
+
+
+@click.command("fit")
+@click.argument("recipe_files", metavar="[RECIPE.toml ...]", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--data", metavar="NAME|FILE", help="A named data set (`probvae list data`) or a file.")
+@click.option("--data-dir", metavar="DIR", help="Where torchvision's data sets are, or go.")
+@click.option("--labels", metavar="COLUMN", help="The column of a table that holds the labels (for colours).")
+@click.option("--num-data", type=int, help="Use the first so many data only.")
+@click.option("--scaling", metavar="NAME", help="none, unit or standardize.")
+@click.option("--binarization", metavar="NAME", help="none, fixed, threshold, or fresh (anew at every use).")
+@click.option("--prior", metavar="NAME", help="See `probvae list priors`.")
+@click.option("--likelihood", metavar="NAME", help="See `probvae list likelihoods`.")
+@click.option("--variance", metavar="C", help="c: a number, learned, per-dimension, per-datum or optimal.")
+@click.option("--allow-grey", is_flag=True, default=None, help="Grey data under a Bernoulli: no likelihood, no bound.")
+@click.option("--decoder", metavar="NAME", help="See `probvae list decoders`.")
+@click.option("--encoder", metavar="NAME", help="See `probvae list encoders`.")
+@click.option("--guide", metavar="NAME", help="See `probvae list guides`.")
+@click.option("--objective", metavar="NAME", help="See `probvae list objectives`.")
+@click.option("--latent-dim", type=int, help="d, the number of latent dimensions.")
+@click.option("--hidden", metavar="W,W,...", help="Widths of the hidden layers of decoder and encoder.")
+@click.option("--epochs", type=int, help="Passes over the data.")
+@click.option("--batch-size", type=int, help="Data in one step.")
+@click.option("--learning-rate", type=float, help="Adam's step size.")
+@click.option("--schedule", metavar="NAME", help="constant or cosine.")
+@click.option("--patience", type=int, help="Stop after so many epochs without a better validation ELBO.")
+@click.option("--seed", type=int, help="Of everything random.")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda, ...")
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of a recipe, e.g. training.epochs=20."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder [default: runs/<data>-<number>].")
+@click.option("--figures/--no-figures", default=True, help="Draw the pictures.")
+@click.option("--progress/--no-progress", default=True, help="Show how far the fit has come.")
+@click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of the table.")
+def command(
+    recipe_files: tuple[Path, ...],
+    settings: tuple[str, ...],
+    out: Path | None,
+    figures: bool,
+    progress: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Fit a VAE: the recipes from left to right, then the options on top.
+
+    Without arguments: Rocca's VAE (two latent dimensions, c learned, diagonal guide) on handwritten digits.
+    """
+    recipe = recipes.resolve(
+        [*map(recipes.read_recipe, recipe_files), *_from_options(options), *map(recipes.parse_setting, settings)]
+    )
+    run(recipe, out, figures, progress, as_json)
+
+
+def run(recipe: Recipe, out: Path | None, figures: bool, progress: bool, as_json: bool) -> None:
+    """Fit, draw, print."""
+    from probvae.cli import output
+    from probvae.experiment import run_recipe
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        experiment = run_recipe(recipe, out, progress)
+        if figures:
+            from probvae.report.run_figures import draw_fit
+
+            draw_fit(experiment)
+    for warning in caught:
+        output.warn(str(warning.message))
+    if as_json:
+        click.echo(json.dumps(experiment.summary))
+    else:
+        output.print_summary(experiment.summary)
+
+
+def _from_options(options: dict[str, Any]) -> list[Recipe]:
+    """One small recipe for each option that was given."""
+    hidden = options.pop("hidden")
+    given = [(key, options[name]) for name, key in _KEYS.items() if options[name] is not None]
+    return [_recipe(key, _value(key, value)) for key, value in given] + _hidden(hidden)
+
+
+def _recipe(key: str, value: Any) -> Recipe:
+    table, *path = key.split(".")
+    for name in reversed(path):
+        value = {name: value}
+    return recipes.check_recipe({table: value})
+
+
+def _value(key: str, value: Any) -> Any:
+    return recipes.parse_value(value) if key.endswith(".variance") else value
+
+
+def _hidden(text: str | None) -> list[Recipe]:
+    if text is None:
+        return []
+    try:
+        widths = [int(width) for width in text.split(",") if width.strip()]
+    except ValueError as error:
+        raise click.BadParameter(f"expected widths like 256,128, got {text!r}.", param_hint="--hidden") from error
+    return [_recipe("model.decoder.hidden", widths), _recipe("inference.encoder.hidden", widths)]

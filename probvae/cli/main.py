@@ -1,0 +1,66 @@
+"""The entry point: subcommands by name, errors as messages, exit codes."""
+
+import sys
+from importlib import import_module
+
+import click
+
+from probvae import __version__
+from probvae.errors import FitError, ProbvaeError
+
+COMMANDS = {
+    "fit": "Fit a VAE and write a run folder.",
+    "list": "Say what priors, likelihoods, guides, ... there are.",
+    "sample": "Draw new data from a fitted model.",
+    "reconstruct": "Show data beside what the model makes of them.",
+    "encode": "Write the posterior mean and scale of each datum.",
+}
+FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands live in modules that are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return import_module(f"probvae.cli.{name}_command").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # The help lines stand here, so that `probvae --help` imports no subcommand.
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="probvae")
+def group() -> None:
+    """Fit a variational autoencoder as a Bayesian model.
+
+    `probvae fit` without arguments fits Rocca's VAE to handwritten digits.
+    """
+
+
+def main() -> None:
+    """Run the command line: exit code 2 for a mistake in usage, data or recipe, 1 for a run that failed."""
+    try:
+        sys.exit(group.main(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(MISTAKE)
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted.")
+        sys.exit(INTERRUPTED)
+    except ProbvaeError as error:
+        _complain(str(error))
+        sys.exit(FAILED if isinstance(error, FitError) else MISTAKE)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; Python would complain once more at exit
+        sys.exit(FAILED)
+
+
+def _complain(message: str) -> None:
+    print(f"probvae: {message}", file=sys.stderr)

@@ -1,0 +1,74 @@
+"""How results look on a terminal."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def warn(message: str) -> None:
+    """A warning, on stderr."""
+    Console(stderr=True, soft_wrap=True).print(f"[yellow]warning:[/yellow] {_escaped(message)}", highlight=False)
+
+
+def print_table(title: str, columns: list[str], rows: list[tuple[str, ...]], caption: str | None = None) -> None:
+    """One table on stdout, as wide as the terminal allows."""
+    table = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number in (0, len(columns) - 1) else "right")
+    for row in rows:
+        table.add_row(*map(_escaped, row))
+    _stdout().print(table)
+
+
+def print_line(text: str) -> None:
+    """One line on stdout."""
+    _stdout().print(_escaped(text), highlight=False)
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """The numbers of a fit."""
+    held_out = f"{summary['num_held_out']} held-out data of {summary['data']}"
+    print_table(held_out, ["", "value", "s.e.", "unit"], [*_bound_rows(summary), *_other_rows(summary)])
+    print_line(f"run: {summary['run']}")
+
+
+def _bound_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    unit = "nats per datum"
+    name = (
+        "ELBO, a lower bound of log p(x)" if summary["is_bound"] else "-(cross-entropy + KL): no bound, no likelihood"
+    )
+    return [
+        (name, *_numbers(summary["elbo"]), unit),
+        ("  E log p(x|z)", *_numbers(summary["log_likelihood"]), unit),
+        ("  KL(q_x(z) || p(z))", *_numbers(summary["kl"]), unit),
+    ]
+
+
+def _other_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        ("mean squared error of E[x|z = E_q z]", *_numbers(summary["reconstruction_error"]), "squared units of x")
+    ]
+    if summary["variance"] is not None:
+        rows.append(("c, the decoder variance", f"{summary['variance']:.5g}", "", "squared units of x"))
+        rows.append(("C = 1/(2c), the squared error's weight", f"{summary['squared_error_weight']:.4g}", "", ""))
+    rows.append((f"time, {summary['epochs']} epochs", f"{summary['seconds']:.1f}", "", "seconds"))
+    return rows
+
+
+def _numbers(estimate: Mapping[str, float | None]) -> tuple[str, str]:
+    value, error = estimate["value"], estimate["standard_error"]
+    return f"{value:.4f}", "-" if error is None else f"{error:.4f}"
+
+
+def _stdout() -> Console:
+    # a pipe has no width: wrapped table cells would be worse than long lines
+    return Console(width=None if sys.stdout.isatty() else 120, soft_wrap=False)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

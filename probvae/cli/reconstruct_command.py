@@ -1,0 +1,33 @@
+"""`probvae reconstruct`."""
+
+from pathlib import Path
+
+import click
+
+from probvae.cli.run_options import data_option, load_data_for, out_option, run_argument, target_folder
+
+
+@click.command("reconstruct")
+@run_argument
+@data_option
+@out_option
+def command(run: Path, data: str | None, out: Path | None) -> None:
+    """Decode the posterior mean of each datum: reconstructions.npz (x, reconstruction, squared_error) and a picture."""
+    from probvae._files import write_arrays
+    from probvae.cli.output import print_line
+    from probvae.experiment import as_tensor
+    from probvae.inference import reconstruct
+    from probvae.report.run_figures import draw_reconstructions
+    from probvae.vae import load
+
+    vae = load(run)
+    source = load_data_for(run, vae, data)
+    x = as_tensor(source)
+    reconstruction = reconstruct(vae, x)
+    squared_error = (x - reconstruction).square().mean(1)
+    folder = target_folder(run, out)
+    content = {"x": x, "reconstruction": reconstruction, "squared_error": squared_error}
+    arrays = write_arrays(folder / "reconstructions.npz", {name: value.numpy() for name, value in content.items()})
+    picture = draw_reconstructions(source, reconstruction.numpy(), folder)
+    print_line(f"wrote {arrays} (x, reconstruction, squared_error) and {picture}")
+    print_line(f"mean squared error {squared_error.mean().item():.5f} over {len(x)} data")

@@ -1,0 +1,43 @@
+"""What the commands that read a run have in common."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from probvae.errors import DataError
+
+if TYPE_CHECKING:
+    from probvae.data import Dataset
+    from probvae.vae import VAE
+
+run_argument = click.argument("run", type=click.Path(path_type=Path))
+out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder for the files [default: the run's].")
+seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
+data_option = click.option("--data", metavar="NAME|FILE", help="Other data than the run's own.")
+
+
+def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
+    """The run's own data, or others prepared in the same way, checked against the model's width."""
+    from probvae.experiment import load_recipe_data
+    from probvae.recipes import read_run_recipe
+
+    data = load_recipe_data(read_run_recipe(run), source)
+    if data.data_dim != vae.model.data_dim:
+        raise DataError(
+            f"data: {data.name} has {data.data_dim} columns, the model of {run} has {vae.model.data_dim}. "
+            "Give data of the width that the run was fitted to."
+        )
+    return data
+
+
+def target_folder(run: Path, out: Path | None) -> Path:
+    """Where the files go; made if it is not there."""
+    from probvae.errors import RunError
+
+    folder = out or run
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"out: {folder} cannot be written ({error.strerror}). Choose another folder.") from error
+    return folder

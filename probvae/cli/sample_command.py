@@ -1,0 +1,27 @@
+"""`probvae sample`."""
+
+from pathlib import Path
+
+import click
+
+from probvae.cli.run_options import out_option, run_argument, seed_option, target_folder
+
+
+@click.command("sample")
+@run_argument
+@click.option("-n", "--num-samples", type=int, default=64, show_default=True, help="How many.")
+@seed_option
+@out_option
+def command(run: Path, num_samples: int, seed: int, out: Path | None) -> None:
+    """Draw new data from the model of RUN: samples.npz (z, mean, x) and a picture."""
+    from probvae._files import write_arrays
+    from probvae.cli.output import print_line
+    from probvae.generation import sample
+    from probvae.report.run_figures import draw_samples
+    from probvae.vae import load
+
+    vae = load(run)
+    drawn = sample(vae, num_samples, seed)
+    folder = target_folder(run, out)
+    arrays = write_arrays(folder / "samples.npz", {name: value.numpy() for name, value in drawn._asdict().items()})
+    print_line(f"wrote {arrays} (z, mean, x) and {draw_samples(run, drawn, folder)}")

@@ -1,0 +1,7 @@
+"""Data: named sets and files, their scaling and binarisation, checked before anything is fitted."""
+
+from probvae.data.dataset import Dataset, LinearGaussianTruth
+from probvae.data.load import DATASETS, DatasetSpec, load_data
+from probvae.data.transforms import BINARIZATIONS, SCALINGS
+
+__all__ = ["BINARIZATIONS", "DATASETS", "SCALINGS", "Dataset", "DatasetSpec", "LinearGaussianTruth", "load_data"]

@@ -1,0 +1,60 @@
+"""What a data set is here: a matrix, and what is known about it."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+# rows a chunk, so that the fingerprint of a memory-mapped file needs little memory
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class LinearGaussianTruth:
+    """The parameters that made a synthetic set: x = W z + b + sqrt(c) eps."""
+
+    weight: np.ndarray  # W (D, d)
+    bias: np.ndarray  # b (D,)
+    variance: float  # c
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """N data of width D, with what was done to them.
+
+    ``x`` is (N, D), float32 or float64, possibly memory-mapped. ``labels`` (N,) are for colours only.
+    ``image_shape`` says how a row is an image, ``feature_names`` how the columns of a table are called.
+    ``binarization="fresh"``: the values are probabilities in [0, 1], to be drawn anew at every use.
+    """
+
+    x: np.ndarray
+    name: str
+    labels: np.ndarray | None = None
+    image_shape: tuple[int, int] | None = None
+    feature_names: tuple[str, ...] | None = None
+    scaling: str = "none"
+    binarization: str = "none"
+    truth: LinearGaussianTruth | None = None
+
+    @property
+    def num_data(self) -> int:
+        """N."""
+        return int(self.x.shape[0])
+
+    @property
+    def data_dim(self) -> int:
+        """D."""
+        return int(self.x.shape[1])
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The data of the given row numbers."""
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, x=self.x[rows], labels=labels)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over shape, dtype and values, as hexadecimal digits."""
+        digest = hashlib.sha256(f"{self.x.shape} {self.x.dtype.str}".encode())
+        for start in range(0, self.num_data, _CHUNK):
+            digest.update(np.ascontiguousarray(self.x[start : start + _CHUNK]).tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,189 @@
+"""Files of the user's: read as numbers, never as code, and never believed without a look."""
+
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from probvae.data.checks import as_matrix
+from probvae.data.dataset import Dataset
+from probvae.errors import ConfigError, DataError
+
+# More than this is not unpacked into memory; a memory-mapped .npy may be larger.
+MEMORY_CAP = 2 * 2**30  # bytes
+
+
+def read_file(path: Path, labels: str | None = None) -> Dataset:
+    """The data set in the file ``path``, by its ending. Raises :class:`~probvae.errors.DataError` with the reason."""
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix not in READERS:
+        raise DataError(f"{path}: expected a file ending in {', '.join(READERS)}. Convert it, or give a named set.")
+    _check_beginning(path, suffix)
+    try:
+        return READERS[suffix](path, labels)
+    except (ConfigError, DataError):
+        raise
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, OverflowError) as error:
+        raise DataError(f"{path}: cannot be read as {suffix} ({_first_line(error)}). Write the file again.") from error
+
+
+def _check_beginning(path: Path, suffix: str) -> None:
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(8)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    if not beginning:
+        raise DataError(f"{path}: the file is empty. Write it again.")
+    for magic, ending in _MAGIC.items():
+        if beginning.startswith(magic) and ending != suffix:
+            raise DataError(f"{path}: its content is that of a {ending} file. Rename it to end in {ending}.")
+    if suffix in _MAGIC.values() and not any(
+        beginning.startswith(m) for m, ending in _MAGIC.items() if ending == suffix
+    ):
+        raise DataError(f"{path}: its content is not that of a {suffix} file. Give the file its right ending.")
+
+
+def _read_npy(path: Path, labels: str | None) -> Dataset:
+    _refuse_labels(path, labels)
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    x, image_shape = as_matrix(values, str(path))
+    return Dataset(x, path.name, image_shape=image_shape)
+
+
+def _read_npz(path: Path, labels: str | None) -> Dataset:
+    _refuse_labels(path, labels)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [_array_name(path, archive, member) for member in archive.infolist()]
+        with np.load(path, allow_pickle=False) as arrays:
+            x, image_shape = as_matrix(arrays[_data_name(path, names)], str(path))
+            target = arrays["labels"] if "labels" in names and names != ["labels"] else None
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path}: the archive is damaged ({_first_line(error)}). Write the file again.") from error
+    return Dataset(x, path.name, _checked_labels(path, target, len(x)), image_shape)
+
+
+def _array_name(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:
+    """The name of one array, after its header has been compared with the size that the archive gives."""
+    with archive.open(member) as stream:
+        version = npy_format.read_magic(stream)
+        read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    size = dtype.itemsize * int(np.prod(shape, dtype=object))
+    if size > MEMORY_CAP:
+        raise DataError(
+            f"{path}: {member.filename} would take {size / 2**30:.1f} GiB. Save it as .npy, which is not unpacked."
+        )
+    if size > member.file_size:
+        raise DataError(f"{path}: {member.filename} is shorter than its header says. Write the file again.")
+    return member.filename.removesuffix(".npy")
+
+
+def _data_name(path: Path, names: list[str]) -> str:
+    others = [name for name in names if name != "labels"]
+    if "x" in names:
+        return "x"
+    if len(others) == 1:
+        return others[0]
+    raise DataError(
+        f"{path}: expected an array named x, got {', '.join(names) or 'none'}. Save it with np.savez(file, x=...)."
+    )
+
+
+def _read_csv(path: Path, labels: str | None) -> Dataset:
+    from pyarrow import ArrowException, csv
+
+    try:
+        table = csv.read_csv(path)
+        if all(_is_number(name) for name in table.column_names):
+            # no header: the first row is a datum, whose numbers were taken for names
+            table = csv.read_csv(path, read_options=csv.ReadOptions(autogenerate_column_names=True))
+    except ArrowException as error:
+        raise DataError(f"{path}: not a table of comma-separated values ({_first_line(error)}).") from error
+    return _from_table(path, table, labels)
+
+
+def _read_parquet(path: Path, labels: str | None) -> Dataset:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        metadata = parquet.ParquetFile(path).metadata
+        if metadata.num_rows * metadata.num_columns * 4 > MEMORY_CAP:
+            raise DataError(f"{path}: {metadata.num_rows} rows do not fit into memory. Save the numbers as .npy.")
+        table = parquet.read_table(path)
+    except ArrowException as error:
+        raise DataError(f"{path}: not a whole parquet file ({_first_line(error)}). Write it again.") from error
+    return _from_table(path, table, labels)
+
+
+def _from_table(path: Path, table: Any, labels: str | None) -> Dataset:
+    names = list(table.column_names)
+    if labels is not None and labels not in names:
+        raise ConfigError(f"labels: {path} has no column {labels!r}. It has {', '.join(map(str, names))}.")
+    features = [name for name in names if name != labels]
+    if table.num_rows == 0 or not features:
+        raise DataError(f"{path}: expected rows and columns of numbers, got {table.num_rows} rows. Check the file.")
+    columns = [_numbers(path, table, name) for name in features]
+    target = None if labels is None else np.asarray(table.column(labels).to_pylist())
+    dtype = np.result_type(np.float32, *[column.dtype for column in columns if column.dtype.kind == "f"])
+    return Dataset(
+        np.stack(columns, axis=1).astype(
+            np.float64 if dtype == np.float64 and path.suffix == ".parquet" else np.float32
+        ),
+        path.name,
+        _checked_labels(path, target, table.num_rows),
+        feature_names=tuple(map(str, features)),
+    )
+
+
+def _numbers(path: Path, table: Any, name: str) -> np.ndarray:
+    import pyarrow
+
+    column = table.column(table.column_names.index(name))
+    kind = column.type
+    if not (pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) or pyarrow.types.is_boolean(kind)):
+        raise DataError(
+            f"{path}: expected numbers in column {name!r}, got {kind}. "
+            f"Drop the column, or name it with labels={name!r}."
+        )
+    values = column.cast(pyarrow.float64()) if pyarrow.types.is_boolean(kind) else column
+    return np.asarray(values.to_numpy(), dtype=np.float64)  # an empty cell becomes NaN, and is found as that
+
+
+def _checked_labels(path: Path, labels: np.ndarray | None, num_data: int) -> np.ndarray | None:
+    if labels is None:
+        return None
+    if labels.shape != (num_data,):
+        raise DataError(f"{path}: expected labels of shape ({num_data},), got {labels.shape}. One datum has one label.")
+    return labels if labels.dtype.kind in "biu" else labels.astype(str)
+
+
+def _refuse_labels(path: Path, labels: str | None) -> None:
+    if labels is not None:
+        raise ConfigError(f"labels: {path} has no named columns. Leave it out, or save a .csv or .parquet.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0] or type(error).__name__
+
+
+_MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"PAR1": ".parquet"}
+READERS: dict[str, Callable[[Path, str | None], Dataset]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,126 @@
+"""One way in: a name or a file becomes a checked, scaled, binarised data set."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from probvae.data import builtin, files, vision
+from probvae.data.checks import check_values
+from probvae.data.dataset import Dataset
+from probvae.data.transforms import binarize, scale
+from probvae.errors import ArgumentError, ConfigError, DataError, unknown_name
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A named set: what it is, how it is scaled unless asked otherwise, and how it is read.
+
+    ``pixel_maximum`` is the largest value that a pixel can have; ``read`` takes the keywords in ``takes``.
+    """
+
+    summary: str
+    scaling: str
+    read: Callable[..., Dataset]
+    pixel_maximum: float | None = None
+    takes: tuple[str, ...] = ()
+
+
+DATASETS: dict[str, DatasetSpec] = {
+    "digits": DatasetSpec("1797 handwritten digits, 8x8 grey pixels (scikit-learn)", "unit", builtin.digits, 16.0),
+    "iris": DatasetSpec("150 iris flowers, 4 lengths in cm (scikit-learn)", "standardize", builtin.iris),
+    "wine": DatasetSpec("178 wines, 13 measurements (scikit-learn)", "standardize", builtin.wine),
+    "breast-cancer": DatasetSpec("569 tumours, 30 measurements (scikit-learn)", "standardize", builtin.breast_cancer),
+    "linear-gaussian": DatasetSpec(
+        "x = W z + b + sqrt(c) eps with known truth (options num_data, data_dim, latent_dim, variance, seed)",
+        "none",
+        builtin.linear_gaussian,
+        takes=("options",),
+    ),
+    "mnist": DatasetSpec("70000 handwritten digits, 28x28 (torchvision)", "unit", vision.mnist, 255.0, vision.TAKES),
+    "fashion-mnist": DatasetSpec(
+        "70000 pieces of clothing, 28x28 (torchvision)", "unit", vision.fashion_mnist, 255.0, vision.TAKES
+    ),
+    "kmnist": DatasetSpec(
+        "70000 cursive Japanese characters, 28x28 (torchvision)", "unit", vision.kmnist, 255.0, vision.TAKES
+    ),
+}
+
+
+def load_data(
+    source: str | Path,
+    *,
+    scaling: str | None = None,
+    binarization: str = "none",
+    data_dir: str | Path | None = None,
+    split: str | None = None,
+    num_data: int | None = None,
+    labels: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """A named data set, or the file at a path, ready for a fit.
+
+    Parameters
+    ----------
+    source
+        One of :data:`DATASETS`, or a ``.npy`` (memory-mapped), ``.npz`` (array ``x``, or its only one; optional
+        ``labels``), ``.csv`` or ``.parquet`` file.
+    scaling
+        One of :data:`SCALINGS`; by default what the named set says, and none for a file.
+    binarization
+        One of :data:`BINARIZATIONS`.
+    data_dir
+        Where torchvision's data sets are (no network is used when they are there), or go. By default the environment
+        variable ``PROBVAE_DATA``, or a cache folder in the home directory.
+    split
+        ``"train"`` (default) or ``"test"``, for torchvision's sets.
+    num_data
+        Take the first so many rows.
+    labels
+        The column of a table that holds the labels.
+    options
+        Of ``linear-gaussian``.
+    seed
+        Of the fixed binarisation, and of ``linear-gaussian`` where its options have none.
+
+    Raises :class:`~probvae.errors.DataError` for data that cannot be used and
+    :class:`~probvae.errors.ConfigError` for an argument that the source does not take; ``seed`` is isolated.
+
+    >>> load_data("digits").x.shape
+    (1797, 64)
+    """
+    spec = DATASETS.get(str(source))
+    given = {"data_dir": data_dir, "split": split, "options": options, "labels": labels}
+    if spec is not None:
+        data = spec.read(seed=seed, **_accepted(str(source), given, spec.takes))
+    else:
+        data = files.read_file(_existing(source), **_accepted(str(source), given, ("labels",)))
+    check_values(data.x, data.name)
+    if num_data is not None:
+        data = _first(data, num_data)
+    data = scale(data, scaling or (spec.scaling if spec else "none"), spec.pixel_maximum if spec else None)
+    return binarize(data, binarization, seed)
+
+
+def _accepted(source: str, given: Mapping[str, Any], takes: tuple[str, ...]) -> dict[str, Any]:
+    for name, value in given.items():
+        if value is not None and name not in takes:
+            raise ConfigError(f"{name}: {source!r} does not take it (got {value!r}). Leave it out.")
+    return {name: given[name] for name in takes}
+
+
+def _existing(source: str | Path) -> Path:
+    path = Path(source)
+    if path.exists():
+        return path
+    if path.suffix.lower() in files.READERS or len(path.parts) > 1:
+        raise DataError(f"{path}: there is no such file. Check the path, or take a named set (`probvae list data`).")
+    raise unknown_name("data set", str(source), DATASETS)
+
+
+def _first(data: Dataset, num_data: int) -> Dataset:
+    if isinstance(num_data, bool) or not 1 <= num_data <= data.num_data:
+        raise ArgumentError(f"num_data: expected 1 to {data.num_data} (the rows of {data.name}), got {num_data}.")
+    labels = None if data.labels is None else data.labels[:num_data]
+    return replace(data, x=data.x[:num_data], labels=labels)

@@ -1,0 +1,59 @@
+"""MNIST and its kin, read by torchvision."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from probvae.data.dataset import Dataset
+from probvae.data.torchvision_import import import_torchvision
+from probvae.errors import ConfigError, DataError
+
+TAKES = ("data_dir", "split")
+
+
+def mnist(seed: int, data_dir: str | Path | None = None, split: str | None = None) -> Dataset:
+    """LeCun's handwritten digits."""
+    return _read("MNIST", "mnist", data_dir, split)
+
+
+def fashion_mnist(seed: int, data_dir: str | Path | None = None, split: str | None = None) -> Dataset:
+    """Zalando's pieces of clothing."""
+    return _read("FashionMNIST", "fashion-mnist", data_dir, split)
+
+
+def kmnist(seed: int, data_dir: str | Path | None = None, split: str | None = None) -> Dataset:
+    """Cursive Japanese characters."""
+    return _read("KMNIST", "kmnist", data_dir, split)
+
+
+def default_folder() -> Path:
+    """``PROBVAE_DATA``, or a cache folder in the home directory."""
+    return Path(os.environ.get("PROBVAE_DATA") or Path.home() / ".cache" / "probvae")
+
+
+def _read(class_name: str, name: str, data_dir: str | Path | None, split: str | None) -> Dataset:
+    if split not in (None, "train", "test"):
+        raise ConfigError(f"split: expected 'train' or 'test', got {split!r}.")
+    folder = Path(data_dir) if data_dir is not None else default_folder()
+    loader = getattr(import_torchvision().datasets, class_name)
+    images = _open(loader, class_name, folder, split != "test")
+    pixels = images.data.numpy()
+    x = pixels.reshape(len(pixels), -1).astype(np.float32)
+    return Dataset(x, name, images.targets.numpy(), image_shape=(pixels.shape[1], pixels.shape[2]))
+
+
+def _open(loader, class_name: str, folder: Path, train: bool):  # type: ignore[no-untyped-def]
+    try:
+        return loader(root=str(folder), train=train, download=False)
+    except RuntimeError:
+        pass  # not there: download
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise DataError(f"data_dir: the {class_name} files in {folder} are damaged ({error}). Remove them.") from error
+    try:
+        return loader(root=str(folder), train=train, download=True)
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"data_dir: no {class_name} in {folder}, and it could not be downloaded ({error}). Give data_dir, "
+            f"the folder that holds {class_name}/raw."
+        ) from error

@@ -1,0 +1,167 @@
+"""A whole run from a recipe: data, fit, evaluation, folder."""
+
+import math
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probvae._seed import isolated_seed
+from probvae.assembly import build_objective, build_vae
+from probvae.data import Dataset, load_data
+from probvae.errors import ConfigError
+from probvae.inference import FitResult, bound, fit, reconstruction_error
+from probvae.models import GaussianLikelihood
+from probvae.recipes import Recipe, to_toml
+from probvae.runs import Run
+from probvae.vae import VAE
+
+# Draws a datum for the bound that is reported
+NUM_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a run gave: the fitted VAE, the held-out data, and the numbers that are printed."""
+
+    vae: VAE
+    held_out: Dataset
+    fit: FitResult
+    summary: dict[str, Any]
+    run: Run
+
+
+def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = True) -> Experiment:
+    """Fit a resolved recipe, evaluate it on held-out data, and write the run folder (without figures).
+
+    ``out`` defaults to the next free ``runs/<data>-<number>``. Raises what :func:`probvae.fit` and
+    :func:`probvae.load_data` raise, and leaves nothing behind when the data or the recipe are at fault.
+    """
+    start = time.perf_counter()
+    folder = Path(out) if out is not None else next_folder(recipe["data"]["source"])
+    Run(folder).check_free()
+    data = load_recipe_data(recipe)
+    train, held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])
+    x = as_tensor(train)
+    vae = build_vae(recipe, data.data_dim, float(x.var(0, correction=0).mean()) or 1.0)
+    objective = build_objective(recipe)
+    run = Run(folder, {"config.toml": to_toml(recipe), "environment.json": environment_json(recipe, data)})
+    training = {
+        **recipe["training"],
+        "binarization": _fresh_or_none(data),
+        "validation": recipe["training"]["validation"] or None,
+    }
+    result = fit(vae, x, objective=objective, progress=progress, out=run, **training)
+    summary = {
+        "data": data.name,
+        **evaluate(vae, held_out, recipe["training"]["seed"]),
+        "num_train": train.num_data,
+        "num_held_out": held_out.num_data,
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+        "stopped": result.stopped,
+        "seconds": round(time.perf_counter() - start, 3),
+        "run": str(folder),
+    }
+    run.write_json("summary.json", summary)
+    return Experiment(vae, held_out, result, summary, run)
+
+
+def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
+    """The bound on ``data`` and its parts (nats per datum, standard errors over data), c, and the squared error."""
+    with isolated_seed(seed):
+        x = binarized(data, seed)
+        values = bound(vae, x, NUM_SAMPLES)
+        error = reconstruction_error(vae, x)
+    return {
+        "elbo": estimate(values.elbo),
+        "log_likelihood": estimate(values.log_likelihood),
+        "kl": estimate(values.kl),
+        "is_bound": not getattr(vae.model.likelihood, "allow_grey", False),
+        **variance_summary(vae, x),
+        "reconstruction_error": estimate(error),
+    }
+
+
+def estimate(values: Tensor) -> dict[str, float | None]:
+    """Mean and standard error of independent values; one value has no standard error."""
+    spread = float(values.double().std()) / math.sqrt(len(values)) if len(values) > 1 else None
+    return {"value": float(values.double().mean()), "standard_error": spread}
+
+
+def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:
+    """c (averaged where there are several) and Rocca's C = 1/(2c); None for a likelihood without a variance."""
+    likelihood = vae.model.likelihood
+    if not isinstance(likelihood, GaussianLikelihood):
+        return {"variance": None, "squared_error_weight": None}
+    with torch.no_grad():
+        c = float(likelihood.variance(vae.model.decoder(vae.guide.distribution(x).mean)).mean())
+    return {"variance": c, "squared_error_weight": 1 / (2 * c)}
+
+
+def load_recipe_data(recipe: Recipe, source: str | None = None) -> Dataset:
+    """The data of a recipe, or another ``source`` prepared in the same way."""
+    arguments = {key: value for key, value in recipe["data"].items() if key != "held_out"}
+    if source is not None:
+        arguments["source"] = source
+    return load_data(arguments.pop("source"), seed=recipe["training"]["seed"], **arguments)
+
+
+def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Training and held-out data, at random; the recipe's seed decides who is where."""
+    if not 0 < share < 1:
+        raise ConfigError(f"data.held_out: expected a share between 0 and 1, got {share:g}.")
+    order = np.random.default_rng(seed).permutation(data.num_data)
+    num = max(1, round(share * data.num_data))
+    if num >= data.num_data:
+        raise ConfigError(f"data: expected at least two rows, got {data.num_data}. Give more data.")
+    return data.take(np.sort(order[num:])), data.take(np.sort(order[:num]))
+
+
+def as_tensor(data: Dataset) -> Tensor:
+    """The data as a torch tensor."""
+    return torch.from_numpy(np.ascontiguousarray(data.x))
+
+
+def binarized(data: Dataset, seed: int) -> Tensor:
+    """The data as a tensor; those to be binarised at every use are binarised once, with ``seed``."""
+    x = as_tensor(data)
+    if data.binarization != "fresh":
+        return x
+    return torch.bernoulli(x, generator=torch.Generator().manual_seed(seed))
+
+
+def next_folder(source: str) -> Path:
+    """``runs/digits-001``, or the next number that is free."""
+    stem = Path(source).stem or "data"
+    for number in range(1, 1_000_000):
+        folder = Path("runs") / f"{stem}-{number:03d}"
+        if not folder.exists():
+            return folder
+    raise ConfigError("out: a million runs are there already. Give --out.")
+
+
+def environment_json(recipe: Recipe, data: Dataset) -> str:
+    """What else the numbers depend on: versions, threads, the data's fingerprint."""
+    import json
+
+    packages = ("probvae", "torch", "pyro-ppl", "numpy", "scikit-learn")
+    content = {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "platform": platform.platform(),
+        "seed": recipe["training"]["seed"],
+        "device": recipe["training"]["device"],
+        "num_threads": torch.get_num_threads(),
+        "data": {"name": data.name, "shape": list(data.x.shape), "fingerprint": data.fingerprint()},
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _fresh_or_none(data: Dataset) -> str:
+    return "fresh" if data.binarization == "fresh" else "none"

@@ -1,0 +1,45 @@
+"""New data from a fitted model."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from probvae._seed import isolated_seed
+from probvae._shapes import check_count
+from probvae.errors import ArgumentError
+from probvae.vae import VAE
+
+
+class Sample(NamedTuple):
+    """Draws from p(z) p(x|z): ``z`` (S, d), ``mean`` E[x|z] (S, D), and ``x`` (S, D)."""
+
+    z: Tensor
+    mean: Tensor
+    x: Tensor
+
+
+@torch.no_grad()
+def sample(vae: VAE, num_samples: int = 64, seed: int = 0) -> Sample:
+    """Draw ``num_samples`` data from the model; the caller's random state is left as it was.
+
+    >>> sample(VAE.example(), num_samples=5).x.shape
+    torch.Size([5, 3])
+    """
+    check_count(num_samples, "num_samples")
+    with isolated_seed(seed, next(vae.parameters()).device):
+        z = vae.model.prior().sample((num_samples,))
+        p = vae.model.likelihood(vae.model.decoder(z))
+        return Sample(z, p.mean, p.sample())
+
+
+@torch.no_grad()
+def decode_grid(vae: VAE, num_points: int = 20, extent: float = 3.0) -> Tensor:
+    """E[x|z] on a square grid of the latent plane, (n, n, D): axis 0 is z_2, axis 1 is z_1, -extent to extent."""
+    check_count(num_points, "num_points")
+    if vae.model.latent_dim != 2:
+        raise ArgumentError(f"decode_grid: expected latent_dim=2, got {vae.model.latent_dim}. Use sample() instead.")
+    first = next(vae.parameters())
+    axis = torch.linspace(-extent, extent, num_points, dtype=first.dtype, device=first.device)
+    z = torch.cartesian_prod(axis, axis).flip(1)
+    return vae.model.likelihood(vae.model.decoder(z)).mean.reshape(num_points, num_points, -1)

@@ -1,0 +1,197 @@
+"""`probvae fit`, as a user runs it."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import probvae as package
+from probvae.recipes import DEFAULT, read_recipe, resolve
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_run_folder_holds_what_the_design_says(small_run: Path) -> None:
+    files = {file.relative_to(small_run).as_posix() for file in small_run.rglob("*") if file.is_file()}
+    assert {
+        "config.toml",
+        "environment.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "summary.json",
+        "checkpoints/epoch-000001.safetensors",
+        "checkpoints/epoch-000002.safetensors",
+        "figures/learning-curve.png",
+        "figures/latent-plane.svg",
+        "figures/reconstructions.png",
+        "figures/samples.png",
+        "figures/decoded-grid.png",
+    } <= files
+    assert not [file for file in files if file.split("/")[-1].startswith(".")], "a temporary file was left"
+    metrics = [json.loads(line) for line in (small_run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in metrics] == [1, 2]
+
+
+def test_summary_is_the_bound_of_the_saved_model_on_the_held_out_data(small_run: Path) -> None:
+    from probvae.experiment import as_tensor, load_recipe_data, split
+    from probvae.recipes import read_run_recipe
+
+    summary = json.loads((small_run / "summary.json").read_text())
+    recipe = read_run_recipe(small_run)
+    held_out = split(load_recipe_data(recipe), 0.2, 0)[1]
+    torch.manual_seed(3)
+    again = package.elbo(package.load(small_run), as_tensor(held_out), num_samples=64)
+    assert len(again) == summary["num_held_out"] == 359
+    error = summary["elbo"]["standard_error"]
+    assert again.mean().item() == pytest.approx(summary["elbo"]["value"], abs=0.2 * error)
+    assert again.std().item() / 359**0.5 == pytest.approx(error, rel=0.05)
+    assert summary["elbo"]["value"] == pytest.approx(
+        summary["log_likelihood"]["value"] - summary["kl"]["value"], abs=1e-6
+    )
+    assert summary["squared_error_weight"] == pytest.approx(1 / (2 * summary["variance"]))
+
+
+def test_config_reproduces_the_run_bit_for_bit(probvae, small_run: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    done = probvae("fit", small_run / "config.toml", "--out", again, "--no-figures", "--no-progress", "--json")
+    assert done.returncode == 0, done.stderr
+    first, second = package.load(small_run).state_dict(), package.load(again).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert json.loads(done.stdout) == json.loads((again / "summary.json").read_text())
+    assert (again / "config.toml").read_text() == (small_run / "config.toml").read_text()
+
+
+def test_table_shows_the_numbers(probvae, tmp_path: Path) -> None:
+    options = (
+        "--data",
+        "iris",
+        "--epochs",
+        "3",
+        "--batch-size",
+        "32",
+        "--variance",
+        "0.25",
+        "--guide",
+        "full-covariance",
+    )
+    done = probvae("fit", *options, "--out", tmp_path / "iris", "--hidden", "8", "--latent-dim", "3")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "iris" / "summary.json").read_text())
+    for number in (summary["elbo"]["value"], summary["kl"]["value"], summary["reconstruction_error"]["value"]):
+        assert f"{number:.4f}" in done.stdout
+    assert "0.25" in done.stdout
+    assert " 2 " in done.stdout  # C = 1/(2c)
+    assert "epoch 3/3" in done.stderr  # progress goes to stderr, as lines when it is no terminal
+    config = tomllib.loads((tmp_path / "iris" / "config.toml").read_text())
+    assert config["inference"]["guide"] == {"name": "full-covariance"}
+    assert config["model"]["likelihood"] == {"name": "gaussian", "variance": 0.25}
+
+
+def test_recipes_merge_from_left_to_right(probvae, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('[model]\nlatent_dim = 3\nlikelihood = { name = "gaussian", variance = 0.5 }\n')
+    (tmp_path / "b.toml").write_text("[model]\nlatent_dim = 4\n[training]\nepochs = 1\n")
+    settings = ("--set", "model.decoder.hidden=[7]", "--set", "training.batch_size=64")
+    done = probvae("fit", "a.toml", "b.toml", *settings, "--out", "run", "--no-figures", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    vae = package.load(tmp_path / "run")
+    assert vae.model.latent_dim == 4
+    assert vae.model.decoder.network[0].out_features == 7
+    assert vae.model.likelihood.fixed_variance.item() == 0.5
+
+
+def test_file_of_the_user(probvae, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3))
+    lines = ["a,b,c,kind", *(",".join(f"{v:.6f}" for v in row) + f",k{i % 2}" for i, row in enumerate(rows))]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    options = ("--labels", "kind", "--scaling", "standardize", "--epochs", "2", "--batch-size", "50")
+    done = probvae("fit", "--data", "table.csv", *options, "--hidden", "8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "table-001" / "figures" / "samples.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("recipe", sorted([*ROOT.glob("models/*.toml"), *ROOT.glob("inference/*.toml")]), ids=str)
+def test_shipped_recipes_build(recipe: Path) -> None:
+    from probvae.assembly import build_objective, build_vae
+
+    resolved = resolve([read_recipe(recipe)])
+    vae = build_vae(resolved, data_dim=9, data_variance=1.0)
+    assert vae(torch.zeros(2, 9)).mean.shape == (2, resolved["model"]["latent_dim"])
+    assert build_objective(resolved).num_particles == 1
+
+
+def test_shipped_rocca_recipe_is_the_default() -> None:
+    recipe = resolve([read_recipe(ROOT / "models/rocca.toml"), read_recipe(ROOT / "inference/diagonal.toml")])
+    from probvae.assembly import build_vae
+
+    ours = build_vae(recipe, 5, 1.0).state_dict()
+    default = build_vae(resolve([]), 5, 1.0).state_dict()
+    assert all(torch.equal(ours[name], default[name]) for name in default)
+    assert resolve([]) == DEFAULT
+
+
+MISTAKES = {
+    "unknown prior": (["--prior", "standart-normal"], "Did you mean 'standard-normal'?"),
+    "unknown guide": (["--guide", "fullcovariance"], "Did you mean 'full-covariance'?"),
+    "unknown data": (["--data", "digit"], "Did you mean 'digits'?"),
+    "no file": (["--data", "nothing.npy"], "nothing.npy"),
+    "unknown key": (["--set", "training.epoch=3"], "Did you mean 'training.epochs'?"),
+    "unknown table": (["--set", "modle.latent_dim=3"], "Did you mean 'model'?"),
+    "malformed set": (["--set", "epochs"], "table.key=value"),
+    "unknown option of a component": (["--set", "model.prior.num_component=3"], "num_component"),
+    "option of another component": (["--likelihood", "bernoulli", "--variance", "0.1"], "variance"),
+    "latent_dim": (["--latent-dim", "0"], "latent_dim: expected an integer >= 1, got 0"),
+    "variance zero": (["--variance", "0"], "variance: expected a finite number > 0, got 0"),
+    "variance negative": (["--variance=-1"], "variance: expected a finite number > 0, got -1"),
+    "variance word": (["--variance", "learnt"], "Did you mean 'learned'?"),
+    "epochs": (["--epochs", "0"], "epochs"),
+    "learning rate": (["--learning-rate", "nan"], "learning_rate"),
+    "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'?"),
+    "batch": (["--batch-size", "5000"], "batch_size"),
+    "grey": (["--likelihood", "bernoulli"], "continuous-bernoulli"),
+    "hidden": (["--hidden", "8,x"], "--hidden"),
+    "device": (["--device", "warp"], "device"),
+    "recipe": (["nothing.toml"], "nothing.toml"),
+    "option": (["--epoch-s", "3"], "--epoch-s"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_end_in_a_message_and_leave_nothing(probvae, tmp_path: Path, case: str) -> None:
+    arguments, message = MISTAKES[case]
+    done = probvae("fit", *arguments, "--out", tmp_path / "run", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_folder_is_left_as_it_is(probvae, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("keep")
+    done = probvae("fit", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "exists" in done.stderr
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["mine.txt"]
+
+
+def test_folder_that_cannot_be_written(probvae, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = probvae("fit", "--epochs", "1", "--out", tmp_path / "file" / "run")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_diverging_fit_says_where_and_keeps_the_last_good_state(probvae, tmp_path: Path) -> None:
+    options = ("--learning-rate", "1e30", "--schedule", "constant", "--hidden", "8", "--no-progress")
+    done = probvae("fit", *options, "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for word in ("site", "epoch 1", "batch", "learning_rate"):
+        assert word in done.stderr
+    assert all(tensor.isfinite().all() for tensor in package.load(tmp_path / "run").state_dict().values())
