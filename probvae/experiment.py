@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probvae import __version__
 from probvae._seed import isolated_seed
 from probvae.assembly import build_objective, build_vae
 from probvae.data import Dataset, load_data
@@ -151,9 +152,13 @@ def environment_json(recipe: Recipe, data: Dataset) -> str:
     """What else the numbers depend on: versions, threads, the data's fingerprint."""
     import json
 
-    packages = ("probvae", "torch", "pyro-ppl", "numpy", "scikit-learn")
+    packages = ("torch", "pyro-ppl", "numpy", "scikit-learn")
     content = {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            "probvae": __version__,
+            **{name: version(name) for name in packages},
+        },
         "platform": platform.platform(),
         "seed": recipe["training"]["seed"],
         "device": recipe["training"]["device"],
