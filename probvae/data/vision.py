@@ -48,7 +48,8 @@ def _open(loader, class_name: str, folder: Path, train: bool):  # type: ignore[n
         return loader(root=str(folder), train=train, download=False)
     except RuntimeError:
         pass  # not there: download
-    except (OSError, ValueError, IndexError, KeyError) as error:
+    except Exception as error:
+        # torchvision meets damaged files with exceptions of all kinds, assertions among them
         raise DataError(f"data_dir: the {class_name} files in {folder} are damaged ({error}). Remove them.") from error
     try:
         return loader(root=str(folder), train=train, download=True)

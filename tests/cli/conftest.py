@@ -1,31 +1,48 @@
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
+
+from probvae.cli import main
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def run_process(*arguments: str | Path, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """The real command line in a process of its own."""
+    command = [sys.executable, "-m", "probvae", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "120"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
 @pytest.fixture(scope="session")
 def probvae(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run the real command line in a process of its own."""
+    """Run the command line's entry point here: importing torch anew for each of many runs would take minutes."""
     home = tmp_path_factory.mktemp("cli")
 
-    def run(*arguments: str | Path, cwd: Path = home, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "probvae", *map(str, arguments)]
-        environment = {**os.environ, "COLUMNS": "120"}
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+    def run(*arguments: str | Path, cwd: Path = home) -> subprocess.CompletedProcess[str]:
+        out, err = io.StringIO(), io.StringIO()
+        command = ["probvae", *map(str, arguments)]
+        streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+        place = contextlib.chdir(cwd), mock.patch.object(sys, "argv", command)
+        with streams[0], streams[1], place[0], place[1], pytest.raises(SystemExit) as stop:
+            main()
+        return subprocess.CompletedProcess(command, int(stop.value.code or 0), out.getvalue(), err.getvalue())
 
     return run
 
 
 @pytest.fixture(scope="session")
-def small_run(probvae: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder that `probvae fit` itself wrote: two epochs on the digits."""
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    done = probvae("fit", "--epochs", "2", "--out", folder, "--hidden", "32", "--no-progress")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that `probvae fit` itself wrote, in a process of its own: two epochs on the digits."""
+    home = tmp_path_factory.mktemp("runs")
+    done = run_process("fit", "--epochs", "2", "--out", "small", "--hidden", "32", "--no-progress", cwd=home)
     assert done.returncode == 0, done.stderr
-    return folder
+    assert "held-out data of digits" in done.stdout
+    return home / "small"
