@@ -1,0 +1,35 @@
+"""A figure on disk."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from probvae._files import write_atomic
+from probvae.errors import ArgumentError, RunError
+from probvae.report.figures.style import look
+
+DPI = 150
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write ``folder/name.png`` (150 dots per inch) and ``folder/name.svg``; return the two paths.
+
+    Each file is replaced as a whole or not at all. The SVG has no date and no random names: the same
+    figure gives the same bytes. The folder is made when it is not there.
+
+    Raises :class:`~probvae.errors.ArgumentError` when ``name`` is not a plain file name and
+    :class:`~probvae.errors.RunError` when a file cannot be written.
+    """
+    if not name or Path(name).name != name:
+        raise ArgumentError(f"name: expected a file name without folder, got {name!r}. Use folder for that.")
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made ({error.strerror or error}).") from error
+    # not with_suffix: a name may hold a dot, as in "c=0.1"
+    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    with look():
+        write_atomic(png, lambda path: figure.savefig(path, format="png", dpi=DPI))
+        write_atomic(svg, lambda path: figure.savefig(path, format="svg", dpi=DPI, metadata={"Date": None}))
+    return [png, svg]
