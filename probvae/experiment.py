@@ -126,8 +126,9 @@ def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
 
 
 def as_tensor(data: Dataset) -> Tensor:
-    """The data as a torch tensor."""
-    return torch.from_numpy(np.ascontiguousarray(data.x))
+    """The data as a torch tensor; memory-mapped data are read, because torch cannot share read-only memory."""
+    x = np.ascontiguousarray(data.x)
+    return torch.from_numpy(x if x.flags.writeable else x.copy())
 
 
 def binarized(data: Dataset, seed: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from probvae._seed import isolated_seed
+from probvae._threads import threads_for_step
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
 from probvae.inference.evaluation import ModelAndGuide, bound, posterior_mean
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
@@ -130,7 +131,8 @@ def fit(
     run = Run(out) if isinstance(out, str | Path) else out
     if run is not None:
         run.create()
-    with isolated_seed(seed, target), warnings.catch_warnings():
+    size = sum(parameter.numel() for parameter in vae.parameters())
+    with isolated_seed(seed, target), threads_for_step(size, batch_size), warnings.catch_warnings():
         # Pyro only warns of a NaN; the fit turns it into an error that says where it is
         warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
         vae.to(target)

@@ -11,7 +11,7 @@ from probvae.inference import posterior_mean, posterior_scale, reconstruct
 from probvae.recipes import read_run_recipe
 from probvae.report import figures
 
-NUM_PAIRS = 10
+NUM_PAIRS = 16
 NUM_SAMPLES = 64
 GRID_EXTENT = 3.0
 
@@ -26,7 +26,7 @@ def draw_fit(experiment: Experiment) -> None:
     draw_reconstructions(data, reconstruct(vae, x[: _num_shown(data)]).numpy(), folder)
     _draw_sample(sample(vae, NUM_SAMPLES), data, folder)
     if vae.model.latent_dim == 2 and data.image_shape is not None:
-        images = decode_grid(vae, extent=GRID_EXTENT).numpy()
+        images = decode_grid(vae, num_points=15, extent=GRID_EXTENT).numpy()
         figure = figures.decoded_grid(images, data.image_shape, (-GRID_EXTENT, GRID_EXTENT))
         figures.save_figure(figure, folder, "decoded-grid")
 
@@ -53,7 +53,7 @@ def draw_latent_plane(
 def _draw_sample(drawn: Sample, data: Dataset, folder: Path) -> Path:
     # images show E[x|z]: the draw's own noise is white and hides it
     shown = drawn.mean if data.image_shape is not None else drawn.x
-    figure = figures.samples(shown.numpy(), data.image_shape, data=data.x)
+    figure = figures.samples(shown.numpy(), data.image_shape, data=data.x, feature_names=data.feature_names)
     return figures.save_figure(figure, folder, "samples")[0]
 
 

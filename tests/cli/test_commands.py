@@ -37,10 +37,15 @@ def test_help_needs_no_torch(probvae) -> None:
     assert time.perf_counter() - start < 5  # not a speed test: importing torch on a loaded machine takes longer
 
 
+def arrays_in(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as content:
+        return dict(content)
+
+
 def test_sample(probvae, small_run: Path, tmp_path: Path) -> None:
     done = probvae("sample", small_run, "-n", "20", "--seed", "5", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
-    drawn = np.load(tmp_path / "samples.npz")
+    drawn = arrays_in(tmp_path / "samples.npz")
     assert drawn["z"].shape == (20, 2)
     assert drawn["x"].shape == drawn["mean"].shape == (20, 64)
     vae = package.load(small_run)
@@ -50,12 +55,13 @@ def test_sample(probvae, small_run: Path, tmp_path: Path) -> None:
     noise = (drawn["x"] - drawn["mean"]).var()  # 1280 draws of N(0, c)
     c = vae.model.likelihood.variance(mean).item()
     assert abs(noise / c - 1) < 5 * (2 / 1280) ** 0.5
-    assert Image.open(tmp_path / "samples.png").size[0] > 300
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert picture.size[0] > 300
 
 
 def test_reconstruct(probvae, small_run: Path, tmp_path: Path) -> None:
     assert probvae("reconstruct", small_run, "--out", tmp_path).returncode == 0
-    written = np.load(tmp_path / "reconstructions.npz")
+    written = arrays_in(tmp_path / "reconstructions.npz")
     vae = package.load(small_run)
     with torch.no_grad():
         expected = vae.model.decoder(vae.guide.distribution(torch.from_numpy(written["x"])).mean).numpy()
@@ -68,7 +74,7 @@ def test_encode_other_data(probvae, small_run: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x)
     done = probvae("encode", small_run, tmp_path / "x.npy", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
-    codes = np.load(tmp_path / "codes.npz")
+    codes = arrays_in(tmp_path / "codes.npz")
     with torch.no_grad():
         q = package.load(small_run)(torch.from_numpy(x))
     np.testing.assert_allclose(codes["mean"], q.mean, atol=1e-6)
@@ -77,7 +83,7 @@ def test_encode_other_data(probvae, small_run: Path, tmp_path: Path) -> None:
 
 def test_encode_keeps_labels(probvae, small_run: Path, tmp_path: Path) -> None:
     assert probvae("encode", small_run, "--out", tmp_path).returncode == 0
-    labels = np.load(tmp_path / "codes.npz")["labels"]
+    labels = arrays_in(tmp_path / "codes.npz")["labels"]
     assert len(labels) == 1797
     assert set(labels) == set(range(10))
 

@@ -76,9 +76,7 @@ def test_more_classes_get_a_colour_bar(labels: np.ndarray | list[str]) -> None:
 
 def test_the_colour_bar_has_the_labels_own_values() -> None:
     means, labels = _means(), np.linspace(5, 7, 60)
-    scatter = next(
-        i for i in latent_plane(means, labels).axes[0].collections if isinstance(i, PathCollection)
-    )
+    scatter = next(i for i in latent_plane(means, labels).axes[0].collections if isinstance(i, PathCollection))
     drawn = dict(zip(map(tuple, np.asarray(scatter.get_offsets())), scatter.get_array(), strict=True))
     assert [drawn[tuple(point)] for point in means] == labels.tolist()
     assert scatter.get_clim() == (5, 7)

@@ -48,9 +48,7 @@ def test_lines_are_the_history() -> None:
 
 
 def test_the_lines_carry_their_names_without_overlap() -> None:
-    figure = learning_curve(
-        [{"epoch": e, "elbo": -50.0 - e, "kl": 1.0, "validation_elbo": -50.0 - e} for e in (1, 2)]
-    )
+    figure = learning_curve([{"epoch": e, "elbo": -50.0 - e, "kl": 1.0, "validation_elbo": -50.0 - e} for e in (1, 2)])
     names = {text.get_text(): text for text in figure.axes[0].texts}
     assert set(names) == {"training", "validation"}
     figure.canvas.draw()
@@ -95,10 +93,7 @@ def test_one_epoch_is_a_visible_point() -> None:
 
 def test_values_that_are_not_finite_are_left_out_and_named() -> None:
     figure = learning_curve(
-        [
-            {"epoch": e, "elbo": v, "kl": float("nan")}
-            for e, v in enumerate([float("-inf"), -3.0, float("nan")])
-        ]
+        [{"epoch": e, "elbo": v, "kl": float("nan")} for e, v in enumerate([float("-inf"), -3.0, float("nan")])]
     )
     assert _line(figure, "training") == ([1.0], [-3.0])
     assert _remarks(figure)[1] == "no finite values"
@@ -107,9 +102,7 @@ def test_values_that_are_not_finite_are_left_out_and_named() -> None:
 
 @pytest.mark.parametrize("values", [[1e-6, 1.0], [0.1, 0.1], [0.101, 0.102], [3e-5, 7e-5]])
 def test_the_log_axis_has_at_least_two_ticks_in_view(values: list[float]) -> None:
-    axes = learning_curve(
-        [{"epoch": e, "elbo": 0.0, "kl": 0.0, "variance": v} for e, v in enumerate(values)]
-    ).axes[2]
+    axes = learning_curve([{"epoch": e, "elbo": 0.0, "kl": 0.0, "variance": v} for e, v in enumerate(values)]).axes[2]
     low, high = axes.get_ylim()
     ticks = axes.get_yticks()
     assert low < min(values)

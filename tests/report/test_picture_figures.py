@@ -33,10 +33,7 @@ def test_each_datum_stands_above_its_reconstruction() -> None:
     x, model = _rows(11, 20), _rows(22, 20)[11:]
     figure = reconstructions(x, model, (4, 5))
     canvas = _canvas(figure)
-    corners = [
-        (_find(canvas, a.reshape(4, 5)), _find(canvas, b.reshape(4, 5)))
-        for a, b in zip(x, model, strict=True)
-    ]
+    corners = [(_find(canvas, a.reshape(4, 5)), _find(canvas, b.reshape(4, 5))) for a, b in zip(x, model, strict=True)]
     for above, below in corners:
         assert below == (above[0] + 5, above[1])  # four pixels and a gap of one
     lefts = [above[1] for above, _ in corners]
@@ -86,9 +83,7 @@ def test_a_table_has_a_panel_a_feature() -> None:
     figure = reconstructions(x, model, None, list("abcde"))
     assert [axes.get_title(loc="left") for axes in figure.axes] == list("abcde")
     for index, axes in enumerate(figure.axes):
-        np.testing.assert_array_equal(
-            axes.collections[0].get_offsets(), np.stack([x[:, index], model[:, index]], 1)
-        )
+        np.testing.assert_array_equal(axes.collections[0].get_offsets(), np.stack([x[:, index], model[:, index]], 1))
         np.testing.assert_array_equal(*axes.lines[0].get_data())
         assert axes.get_xlim() == axes.get_ylim()
 

@@ -34,10 +34,7 @@ def _settings() -> dict[str, object]:
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     "learning": lambda: learning_curve(
-        [
-            {"epoch": e, "elbo": -1.0 / e, "validation_elbo": -2.0 / e, "kl": 1.0, "variance": 0.1}
-            for e in range(1, 9)
-        ]
+        [{"epoch": e, "elbo": -1.0 / e, "validation_elbo": -2.0 / e, "kl": 1.0, "variance": 0.1} for e in range(1, 9)]
     ),
     "plane": lambda: latent_plane(_rows(50, 2), np.arange(50) % 3, scales=_rows(50, 2)),
     "plane, colour bar": lambda: latent_plane(_rows(50, 2), np.linspace(0, 1, 50)),

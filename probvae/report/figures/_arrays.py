@@ -32,9 +32,7 @@ def feature_titles(feature_names: Sequence[str] | None, num_features: int) -> li
     if feature_names is None:
         return [f"$x_{{{index + 1}}}$" for index in range(num_features)]
     if len(feature_names) != num_features:
-        raise ShapeError(
-            f"feature_names: expected {num_features} names, got {len(feature_names)}. Name every column."
-        )
+        raise ShapeError(f"feature_names: expected {num_features} names, got {len(feature_names)}. Name every column.")
     # A dollar sign would start a formula.
     return [str(name).replace("$", r"\$") for name in feature_names]
 

@@ -82,9 +82,7 @@ def _scatter_numbers(figure: Figure, axes: Axes, points: Floats, classes: Classe
 def _add_legend(figure: Figure, classes: Classes) -> None:
     codes = list(range(len(classes.names))) + ([-1] if (classes.codes < 0).any() else [])
     names = [shorten(classes.names[code]) if code >= 0 else "no label" for code in codes]
-    handles = [
-        Line2D([], [], linestyle="", marker=class_marker(code), color=class_colour(code)) for code in codes
-    ]
+    handles = [Line2D([], [], linestyle="", marker=class_marker(code), color=class_colour(code)) for code in codes]
     columns = _num_columns(names)
     legend = figure.legend(
         handles=handles,

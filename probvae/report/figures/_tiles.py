@@ -24,9 +24,7 @@ def as_images(rows: Floats, image_shape: tuple[int, ...], limits: tuple[float, f
     """
     shape = tuple(image_shape)
     if rows.shape[1] != int(np.prod(shape)):
-        raise ShapeError(
-            f"image_shape: expected sizes whose product is {rows.shape[1]}, got {shape}. Mend it."
-        )
+        raise ShapeError(f"image_shape: expected sizes whose product is {rows.shape[1]}, got {shape}. Mend it.")
     images = rows.reshape(len(rows), *shape)
     if len(shape) == 2:
         return images
@@ -34,9 +32,7 @@ def as_images(rows: Floats, image_shape: tuple[int, ...], limits: tuple[float, f
         return images[:, 0] if shape[0] == 1 else images[..., 0]
     if len(shape) == 3 and 3 in (shape[0], shape[2]):
         return _as_colours(np.moveaxis(images, 1, -1) if shape[0] == 3 else images, limits)
-    raise ShapeError(
-        f"image_shape: expected (H, W) with 1 or 3 channels, got {shape}. Pass image_shape=None."
-    )
+    raise ShapeError(f"image_shape: expected (H, W) with 1 or 3 channels, got {shape}. Pass image_shape=None.")
 
 
 def _as_colours(images: Floats, limits: tuple[float, float]) -> Floats:

@@ -25,9 +25,7 @@ from probvae.report.figures.style import (
 
 
 @styled
-def latent_plane(
-    means: ArrayLike, labels: ArrayLike | None = None, *, scales: ArrayLike | None = None
-) -> Figure:
+def latent_plane(means: ArrayLike, labels: ArrayLike | None = None, *, scales: ArrayLike | None = None) -> Figure:
     """The posterior means g(x) of the data in the latent plane, in the units of z.
 
     ``means`` is (N, d), ``labels`` (N,) of any type or None, ``scales`` (N, d) the posterior standard

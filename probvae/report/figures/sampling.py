@@ -40,7 +40,8 @@ def samples(
 ) -> Figure:
     """Samples ``x`` (N, D) of the model p(z) p(x|z), in the units of x; ``data`` (M, D) to compare with.
 
-    Drawn for pictures: the first 64 samples, in the grey scale of ``data`` where given. Drawn for tables
+    Drawn for pictures: the first 64 samples, which should be means E[x|z] (the noise of a draw is white and hides
+    them), in the grey scale of ``data`` where given. Drawn for tables
     (``image_shape`` None): with two features a scatter of the data below the samples; otherwise a histogram
     a feature for the first twelve (each of area one), filled for the data, a line for the samples.
 
@@ -75,7 +76,7 @@ def _draw_images(drawn: Floats, image_shape: tuple[int, ...], limits: tuple[floa
     hide_ticks(axes)
     show(axes, canvas, limits)
     axes.set_anchor("W")
-    set_heading(figure, f"{len(images)} sample{'s' * (len(images) > 1)} of the model")
+    set_heading(figure, f"E[x|z] at {len(images)} draw{'s' * (len(images) > 1)} of z from the prior")
     return figure
 
 
@@ -124,9 +125,7 @@ def _draw_margins(drawn: Floats, real: Floats | None, titles: list[str]) -> Figu
         panel.spines["left"].set_visible(False)
     _explain(figure, with_data=real is not None, marker="s")
     rest = count_features(len(titles))
-    set_heading(
-        figure, "Samples of the model, density by feature (units of x)" + (f",\n{rest}" if rest else "")
-    )
+    set_heading(figure, "Samples of the model, density by feature (units of x)" + (f",\n{rest}" if rest else ""))
     return figure
 
 
@@ -134,9 +133,7 @@ def _limits(drawn: Floats, real: Floats | None) -> tuple[float, float]:
     """All of the data and the middle 98 % of the samples: one far sample must not squash the rest."""
     there = finite(drawn)
     middle = np.quantile(there, [0.01, 0.99]) if there.size else there
-    return data_limits(
-        middle if real is not None and finite(real).size else there, *([] if real is None else [real])
-    )
+    return data_limits(middle if real is not None and finite(real).size else there, *([] if real is None else [real]))
 
 
 def _density(values: Floats, bins: Floats) -> Floats:
@@ -148,7 +145,5 @@ def _density(values: Floats, bins: Floats) -> Floats:
 
 def _explain(figure: Figure, *, with_data: bool, marker: str) -> None:
     names = [("data", BLUE), ("samples", ORANGE)] if with_data else [("samples", ORANGE)]
-    handles = [
-        Line2D([], [], linestyle="", marker=marker, color=colour, label=name) for name, colour in names
-    ]
+    handles = [Line2D([], [], linestyle="", marker=marker, color=colour, label=name) for name, colour in names]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handletextpad=0.1)
