@@ -75,7 +75,7 @@ def test_samples_fill_a_grid_row_by_row() -> None:
     canvas = _canvas(samples(x, (2, 3)))
     assert [_find(canvas, row.reshape(2, 3)) for row in x] == [(3 * (i // 4), 4 * (i % 4)) for i in range(10)]
     assert np.isnan(canvas[2]).all()
-    assert samples(_rows(100, 6), (2, 3)).get_suptitle() == "64 samples of the model"
+    assert samples(_rows(100, 6), (2, 3)).get_suptitle() == "E[x|z] at 64 draws of z from the prior"
 
 
 def test_a_table_has_a_panel_a_feature() -> None:

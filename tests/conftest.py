@@ -1,0 +1,43 @@
+"""Guards: every test is seeded, validation is on, and nothing global is left changed."""
+
+from collections.abc import Iterator
+
+import pyro
+import pytest
+import torch
+from torch.distributions import Distribution
+
+
+def pytest_configure() -> None:
+    # The tests' tensors are small: more threads save nothing, and cost fiftyfold where cores are shared.
+    torch.set_num_threads(1)
+
+
+def _globals() -> dict[str, object]:
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "default device": torch.get_default_device(),
+        "gradients": torch.is_grad_enabled(),
+        "threads": torch.get_num_threads(),
+        "argument validation": Distribution._validate_args,
+        "Pyro's validation": pyro.infer.util.is_validation_enabled(),
+        "parameter store": sorted(pyro.get_param_store().keys()),
+    }
+
+
+@pytest.fixture(autouse=True)
+def guard() -> Iterator[None]:
+    torch.manual_seed(0)
+    assert Distribution._validate_args
+    assert not pyro.get_param_store().keys()
+    before = _globals()
+    yield
+    assert _globals() == before
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """float64 for the modules that a test makes."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
