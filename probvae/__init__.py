@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probvae.data import Dataset, load_data
+    from probvae.generation import sample
     from probvae.inference import (
         DiagonalGuide,
         FitResult,
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "probvae.data": ("Dataset", "load_data"),
+    "probvae.generation": ("sample",),
     "probvae.inference": (
         "DiagonalGuide",
         "FitResult",
@@ -88,6 +90,7 @@ __all__ = [
     "load_data",
     "optimal_variance",
     "plug_in_loss",
+    "sample",
 ]
 
 

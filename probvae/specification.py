@@ -30,6 +30,8 @@ def describe(component: object) -> dict[str, Any]:
 
 def build(description: Mapping[str, Any]) -> Any:
     """The component that :func:`describe` described; only registered classes can be named."""
+    if not isinstance(description, Mapping):
+        raise ConfigError(f"component: expected a table with family and name, got {description!r}.")
     description = dict(description)
     family, name = description.pop("family", None), description.pop("name", None)
     if not isinstance(family, str) or family not in FAMILIES:

@@ -80,7 +80,9 @@ def test_plug_in_loss_is_optimistic_by_half_the_trace() -> None:
     exact, diagonal = plug_in_loss(exact_vae(), x), plug_in_loss(best_diagonal_vae(), x)
     p = example_a.precision()
     kl_gap = 0.5 * (p.diagonal().log().sum() - torch.logdet(p))
-    assert_close(-example_a.LOG_P - exact, torch.full((2,), 0.8599070324530884, dtype=torch.float64), rtol=0, atol=1e-10)
+    assert_close(
+        -example_a.LOG_P - exact, torch.full((2,), 0.8599070324530884, dtype=torch.float64), rtol=0, atol=1e-10
+    )
     off = 0.5 * (2 - 0.1366120219 - 0.1190476190)
     assert_close(-example_a.LOG_P + kl_gap - diagonal, torch.full((2,), off, dtype=torch.float64), rtol=0, atol=1e-9)
 
@@ -182,9 +184,9 @@ def test_two_models_never_share_a_weight() -> None:
 
 def test_predictive() -> None:
     vae = exact_vae()
-    drawn = Predictive(vae.model, num_samples=20_000)(num_data=1)
-    assert drawn["z"].shape == (20_000, 1, 2)
-    x = drawn["x"].squeeze(1)
+    drawn = Predictive(vae.model, num_samples=20_000, parallel=True)(num_data=1)
+    assert drawn["z"].reshape(20_000, 2).shape == (20_000, 2)
+    x = drawn["x"].reshape(20_000, 3)
     covariance = example_a.W @ example_a.W.T + example_a.C * torch.eye(3, dtype=torch.float64)
     diagonal = covariance.diagonal()
     error = ((diagonal[:, None] * diagonal + covariance**2) / 20_000).sqrt()

@@ -1,0 +1,158 @@
+"""The pair: saved and loaded bit for bit, without pickle."""
+
+import itertools
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+
+import probvae
+from probvae import specification
+from probvae.errors import ConfigError, ProbvaeError, RunError, ShapeError
+from probvae.inference import DiagonalGuide, Encoder, Guide, LinearEncoder
+from probvae.models import (
+    Decoder,
+    GaussianLikelihood,
+    LatentModel,
+    Likelihood,
+    LinearDecoder,
+    Prior,
+    StandardNormalPrior,
+)
+from probvae.vae import VAE
+
+PARTS = list(
+    itertools.product(
+        sorted(Prior.registry), sorted(Decoder.registry), sorted(Likelihood.registry), sorted(Guide.registry)
+    )
+)
+
+
+def assembled(prior: str, decoder: str, likelihood: str, guide: str) -> VAE:
+    parts = (
+        Prior.registry[prior].example(),
+        Decoder.registry[decoder].example(),
+        Likelihood.registry[likelihood].example(),
+    )
+    return VAE(LatentModel(*parts), Guide.registry[guide].example())
+
+
+@pytest.mark.parametrize("names", PARTS, ids="-".join)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_saved_and_loaded_bit_for_bit(names: tuple[str, ...], dtype: torch.dtype, tmp_path: Path) -> None:
+    vae = assembled(*names).to(dtype)
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    vae.save(tmp_path / "vae.safetensors")
+    again = probvae.load(tmp_path / "vae.safetensors")
+    assert again.state_dict().keys() == vae.state_dict().keys()
+    assert all(torch.equal(vae.state_dict()[name], tensor) for name, tensor in again.state_dict().items())
+    x = torch.rand(5, 3, dtype=dtype)
+    z = torch.randn(5, 2, dtype=dtype)
+    assert torch.equal(vae(x).log_prob(z), again(x).log_prob(z))
+    assert torch.equal(vae.model.prior().log_prob(z), again.model.prior().log_prob(z))
+    assert torch.equal(
+        vae.model.likelihood(vae.model.decoder(z)).mean, again.model.likelihood(again.model.decoder(z)).mean
+    )
+
+
+def test_options_survive() -> None:
+    encoder = probvae.MLPEncoder(4, hidden=(7, 5), activation="tanh")
+    likelihood = GaussianLikelihood(4, variance="per-dimension", initial_variance=0.3, minimum_variance=0.01)
+    guide = probvae.FullCovarianceGuide(encoder, 2)
+    again = specification.build(specification.describe(guide))
+    assert [type(layer).__name__ for layer in again.encoder.network] == ["Linear", "Tanh", "Linear", "Tanh"]
+    assert specification.describe(again) == specification.describe(guide)
+    same = specification.build(specification.describe(likelihood))
+    assert (same.mode, same.minimum_variance) == ("per-dimension", 0.01)
+
+
+def test_model_and_guide_must_agree() -> None:
+    model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 3), GaussianLikelihood(3))
+    with pytest.raises(ShapeError, match="guide: expected latent_dim=2"):
+        VAE(model, DiagonalGuide(LinearEncoder(3), 3))
+
+
+def test_module_of_the_users_cannot_be_saved_by_name(tmp_path: Path) -> None:
+    model = LatentModel(StandardNormalPrior(2), torch.nn.Linear(2, 3), GaussianLikelihood(3))
+    vae = VAE(model, DiagonalGuide(LinearEncoder(3), 2))
+    with pytest.raises(ConfigError, match=r"Linear: cannot be saved by name.*Inherit Decoder"):
+        vae.save(tmp_path / "vae.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_class_of_the_users_can_be_saved_once_it_has_a_name(tmp_path: Path) -> None:
+    class ScaledDecoder(LinearDecoder, name="scaled-for-this-test"):
+        """A linear map times a number."""
+
+        def __init__(self, latent_dim: int, data_dim: int, factor: float = 2.0) -> None:
+            super().__init__(latent_dim, data_dim)
+            self.factor = factor
+
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return self.factor * super().forward(z)
+
+    try:
+        model = LatentModel(StandardNormalPrior(2), ScaledDecoder(2, 3, factor=-0.5), GaussianLikelihood(3))
+        VAE(model, DiagonalGuide(LinearEncoder(3), 2)).save(tmp_path / "vae.safetensors")
+        z = torch.randn(4, 2)
+        assert torch.equal(probvae.load(tmp_path / "vae.safetensors").model.decoder(z), model.decoder(z))
+    finally:
+        del Decoder.registry["scaled-for-this-test"]
+
+
+def rewritten(path: Path, **metadata: str) -> None:
+    """The safetensors file at ``path`` with other metadata."""
+    content = path.read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"].update(metadata)
+    new = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(new)) + new + content[8 + size :])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"format": "99"}, "expected a probvae model of format 1, got '99'"),
+        ({"components": "prior = "}, "damaged"),
+        ({"components": ""}, "damaged"),
+        ({"components": '[prior]\nfamily = "prior"\nname = "os.system"'}, "unknown prior 'os.system'"),
+        ({"components": '[prior]\nfamily = "builtins"\nname = "eval"'}, "unknown component family 'builtins'"),
+        ({"components": '[prior]\nfamily = "prior"\nname = "standard-normal"\nlatent = 2'}, "unknown option"),
+        ({"components": "prior = 3"}, "expected a table with family and name, got 3"),
+    ],
+)
+def test_description_names_registered_classes_only(tmp_path: Path, metadata: dict[str, str], message: str) -> None:
+    path = tmp_path / "vae.safetensors"
+    VAE.example().save(path)
+    rewritten(path, **metadata)
+    with pytest.raises(ProbvaeError, match=message):
+        probvae.load(path)
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / "vae.safetensors"
+    VAE.example().save(path)
+    import tomlkit
+
+    components = tomlkit.dumps(VAE.example().components())
+    save_file({"a": torch.zeros(3)}, path, {"format": "1", "components": components})
+    with pytest.raises(RunError, match="do not fit"):
+        probvae.load(path)
+
+
+def test_no_such_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="there is no such run"):
+        probvae.load(tmp_path / "nothing")
+
+
+def test_every_encoder_is_described() -> None:
+    for encoder in Encoder.registry.values():
+        description = specification.describe(encoder.example())
+        assert specification.describe(specification.build(description)) == description
