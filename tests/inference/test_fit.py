@@ -298,7 +298,8 @@ def test_linear_vae_reaches_probabilistic_pca(d: int, optimum: float) -> None:
     """Digits/16: the maximum of the mean log-likelihood, in closed form (Tipping and Bishop 1999)."""
     x = torch.from_numpy(load_digits().data / 16).float()
     vae = linear_vae(x, d)
-    options = {"learning_rate": 1e-2, "schedule": "cosine", "objective": "analytic-kl"}
-    fit(vae, x, epochs=400, batch_size=100, progress=False, **options)
+    # the bound is flat along rotations of W that the diagonal guide does not like: they take most of the steps
+    options = {"learning_rate": 2e-2, "schedule": "cosine", "objective": "analytic-kl"}
+    fit(vae, x, epochs=800, batch_size=100, progress=False, **options)
     values = bound(vae, x, num_samples=100).elbo
     assert optimum - 0.05 < values.mean().item() < optimum + 0.005
