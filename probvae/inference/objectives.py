@@ -3,16 +3,20 @@
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, Self
 
+import pyro
 import torch
+from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from probvae._registry import Registered
 from probvae._shapes import check_count
+from probvae.errors import ArgumentError
 from probvae.inference.kl import analytic_kl
-from probvae.inference.traces import PyroProgram, paired_traces, weights_of
+from probvae.inference.traces import LogWeights, PyroProgram, paired_traces, weights_of
 
 
 class StepLoss(NamedTuple):
@@ -83,6 +87,65 @@ class AnalyticKLObjective(Objective, name="analytic-kl"):
 
     def step_loss(self, model: PyroProgram, guide: PyroProgram, x: Tensor) -> StepLoss:
         return _pyro_step(_TraceMeanFieldELBO, self.num_particles, model, guide, x)
+
+
+class STLObjective(Objective, name="stl"):
+    r"""The evidence lower bound with the path-derivative gradient: "sticking the landing".
+
+    .. math:: \nabla_\phi \widehat{\mathrm{ELBO}} = \nabla_\phi z_\phi(\zeta)^T\,
+              \nabla_z [\log p(x, z) - \log q_x(z)], \qquad z = z_\phi(\zeta)
+
+    The value is the ELBO's; from the gradient the score of q, whose mean is zero, is left out. At the exact posterior
+    log p(x, z) - log q_x(z) does not depend on z, and the gradient is zero for every draw.
+    The guide must be an ``nn.Module`` (so that its density can be taken at fixed parameters) whose sites are
+    reparameterised.
+
+    Raises :class:`~probvae.errors.ArgumentError` for another guide; use objective='elbo' for that.
+    Source: Roeder, Wu and Duvenaud (2017), arXiv:1703.09194, equation 8.
+
+    >>> STLObjective().num_particles
+    1
+    """
+
+    def __call__(self, model: PyroProgram, guide: PyroProgram, x: Tensor) -> Tensor:
+        return self._weights(model, guide, x).log_weight.mean(0)
+
+    def step_loss(self, model: PyroProgram, guide: PyroProgram, x: Tensor) -> StepLoss:
+        weights = self._weights(model, guide, x)
+        kl = (weights.log_guide - weights.log_prior).mean().detach()
+        return StepLoss(-weights.log_weight.mean(), kl)
+
+    def _weights(self, model: PyroProgram, guide: PyroProgram, x: Tensor) -> LogWeights:
+        model_trace, guide_trace = paired_traces(model, guide, x, self.num_particles)
+        _check_reparameterised(guide_trace)
+        fixed = _at_fixed_parameters(guide, guide_trace, x, self.num_particles)
+        return weights_of(model_trace, fixed, (self.num_particles, len(x)))
+
+
+def _at_fixed_parameters(guide: PyroProgram, guide_trace: Trace, x: Tensor, num_particles: int) -> Trace:
+    """The guide replayed at the drawn values, its parameters detached: gradients go through the values alone."""
+    if not isinstance(guide, nn.Module):
+        raise ArgumentError(
+            f"stl: expected a guide that is an nn.Module, got {type(guide).__name__}, whose parameters cannot be "
+            "found. Put it into a module's forward, or use objective='elbo'."
+        )
+    parameters = {name: parameter.detach() for name, parameter in guide.named_parameters()}
+
+    def detached(*args: Any) -> Any:
+        return functional_call(guide, parameters, args)
+
+    with pyro.plate("samples", num_particles, dim=-2):
+        return poutine.trace(poutine.replay(detached, trace=guide_trace)).get_trace(x)
+
+
+def _check_reparameterised(guide_trace: Trace) -> None:
+    for name in _latent(guide_trace):
+        distribution: Any = guide_trace.nodes[name]["fn"]
+        if not distribution.has_rsample:
+            raise ArgumentError(
+                f"stl: expected reparameterised sites, and the guide's site {name!r} ({type(distribution).__name__}) "
+                "is not. Use objective='elbo'."
+            )
 
 
 class _TraceELBO(Trace_ELBO):
