@@ -1,5 +1,6 @@
 """The posterior and the evidence in closed form."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ def exact_posterior(model: LatentModel, x: Tensor, mask: Tensor | None = None) -
               \tilde\pi_k \propto \pi_k N(x; W m_k + b, W S_k W^T + C)
 
     for the prior sum_k pi_k N(m_k, S_k) and C = diag(c). For the prior N(0, I) and one c it is
-    N(M^-1 W^T (x - b), c M^-1) with M = W^T W + c I. It costs O(N D d + K d^3): no matrix is D x D.
+    N(M^-1 W^T (x - b), c M^-1) with M = W^T W + c I. It costs O(N D d + N K d^2 + K d^3): no matrix is D x D.
 
     Parameters
     ----------
@@ -79,8 +80,9 @@ def exact_log_evidence(model: LatentModel, x: Tensor, mask: Tensor | None = None
     tensor([-2.7338])
     """
     parts, data = _prepare(model, x, mask)
-    log_evidences = _log_evidences(parts, data, _components(parts, data))
-    return torch.logsumexp(parts.prior.log_weights + log_evidences, dim=-1)
+    size = rows_at_once(parts.prior.scale_trils.numel(), x)
+    log_evidences = [_log_evidences(parts, rows, _components(parts, rows)) for rows in data.split(size)]
+    return torch.logsumexp(parts.prior.log_weights + torch.cat(log_evidences), dim=-1)
 
 
 def posterior_precision(model: LatentModel) -> Tensor:
@@ -131,14 +133,24 @@ class _Data(NamedTuple):
     weights: Tensor
     log_normaliser: Tensor
 
+    def split(self, size: int) -> Iterator["_Data"]:
+        """The same in pieces of at most ``size`` rows."""
+        for rows in torch.arange(len(self.centred)).split(size):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            shared = slice(None) if len(self.weights) == 1 else part
+            yield _Data(self.centred[part], self.weights[shared], self.log_normaliser[shared])
+
 
 class _Components(NamedTuple):
-    """Posterior means (N, K, d) and factors (1 or N, K, d, d) of z, and in prior units u = L_k^-1 (z - m_k)."""
+    """Posterior means (N, K, d) and factors (1 or N, K, d, d) of z; the same of u = L_k^-1 (z - m_k), which is in
+    units of the prior; and W^T C^-1 W over the observed entries (1 or N, 1, d, d).
+    """
 
     means: Tensor
     scale_trils: Tensor
     whitened_means: Tensor
     whitened_trils: Tensor
+    information: Tensor
 
 
 def _prepare(model: LatentModel, x: Tensor, mask: Tensor | None) -> tuple[LinearGaussian, _Data]:
@@ -147,7 +159,7 @@ def _prepare(model: LatentModel, x: Tensor, mask: Tensor | None) -> tuple[Linear
     x, observed = x.to(parts.weight), torch.ones_like(parts.variance)[None]
     if mask is not None:
         check_mask(mask, x)
-        # a row of the same pattern for all data shares one factorisation
+        # where nothing is missing, all data share one factorisation
         x, observed = torch.where(mask, x, 0), observed if mask.all() else mask.to(x)
     check_finite(x)
     log_normaliser = (observed * (2 * torch.pi * parts.variance).log()).sum(-1)
@@ -174,15 +186,14 @@ def _components(parts: LinearGaussian, data: _Data) -> _Components:
     whitened_trils = _inverse_factor(identity + factors.mT @ information @ factors)
     pull = ((data.centred * data.weights) @ parts.weight).unsqueeze(1) - _apply(information, means)
     whitened_means = _apply(whitened_trils, _apply(whitened_trils.mT, _apply(factors.mT, pull)))
-    return _Components(
-        means + _apply(factors, whitened_means), factors @ whitened_trils, whitened_means, whitened_trils
-    )
+    z_means, z_trils = means + _apply(factors, whitened_means), factors @ whitened_trils
+    return _Components(z_means, z_trils, whitened_means, whitened_trils, information)
 
 
 def _log_evidences(parts: LinearGaussian, data: _Data, components: _Components) -> Tensor:
     """log N(x; W m_k + b, W S_k W^T + C) for each component, (N, K)."""
     log_det = -2 * components.whitened_trils.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    quadratic = _squared_errors(parts, data, components.means) + components.whitened_means.square().sum(-1)
+    quadratic = _squared_errors(parts, data, components) + components.whitened_means.square().sum(-1)
     return -0.5 * (quadratic + log_det + data.log_normaliser.unsqueeze(-1))
 
 
@@ -196,17 +207,18 @@ def _information(parts: LinearGaussian, weights: Tensor) -> Tensor:
     return torch.cat([per_row(rows) for rows in weights.split(rows_at_once(weight.numel(), weights))])
 
 
-def _squared_errors(parts: LinearGaussian, data: _Data, z: Tensor) -> Tensor:
-    """|x - W z - b|^2 / c over the observed entries, (N, K), at z (N, K, d)."""
-    size = rows_at_once(z.shape[1] * data.centred.shape[1], z)
-    weights = data.weights.expand_as(data.centred)
+def _squared_errors(parts: LinearGaussian, data: _Data, components: _Components) -> Tensor:
+    """|x - W z - b|^2 / c over the observed entries at the posterior means, (N, K).
 
-    def per_row(centred: Tensor, weight: Tensor, z: Tensor) -> Tensor:
-        error = centred.unsqueeze(1) - z @ parts.weight.mT
-        return (error.square() * weight.unsqueeze(1)).sum(-1)
-
-    chunks = zip(data.centred.split(size), weights.split(size), z.split(size), strict=True)
-    return torch.cat([per_row(*rows) for rows in chunks])
+    In D dimensions only for the first component. The others are an expansion about it, which has no large terms,
+    because every posterior mean is near the least-squares solution where that is sharp.
+    """
+    first = components.means[:, 0]
+    error = data.centred - first @ parts.weight.mT
+    slope = ((error * data.weights) @ parts.weight).unsqueeze(1)
+    offset = components.means - first.unsqueeze(1)
+    change = offset * (_apply(components.information, offset) - 2 * slope)
+    return (error.square() * data.weights).sum(-1, keepdim=True) + change.sum(-1)
 
 
 def _inverse_factor(precision: Tensor) -> Tensor:
