@@ -34,8 +34,9 @@ def build_vae(recipe: Recipe, data_dim: int, data_variance: float) -> VAE:
         likelihood = component(Likelihood, model["likelihood"], {**sizes, **variances})
         decoder = component(Decoder, model["decoder"], {**sizes, "num_outputs": likelihood.num_outputs})
         encoder = component(Encoder, inference["encoder"], sizes)
-        guide = component(Guide, inference["guide"], {**sizes, "encoder": encoder})
-        return VAE(LatentModel(prior, decoder, likelihood), guide)
+        latent_model = LatentModel(prior, decoder, likelihood)
+        guide = component(Guide, inference["guide"], {**sizes, "encoder": encoder, "model": latent_model})
+        return VAE(latent_model, guide)
 
 
 def build_objective(recipe: Recipe) -> Objective:

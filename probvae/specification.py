@@ -13,9 +13,11 @@ FAMILIES: dict[str, type[Registered]] = {base.family: base for base in (Prior, D
 _SCALARS = (bool, int, float, str)
 
 
-def describe(component: object) -> dict[str, Any]:
+def describe(component: object, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A component as ``{"family": ..., "name": ..., **constructor arguments}``, nested where they nest.
 
+    Arguments that are the very objects in ``given`` are left out; :func:`build` takes them from there again. So a
+    guide that holds the model is written without it, and attached to the loaded model.
     Raises :class:`~probvae.errors.ConfigError` for one that is not registered, or an argument with no plain form.
     """
     if not isinstance(component, Registered) or component.registered_name is None:
@@ -23,12 +25,14 @@ def describe(component: object) -> dict[str, Any]:
             f"{type(component).__name__}: cannot be saved by name, because it is not registered. Inherit Decoder (or "
             "Encoder, Prior, ...) with name='...', or save vae.state_dict() yourself."
         )
-    arguments = {name: _plain(component, name, value) for name, value in component.arguments.items()}
+    given = given or {}
+    own = {name: value for name, value in component.arguments.items() if name not in given or value is not given[name]}
+    arguments = {name: _plain(component, name, value) for name, value in own.items()}
     known = {name: value for name, value in arguments.items() if value is not None}
     return {"family": component.family, "name": component.registered_name, **known}
 
 
-def build(description: Mapping[str, Any]) -> Any:
+def build(description: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Any:
     """The component that :func:`describe` described; only registered classes can be named."""
     if not isinstance(description, Mapping):
         raise ConfigError(f"component: expected a table with family and name, got {description!r}.")
@@ -41,8 +45,9 @@ def build(description: Mapping[str, Any]) -> Any:
     for option in description:
         if option not in known:
             raise unknown_name(f"option of {family} {name!r}", option, known)
+    taken = {name: value for name, value in (given or {}).items() if name in known}
     try:
-        return component(**{option: _built(value) for option, value in description.items()})
+        return component(**taken | {option: _built(value) for option, value in description.items()})
     except TypeError as error:
         raise ConfigError(f"{family} {name!r}: {error}.") from error
 

@@ -77,13 +77,13 @@ class VAE(nn.Module):
             "likelihood": model.likelihood,
             "guide": self.guide,
         }
-        return {role: specification.describe(part) for role, part in parts.items()}
+        return {role: specification.describe(part, {"model": model}) for role, part in parts.items()}
 
     @classmethod
     def from_components(cls, components: dict[str, Any]) -> "VAE":
         """The inverse of :meth:`components`, with fresh weights."""
-        part = {role: specification.build(components[role]) for role in ("prior", "decoder", "likelihood", "guide")}
-        return cls(LatentModel(part["prior"], part["decoder"], part["likelihood"]), part["guide"])
+        model = LatentModel(*(specification.build(components[role]) for role in ("prior", "decoder", "likelihood")))
+        return cls(model, specification.build(components["guide"], {"model": model}))
 
     @classmethod
     def example(cls) -> "VAE":

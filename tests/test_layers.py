@@ -18,7 +18,7 @@ LEVELS = [
     ("inference",),
     ("specification",),
     ("vae",),
-    ("recipes", "assembly", "generation"),
+    ("recipes", "assembly", "generation", "probabilistic_pca"),
     ("experiment",),
     ("diagnostics",),
     ("report",),

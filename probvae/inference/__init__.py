@@ -1,5 +1,6 @@
 """Everything about q: encoders, guides, objectives, and the fit."""
 
+from probvae.inference.best_guides import best_diagonal_guide
 from probvae.inference.encoders import Encoder, LinearEncoder, MLPEncoder
 from probvae.inference.evaluation import (
     Bound,
@@ -11,9 +12,13 @@ from probvae.inference.evaluation import (
     reconstruct,
     reconstruction_error,
 )
+from probvae.inference.exact import exact_log_evidence, exact_posterior, posterior_moments, posterior_precision
 from probvae.inference.fit import FitResult, fit
-from probvae.inference.guides import DiagonalGuide, FullCovarianceGuide, Guide
+from probvae.inference.gaussian_gaps import diagonal_gap, forward_diagonal_gap, isotropic_gap
+from probvae.inference.guides import DiagonalGuide, ExactGuide, FullCovarianceGuide, Guide
+from probvae.inference.imputation import Imputation, conditional_covariance, impute_exact
 from probvae.inference.kl import analytic_kl
+from probvae.inference.linear_gaussian import has_exact_posterior
 from probvae.inference.objectives import AnalyticKLObjective, ELBOObjective, Objective
 from probvae.inference.traces import LogWeights, log_weights
 from probvae.inference.variance import optimal_variance
@@ -24,21 +29,34 @@ __all__ = [
     "DiagonalGuide",
     "ELBOObjective",
     "Encoder",
+    "ExactGuide",
     "FitResult",
     "FullCovarianceGuide",
     "Guide",
+    "Imputation",
     "LinearEncoder",
     "LogWeights",
     "MLPEncoder",
     "Objective",
     "analytic_kl",
+    "best_diagonal_guide",
     "bound",
+    "conditional_covariance",
+    "diagonal_gap",
     "elbo",
+    "exact_log_evidence",
+    "exact_posterior",
     "fit",
+    "forward_diagonal_gap",
+    "has_exact_posterior",
+    "impute_exact",
+    "isotropic_gap",
     "log_weights",
     "optimal_variance",
     "plug_in_loss",
     "posterior_mean",
+    "posterior_moments",
+    "posterior_precision",
     "posterior_scale",
     "reconstruct",
     "reconstruction_error",

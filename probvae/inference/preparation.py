@@ -1,6 +1,7 @@
 """What a fit checks and does before its first step: options, dtype, validation split."""
 
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ def prepare(
 ) -> tuple[Tensor, Tensor | None]:
     """Check the data and take the validation data out, in the dtype of the parameters."""
     check_matrix(x, vae.model.data_dim)
-    dtype = next(vae.guide.parameters()).dtype
+    dtype = next(chain(vae.guide.parameters(), vae.model.parameters())).dtype  # an exact guide has none
     held_out: Tensor | None = None
     if isinstance(validation, Tensor):
         check_matrix(validation, vae.model.data_dim, "validation")

@@ -8,7 +8,8 @@ from probvae.models.likelihoods import (
     GaussianLikelihood,
     Likelihood,
 )
-from probvae.models.priors import Prior, StandardNormalPrior
+from probvae.models.linear_gaussian import LinearGaussianModel
+from probvae.models.priors import MixturePrior, NormalPrior, Prior, StandardNormalPrior
 
 __all__ = [
     "BernoulliLikelihood",
@@ -18,7 +19,10 @@ __all__ = [
     "LatentModel",
     "Likelihood",
     "LinearDecoder",
+    "LinearGaussianModel",
     "MLPDecoder",
+    "MixturePrior",
+    "NormalPrior",
     "Prior",
     "StandardNormalPrior",
 ]

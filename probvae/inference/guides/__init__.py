@@ -2,4 +2,5 @@
 
 from .base import Guide as Guide
 from .diagonal import DiagonalGuide as DiagonalGuide
+from .exact import ExactGuide as ExactGuide
 from .full_covariance import FullCovarianceGuide as FullCovarianceGuide
