@@ -23,11 +23,9 @@ from probvae.models import (
 )
 from probvae.vae import VAE
 
-PARTS = list(
-    itertools.product(
-        sorted(Prior.registry), sorted(Decoder.registry), sorted(Likelihood.registry), sorted(Guide.registry)
-    )
-)
+# the exact guide belongs to one model, and is saved with it in its own tests
+GUIDES = sorted(set(Guide.registry) - {"exact"})
+PARTS = list(itertools.product(sorted(Prior.registry), sorted(Decoder.registry), sorted(Likelihood.registry), GUIDES))
 
 
 def assembled(prior: str, decoder: str, likelihood: str, guide: str) -> VAE:

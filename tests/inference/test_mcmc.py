@@ -21,8 +21,8 @@ def test_reference_on_example_a() -> None:
 
 
 def test_too_few_draws_are_no_reference() -> None:
-    state = torch.get_rng_state()
-    result = nuts_reference(example_a.model(), example_a.X[:1], num_samples=20, num_warmup=10)
+    model, state = example_a.model(), torch.get_rng_state()
+    result = nuts_reference(model, example_a.X[:1], num_samples=20, num_warmup=10)
     assert torch.equal(state, torch.get_rng_state())
     assert not result.is_reference
     with pytest.raises(NotAReferenceError, match=r"R-hat|effective sample size.*Raise num_samples"):
