@@ -7,6 +7,7 @@ cell alone (the decoder) is computed once for all of these.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -15,17 +16,21 @@ from torch import Tensor
 
 LogDensity = Callable[[Tensor, Tensor, Tensor], Tensor]  # z (C, M, d), datum (P,), cell (P,) -> (P, M)
 
-_NUM_NODES = {1: 10, 2: 6}  # a dimension; Gauss and Legendre's rule, exact to degree 19 and 11
+# A dimension; Gauss and Lobatto's rule. It has nodes on a cell's edges, so that no kink is out of its sight: within
+# Gauss and Legendre's rule, one that lies between an edge and the first node leaves no trace in the error estimate.
+_NUM_NODES = {1: 10, 2: 7}
 _FIRST_LEVEL = {1: 5, 2: 3}  # the first grid has 2^level cells a dimension
 _LAST_LEVEL = {1: 58, 2: 28}  # what the 63 bits of a cell's code can tell apart
 # Of a quadratic, the nodes' range (nats) times 0.065 bounds how far its top rises above the highest node.
 _HIDDEN_SHARE = 0.25
 # A cell whose nodes differ by more nats than this may hide a peak between them; it is split, whatever it sums to.
 _RESOLVED_RANGE = 20.0
-# Past this share of the box's half width begins its outer shell, whose mass says whether the box was wide enough
-_SHELL = 0.75
+# Errors of parent and children can be equal by chance, and their difference then looks like convergence: an error is
+# not believed to fall by more than this in one halving. (At a kink it falls by 4 and 8; where smooth, by thousands.)
+_LARGEST_FALL = {1: 4.0, 2: 64.0}
 _CHUNK_NODES = 4096
 _CHUNK_PAIRS = 8192
+_HUGE = 300.0  # a log ratio of which exp can still be squared
 _NOISE = 8 * torch.finfo(torch.float64).eps
 
 
@@ -41,16 +46,19 @@ class Leaves:
     """P pairs of a datum and a cell; for each datum its cells tile the box.
 
     ``code`` names the cell; ``centre`` is in units of the box, [-1, 1]^d; ``log_mass`` is the log of the integral
-    over the cell, ``log_error`` the log of the bound of its error; ``mean`` and ``covariance`` are those of z in it.
+    over the cell, ``log_change`` the log of its share of the last halving's change, ``log_error`` the log of what its
+    error may be; ``sign`` is the direction of that change, -1 or 1, and 0 where the error is a bound instead;
+    ``mean`` and ``covariance`` are those of z in the cell.
     """
 
     datum: Tensor
     code: Tensor
     level: Tensor
     centre: Tensor
-    outer: Tensor
     log_mass: Tensor
+    log_change: Tensor
     log_error: Tensor
+    sign: Tensor
     mean: Tensor
     covariance: Tensor
 
@@ -91,8 +99,8 @@ def integrate(log_density: LogDensity, num_data: int, box: Box, tolerance: float
 
     Each datum's cells are split, those with the largest error first, until their errors sum to less than
     ``tolerance`` times the integral, or there are ``max_cells``. The error of four sisters (in one dimension: two) is
-    the difference between their sum and their parent; a cell in which a peak may hide between the nodes has an
-    upper bound of its mass as its error.
+    the difference between their sum and their parent, or what their parent's was, divided by a constant; a cell in
+    which a peak may hide between the nodes has an upper bound of its mass as its error.
     """
     leaves = _first(log_density, num_data, box)
     while True:
@@ -100,6 +108,20 @@ def integrate(log_density: LogDensity, num_data: int, box: Box, tolerance: float
         if not chosen.any():
             return leaves
         leaves = leaves[~chosen].joined(_children(log_density, leaves[chosen], box))
+
+
+def total_error(leaves: Leaves, log_mass: Tensor) -> tuple[Tensor, Tensor]:
+    r"""For each datum the error of its integral, and twice the plain sum of its cells' errors, both relative to it.
+
+    The cells' errors e_k (changes on halving, with their signs) partly cancel; with bounds b_k the total is
+
+    .. math:: \sum_k b_k + \min\Big(2 \sum_k |e_k|, \; \max\big(2 |\sum_k e_k|, \; 4 (\sum_k e_k^2)^{1/2}\big)\Big)
+    """
+    size = (leaves.log_error - log_mass[leaves.datum]).clamp(max=_HUGE).exp()
+    signed = size * leaves.sign
+    parts = torch.stack([size * (leaves.sign == 0), signed.abs(), signed, signed.square()], dim=1)
+    bound, sure, net, squares = parts.new_zeros(len(log_mass), 4).index_add(0, leaves.datum, parts).unbind(1)
+    return bound + torch.minimum(2 * sure, torch.maximum(2 * net.abs(), 4 * squares.sqrt())), bound + 2 * sure
 
 
 def log_sum(values: Tensor, datum: Tensor, num_data: int) -> Tensor:
@@ -119,31 +141,41 @@ def _first(log_density: LogDensity, num_data: int, box: Box) -> Leaves:
     cells = _Cells(*(part.repeat(num_data, *[1] * (part.ndim - 1)) for part in root))
     cells = cells._replace(datum=torch.arange(num_data, device=device).repeat_interleave(num))
     sums = _evaluate(log_density, cells, box)
-    outer = (cells.centre.abs() > _SHELL).any(1)
-    return Leaves(*cells, outer, sums.log_mass, sums.log_bound, sums.mean, sums.covariance)
+    sign = torch.zeros_like(sums.log_mass)
+    never = torch.full_like(sign, -math.inf)
+    return Leaves(*cells, sums.log_mass, never, sums.log_bound, sign, sums.mean, sums.covariance)
 
 
 def _children(log_density: LogDensity, parents: Leaves, box: Box) -> Leaves:
     cells = _Cells(parents.datum, parents.code, parents.level, parents.centre).split()
     sums = _evaluate(log_density, cells, box)
-    sisters = sums.log_mass.reshape(len(parents.code), -1)
-    num = sisters.shape[1]
-    share = _log_difference(sisters.logsumexp(1), parents.log_mass) - math.log(num)
-    share = share.repeat_interleave(num)
+    num = len(cells.code) // len(parents.code)
+    together = sums.log_mass.reshape(-1, num).logsumexp(1)
+    change = (_log_difference(together, parents.log_mass) - math.log(num)).repeat_interleave(num)
     # what is below the rounding of the sum cannot be made smaller by splitting
-    share = torch.where(share <= sums.log_noise, -math.inf, share)
-    log_error = torch.where(sums.resolved, torch.minimum(share, sums.log_bound), sums.log_bound)
-    outer = parents.outer.repeat_interleave(num)
-    return Leaves(*cells, outer, sums.log_mass, log_error, sums.mean, sums.covariance)
+    change = torch.where(change <= sums.log_noise, -math.inf, change)
+    believed = parents.log_change - math.log(_LARGEST_FALL[cells.centre.shape[1]])
+    error = torch.maximum(change, believed.repeat_interleave(num))
+    halved = sums.resolved & (error < sums.log_bound)
+    direction = (together - parents.log_mass).nan_to_num(0.0).sign().repeat_interleave(num)
+    return Leaves(
+        *cells,
+        log_mass=sums.log_mass,
+        log_change=change,
+        log_error=torch.where(halved, error, sums.log_bound),
+        sign=torch.where(halved, direction, 0.0),
+        mean=sums.mean,
+        covariance=sums.covariance,
+    )
 
 
 def _to_split(leaves: Leaves, num_data: int, tolerance: float, max_cells: int) -> Tensor:
     log_mass = log_sum(leaves.log_mass, leaves.datum, num_data)
-    log_error = log_sum(leaves.log_error, leaves.datum, num_data)
+    total, sure = total_error(leaves, log_mass)
     count = torch.bincount(leaves.datum, minlength=num_data)
-    unfinished = (log_error > log_mass + math.log(tolerance)) & (count < max_cells)
-    # the errors below this threshold sum to less than half of the tolerance
-    threshold = log_mass + math.log(tolerance / 2) - count.log()
+    unfinished = (total > tolerance) & (count < max_cells)
+    # the errors below this threshold, taken together in the same way, are less than half of the tolerance
+    threshold = log_mass + (tolerance / 2 * (sure / total) / count).log()
     large = leaves.log_error > threshold[leaves.datum]
     return large & unfinished[leaves.datum] & (leaves.level < _LAST_LEVEL[leaves.centre.shape[1]])
 
@@ -229,6 +261,14 @@ def _corners(like: Tensor) -> Tensor:
 def _rule(like: Tensor) -> tuple[Tensor, Tensor]:
     """Nodes (M, d) and log weights (M,) of the product rule on [-1, 1]^d."""
     d = like.shape[1]
-    nodes, weights = (like.new_tensor(part) for part in np.polynomial.legendre.leggauss(_NUM_NODES[d]))
+    nodes, weights = (like.new_tensor(part) for part in _gauss_lobatto(_NUM_NODES[d]))
     grid = torch.cartesian_prod(*[nodes] * d).reshape(-1, d)
     return grid, torch.cartesian_prod(*[weights.log()] * d).reshape(-1, d).sum(1)
+
+
+@lru_cache
+def _gauss_lobatto(num_nodes: int) -> tuple[list[float], list[float]]:
+    """Nodes and weights on [-1, 1], exact to degree 2 num_nodes - 3 (Abramowitz and Stegun 25.4.32)."""
+    legendre = np.polynomial.Legendre.basis(num_nodes - 1)
+    nodes = np.concatenate([[-1.0], legendre.deriv().roots(), [1.0]])
+    return nodes.tolist(), (2 / (num_nodes * (num_nodes - 1) * legendre(nodes) ** 2)).tolist()

@@ -67,9 +67,9 @@ class AffineForm(NamedTuple):
 
 def affine_form(p: dist.TorchDistribution, x: Tensor, origin: Tensor) -> AffineForm | None:
     """The affine form of p(x|z) (batch G) for data ``x`` (N, D) measured from ``origin`` (D,), or None."""
-    base = getattr(p, "base_dist", None)
-    if getattr(p, "reinterpreted_batch_ndims", 0) != 1:
+    if not isinstance(p, torch.distributions.Independent) or p.reinterpreted_batch_ndims != 1:
         return None
+    base = p.base_dist
     if type(base) is dist.Normal:
         return _normal_form(base.loc - origin, base.scale, x - origin)
     if type(base) is dist.Bernoulli:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pyro import distributions as dist
@@ -11,7 +11,7 @@ from torch import Tensor
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count, check_matrix, check_positive
 from probvae.errors import ArgumentError, ProbvaeError
-from probvae.inference.cubature import Box, Leaves, integrate, log_sum
+from probvae.inference.cubature import Box, Leaves, integrate, log_sum, total_error
 from probvae.inference.guides import Guide
 from probvae.inference.log_joint import LogJoint
 from probvae.models import LatentModel
@@ -21,6 +21,7 @@ _NUM_PRIOR_DRAWS = 4096
 _MARGIN = 2.5  # the first box, in multiples of the range of the prior's draws
 _WIDENING = 3.0
 _MAX_WIDENINGS = 10
+_SHELL = 0.75  # past this share of the box's half width begins its outer shell
 # Beyond a box of half width R, a density that falls like 1/z^2 has three times the mass of the shell from 0.75 R to R.
 _BEYOND_SHELL = 3.0
 _ROUNDING = 8 * torch.finfo(torch.float64).eps
@@ -60,7 +61,7 @@ def quadrature(
 
     .. math:: p(x) = \int p(z) \, p(x|z) \, dz
 
-    Cells with a Gauss-Legendre rule are split where halving them changes the integral of a datum, and the box
+    Cells with a Gauss-Lobatto rule are split where halving them changes the integral of a datum, and the box
     around them is widened until its outer shell has no mass that matters. Densities with kinks, several modes, heavy
     tails or a bounded support are covered. The error estimate adds up how much the last halving of each cell
     changed the integral, what may hide between nodes, the mass beyond the box, and rounding. It is an estimate, not a
@@ -140,12 +141,14 @@ def _check_model(model: LatentModel, x: Tensor) -> None:
 
 def _block(model: LatentModel, x: Tensor, box: Box, tolerance: float, max_cells: int) -> QuadratureResult:
     """The result for a few data: in the first box, then the data that it does not cover in a wider one."""
-    result, covered = _in_box(model, x, box, tolerance, max_cells)
+    support = _support(model, x)
+    box = _clipped(box, support)
+    result, covered = _in_box(model, x, box, support, tolerance, max_cells)
     for _ in range(_MAX_WIDENINGS):
         if covered.all():
             return result
-        box, rest = _widened(box, model), (~covered).nonzero()[:, 0]
-        wider, now = _in_box(model, x[rest], box, tolerance, max_cells)
+        box, rest = _clipped(_stretched(box, _WIDENING), support), (~covered).nonzero()[:, 0]
+        wider, now = _in_box(model, x[rest], box, support, tolerance, max_cells)
         for old, new in zip(result, wider, strict=True):
             old[rest] = new
         covered[rest] = now
@@ -159,14 +162,16 @@ def _block(model: LatentModel, x: Tensor, box: Box, tolerance: float, max_cells:
 
 
 def _in_box(
-    model: LatentModel, x: Tensor, box: Box, tolerance: float, max_cells: int
+    model: LatentModel, x: Tensor, box: Box, support: Box, tolerance: float, max_cells: int
 ) -> tuple[QuadratureResult, Tensor]:
     """The result over the box, and for each datum whether the box covers its posterior."""
     density = _Finite(LogJoint(model, x, rounding=tolerance / 1000))
     leaves = integrate(density, len(x), box, tolerance / 2, max_cells)
     log_evidence = log_sum(leaves.log_mass, leaves.datum, len(x))
-    beyond = _BEYOND_SHELL * _relative(leaves.log_mass.where(leaves.outer, -math.inf), leaves, log_evidence)
-    error = _relative(leaves.log_error, leaves, log_evidence) + beyond + _ROUNDING * (1 + log_evidence.abs())
+    beyond = _BEYOND_SHELL * _relative(
+        leaves.log_mass.where(_outer(leaves, box, support), -math.inf), leaves, log_evidence
+    )
+    error = total_error(leaves, log_evidence)[0] + beyond + _ROUNDING * (1 + log_evidence.abs())
     mean, covariance = _moments(leaves, log_evidence)
     covered = log_evidence.isfinite() & (beyond <= max(tolerance / 2, _ROUNDING))
     return QuadratureResult(log_evidence, error, mean, covariance, covered), covered
@@ -206,20 +211,16 @@ class _Finite:
 
 
 def _first_box(model: LatentModel, x: Tensor, guide: Guide | None) -> Box:
-    prior = model.prior()
     with isolated_seed(0, x.device):
-        draws = prior.sample((_NUM_PRIOR_DRAWS,)).to(x.device, torch.float64)
+        draws = model.prior().sample((_NUM_PRIOR_DRAWS,)).to(x.device, torch.float64)
     box = _stretched(Box(*torch.aminmax(draws, dim=0)), _MARGIN)
     if guide is not None:
-        q = guide.distribution(x)
+        weights = next(guide.parameters(), x)
+        q = guide.distribution(x.to(weights.dtype))
         mean, reach = q.mean.double(), 10 * q.variance.double().sqrt()
         lower, upper = (mean - reach).min(0).values, (mean + reach).max(0).values
         box = Box(torch.minimum(box.lower, lower), torch.maximum(box.upper, upper))
-    return _within_support(box, prior)
-
-
-def _widened(box: Box, model: LatentModel) -> Box:
-    return _within_support(_stretched(box, _WIDENING), model.prior())
+    return box
 
 
 def _stretched(box: Box, factor: float) -> Box:
@@ -227,17 +228,28 @@ def _stretched(box: Box, factor: float) -> Box:
     return Box(centre - half, centre + half)
 
 
-def _within_support(box: Box, prior: dist.TorchDistribution) -> Box:
-    """The box without what lies outside an interval support: a jump on a cell's edge costs no accuracy."""
-    constraint = prior.support
+def _outer(leaves: Leaves, box: Box, support: Box) -> Tensor:
+    """Which cells lie in the outer shell of the box, where the prior goes on beyond it."""
+    hair = 1e-9 * (box.upper - box.lower)
+    low = (leaves.centre < -_SHELL) & (box.lower > support.lower + hair)
+    high = (leaves.centre > _SHELL) & (box.upper < support.upper - hair)
+    return (low | high).any(1)
+
+
+def _support(model: LatentModel, x: Tensor) -> Box:
+    """The interval in which the prior has a density; a jump on the box's edge costs no accuracy."""
+    constraint: Any = model.prior().support
     while hasattr(constraint, "base_constraint"):
         constraint = constraint.base_constraint
-    lower, upper = getattr(constraint, "lower_bound", -math.inf), getattr(constraint, "upper_bound", math.inf)
-    return Box(box.lower.clamp(min=_as_like(lower, box.lower)), box.upper.clamp(max=_as_like(upper, box.upper)))
+    ends = getattr(constraint, "lower_bound", -math.inf), getattr(constraint, "upper_bound", math.inf)
+    like = torch.zeros(model.latent_dim, dtype=torch.float64, device=x.device)
+    return Box(*(torch.as_tensor(end).to(like).expand_as(like) for end in ends))
 
 
-def _as_like(value: float | Tensor, like: Tensor) -> Tensor:
-    return torch.as_tensor(value).to(like).expand_as(like)
+def _clipped(box: Box, support: Box) -> Box:
+    """The box within the support, less a hair: an interval's end may belong to it or not."""
+    hair = 1e-14 * (box.upper - box.lower)
+    return Box(torch.maximum(box.lower, support.lower + hair), torch.minimum(box.upper, support.upper - hair))
 
 
 def _describe(box: Box) -> str:
