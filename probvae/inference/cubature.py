@@ -27,7 +27,7 @@ _HIDDEN_SHARE = 0.25
 _RESOLVED_RANGE = 20.0
 # Errors of parent and children can be equal by chance, and their difference then looks like convergence: an error is
 # not believed to fall by more than this in one halving. (At a kink it falls by 4 and 8; where smooth, by thousands.)
-_LARGEST_FALL = {1: 4.0, 2: 64.0}
+_LARGEST_FALL = {1: 4.0, 2: 16.0}
 _CHUNK_NODES = 4096
 _CHUNK_PAIRS = 8192
 _HUGE = 300.0  # a log ratio of which exp can still be squared

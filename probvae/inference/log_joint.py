@@ -14,6 +14,11 @@ _ELEMENTS = 2**20
 _EPS = torch.finfo(torch.float64).eps
 
 
+def double_copy(model: LatentModel, device: torch.device) -> LatentModel:
+    """The model in float64 and evaluation mode, without gradients, on the device; the caller's is left as it is."""
+    return deepcopy(model).to(device=device, dtype=torch.float64).eval().requires_grad_(False)
+
+
 class LogJoint:
     r"""log p(x_n, z) = log p(z) + log p(x_n|z), with z given as the nodes of cells.
 
@@ -23,11 +28,11 @@ class LogJoint:
 
     so one matrix product serves all pairs of a datum and a node. Where that product would lose more than
     ``rounding`` nats to cancellation, and for every other likelihood, the pairs are evaluated one by one.
+    ``model`` is what :func:`double_copy` gives.
     """
 
     def __init__(self, model: LatentModel, x: Tensor, rounding: float) -> None:
-        self.model = deepcopy(model).to(device=x.device, dtype=torch.float64).eval().requires_grad_(False)
-        self.prior = self.model.prior()
+        self.model, self.prior = model, model.prior()
         self.x, self.rounding = x.double(), rounding
         self.origin = self.x.mean(0)
 

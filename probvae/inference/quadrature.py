@@ -13,7 +13,7 @@ from probvae._shapes import check_count, check_matrix, check_positive
 from probvae.errors import ArgumentError, ProbvaeError
 from probvae.inference.cubature import Box, Leaves, integrate, log_sum, total_error
 from probvae.inference.guides import Guide
-from probvae.inference.log_joint import LogJoint
+from probvae.inference.log_joint import LogJoint, double_copy
 from probvae.models import LatentModel
 
 _BLOCK = 1024  # data at a time; a block shares the decoder's values
@@ -94,6 +94,8 @@ def quadrature(
     check_positive(tolerance, "tolerance")
     check_count(max_cells, "max_cells")
     _check_model(model, x)
+    # read in float64 from here on: the ends of a prior's support too would otherwise be off by their rounding
+    model = double_copy(model, x.device)
     with dist.validation_enabled(False):  # outside the prior's support the density is 0, not an error
         boxes = [_first_box(model, rows, guide) for rows in x.split(_BLOCK)]
         blocks = zip(x.split(_BLOCK), boxes, strict=True)
@@ -124,7 +126,7 @@ def posterior_grid(
     limits = zip(box.lower.tolist(), box.upper.tolist(), strict=True)
     axes = tuple(torch.linspace(*pair, num_points, dtype=torch.float64, device=x.device) for pair in limits)
     with dist.validation_enabled(False):
-        log_joint = _on_grid(model, x, axes)
+        log_joint = _on_grid(double_copy(model, x.device), x, axes)
     log_density = log_joint - truth.log_evidence.unsqueeze(1)
     return PosteriorGrid(axes, log_density.reshape(len(x), *[num_points] * len(axes)))
 
@@ -141,7 +143,7 @@ def _check_model(model: LatentModel, x: Tensor) -> None:
 
 def _block(model: LatentModel, x: Tensor, box: Box, tolerance: float, max_cells: int) -> QuadratureResult:
     """The result for a few data: in the first box, then the data that it does not cover in a wider one."""
-    support = _support(model, x)
+    support = _support(model, like=box.lower)
     box = _clipped(box, support)
     result, covered = _in_box(model, x, box, support, tolerance, max_cells)
     for _ in range(_MAX_WIDENINGS):
@@ -212,7 +214,7 @@ class _Finite:
 
 def _first_box(model: LatentModel, x: Tensor, guide: Guide | None) -> Box:
     with isolated_seed(0, x.device):
-        draws = model.prior().sample((_NUM_PRIOR_DRAWS,)).to(x.device, torch.float64)
+        draws = model.prior().sample((_NUM_PRIOR_DRAWS,))
     box = _stretched(Box(*torch.aminmax(draws, dim=0)), _MARGIN)
     if guide is not None:
         weights = next(guide.parameters(), x)
@@ -236,13 +238,12 @@ def _outer(leaves: Leaves, box: Box, support: Box) -> Tensor:
     return (low | high).any(1)
 
 
-def _support(model: LatentModel, x: Tensor) -> Box:
+def _support(model: LatentModel, like: Tensor) -> Box:
     """The interval in which the prior has a density; a jump on the box's edge costs no accuracy."""
     constraint: Any = model.prior().support
     while hasattr(constraint, "base_constraint"):
         constraint = constraint.base_constraint
     ends = getattr(constraint, "lower_bound", -math.inf), getattr(constraint, "upper_bound", math.inf)
-    like = torch.zeros(model.latent_dim, dtype=torch.float64, device=x.device)
     return Box(*(torch.as_tensor(end).to(like).expand_as(like) for end in ends))
 
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from probvae.errors import ArgumentError, DataError, ShapeError
 from probvae.inference import DiagonalGuide, MLPEncoder
-from probvae.inference.log_joint import LogJoint
+from probvae.inference.log_joint import LogJoint, double_copy
 from probvae.inference.quadrature import QuadratureError, QuadratureResult, posterior_grid, quadrature
 from probvae.models import (
     BernoulliLikelihood,
@@ -247,9 +247,9 @@ def test_product_form_equals_the_log_density(likelihood) -> None:
     x = torch.randint(2, (5, 4)).double()
     z = torch.randn(3, 6, 2, dtype=torch.float64)
     datum, cell = torch.tensor([0, 4, 2, 4]), torch.tensor([0, 0, 1, 2])
-    product, direct = (LogJoint(model, x, rounding=rounding)(z, datum, cell) for rounding in (1.0, 0.0))
+    double = double_copy(model, x.device)
+    product, direct = (LogJoint(double, x, rounding=rounding)(z, datum, cell) for rounding in (1.0, 0.0))
     assert_close(product, direct, rtol=1e-12, atol=1e-12)
-    double = deepcopy(model).double()
     for pair, (n, c) in enumerate(zip(datum, cell, strict=True)):
         expected = double.prior().log_prob(z[c]) + double.likelihood(double.decoder(z[c])).log_prob(x[n])
         assert_close(product[pair], expected.detach(), rtol=1e-12, atol=1e-12)
