@@ -179,7 +179,7 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
 
 
 def _components(parts: LinearGaussian, data: _Data) -> _Components:
-    means, factors = parts.prior.means, parts.prior.scale_trils
+    means, factors = parts.prior.means.unsqueeze(0), parts.prior.scale_trils.unsqueeze(0)
     information = _information(parts, data.weights).unsqueeze(1)
     # in units of the prior every precision is I + something >= 0, whatever the prior's own scales are
     identity = torch.eye(means.shape[-1]).to(means)
@@ -234,7 +234,9 @@ def _inverse_factor(precision: Tensor) -> Tensor:
 
 
 def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
+    """A v for A (1 or N, 1 or K, d, d) and v (1 or N, K, d)."""
+    # einsum joins the rows that share a matrix into one product; a broadcast matmul would go through them one by one
+    return torch.einsum("nkij,nkj->nki", matrix, vector)
 
 
 def rows_at_once(row_size: int, like: Tensor) -> int:
