@@ -127,7 +127,7 @@ def check_single(parts: LinearGaussian, model: LatentModel) -> None:
 
 
 class _Data(NamedTuple):
-    """x - b (N, D), zero where missing, and 1/c (1 or N, D), zero where missing; log 2 pi c summed, (1 or N,)."""
+    """x - b (N, D), any number where missing; 1/c (1 or N, D), zero where missing; the sum of log 2 pi c (1 or N,)."""
 
     centred: Tensor
     weights: Tensor
@@ -163,7 +163,7 @@ def _prepare(model: LatentModel, x: Tensor, mask: Tensor | None) -> tuple[Linear
         x, observed = torch.where(mask, x, 0), observed if mask.all() else mask.to(x)
     check_finite(x)
     log_normaliser = (observed * (2 * torch.pi * parts.variance).log()).sum(-1)
-    return parts, _Data((x - parts.bias) * observed, observed / parts.variance, log_normaliser)
+    return parts, _Data(x - parts.bias, observed / parts.variance, log_normaliser)
 
 
 def check_mask(mask: Tensor, x: Tensor) -> None:

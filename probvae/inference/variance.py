@@ -16,7 +16,8 @@ def optimal_variance(vae: ModelAndGuide, x: Tensor) -> float:
     .. math:: c^* = \frac1D E_x E_{z \sim q_x} \lVert x - f(z) \rVert^2
 
     The expectation over q_x matters: the squared error at the posterior mean alone is too small by the trace term
-    tr(W^T W S)/D. It is in closed form for a linear decoder under a normal guide (or a mixture), and one draw a datum elsewhere.
+    tr(W^T W S)/D. It is in closed form for a linear decoder under a normal guide or a mixture of normals, and one draw
+    a datum elsewhere.
     A variance, in squared units of x. Source: Rybkin, Daniilidis and Levine (2021), arXiv:2006.13202, equation 8.
 
     >>> import torch, probvae
