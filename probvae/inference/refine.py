@@ -19,10 +19,12 @@ _STEPS_IN_A_STAGE = 100
 _MAX_STAGES = 12
 _LEARNING_RATE = 0.05  # in standard deviations of the start
 _DRAWS_OF_A_STEP = 8
-_DRAWS_OF_A_CHECK = 128
+_DRAWS_OF_A_CHECK = 256
 # A datum is done when a whole stage has raised its bound by less than this, in nats
 _TOLERANCE = 2e-3
 _PRIOR_DRAWS = 256
+# A start inside one mode must be narrow, or it slides into covering all of them
+_NARROW = 0.1
 _SCREENING_DRAWS = 2
 
 
@@ -84,7 +86,7 @@ def _starts(model: LatentModel, x: Tensor, loc: Tensor, factor: Tensor) -> tuple
     rows = max(1, 2**24 // (_PRIOR_DRAWS * x.shape[1]))
     best = torch.cat([likelihood.log_prob(part).argmax(0) for part in x.split(rows)])
     wide = torch.diag_embed(draws.std(0).expand_as(loc))
-    return torch.stack([loc, draws[best], loc]), torch.stack([factor, factor, wide])
+    return torch.stack([loc, draws[best], loc]), torch.stack([factor, _NARROW * wide, wide])
 
 
 class _Search:
@@ -94,7 +96,7 @@ class _Search:
         self.model, self.x, self.loc, self.factor, self.full = model, x, loc.detach(), factor.detach(), full
         self.converged = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.start = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        self.noise = torch.randn(_DRAWS_OF_A_CHECK, *loc.shape[1:], dtype=x.dtype, device=x.device)
+        self.noise = _even_draws(_DRAWS_OF_A_CHECK, loc)
 
     def screen(self) -> None:
         """One short stage from every start; each datum goes on with its best, and never below its first."""
@@ -157,8 +159,16 @@ class _Search:
     @torch.no_grad()
     def _bound(self, loc: Tensor, factor: Tensor, rows: Tensor | slice) -> Tensor:
         """The ELBO (K, N) at draws that are the same at every call."""
-        noise, x = self.noise[:, rows], self.x[rows]
+        x = self.x[rows]
         total = torch.zeros(loc.shape[:2], dtype=x.dtype, device=x.device)
-        for part in noise.split(16):
-            total += self._value(loc, factor, part.unsqueeze(1), x, path=False).sum(0)
-        return total / len(noise)
+        for part in self.noise.split(16):
+            noise = part[:, None, None].expand(-1, *loc.shape)
+            total += self._value(loc, factor, noise, x, path=False).sum(0)
+        return total / len(self.noise)
+
+
+def _even_draws(num: int, like: Tensor) -> Tensor:
+    """Standard normal draws (num, d) that fill the space evenly: a bound at them has little error of its own."""
+    engine = torch.quasirandom.SobolEngine(like.shape[-1], scramble=True, seed=0)
+    uniform = engine.draw(num, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
+    return torch.special.ndtri(uniform).to(like)
