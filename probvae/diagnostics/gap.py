@@ -10,7 +10,6 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
-from probvae.inference.annealing import log_joint
 from probvae.inference.evaluation import ModelAndGuide, check_data, chunks
 from probvae.inference.evidence import Estimate, log_evidence
 from probvae.inference.exact import exact_posterior
@@ -156,7 +155,7 @@ def _log_weights(vae: ModelAndGuide, x: Tensor, q: _Normal, index: Tensor, noise
     parts = []
     for part in noise.split(_DRAWS_AT_ONCE):
         z = normal.loc + (normal.scale_tril @ part.unsqueeze(-1)).squeeze(-1)
-        parts.append(log_joint(vae.model, x, z) - normal.log_prob(z))
+        parts.append(vae.model.log_joint(x, z) - normal.log_prob(z))
     return torch.cat(parts).double()
 
 

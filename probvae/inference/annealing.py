@@ -12,11 +12,12 @@ from probvae._seed import isolated_seed
 from probvae._shapes import check_count
 from probvae.errors import unknown_name
 from probvae.inference.evaluation import ModelAndGuide, check_data, chunks, frozen
-from probvae.models import LatentModel
+from probvae.inference.refine import refine
 
 STARTS = {
     "guide": "from q_x(z): short, where the guide is good",
     "prior": "from p(z): needs no guide",
+    "refined": "from the best member of the guide's family for each datum: the shortest",
 }
 _TARGET_ACCEPTANCE = 0.7
 # How fast the preliminary run moves the logarithm of the step size toward the target
@@ -40,12 +41,22 @@ class AnnealedResult:
 
 
 class Bracket(NamedTuple):
-    """log p(x) of simulated data between two stochastic bounds: ``lower`` and ``upper`` (N,); the data ``x``, ``z``."""
+    """log p(x) of simulated data between two stochastic bounds, each (N,), in nats.
+
+    ``lower`` and ``upper`` are means over the chains, below and above log p(x) in expectation, with their standard
+    errors; ``x`` (N, D) and ``z`` (N, d) are the simulated data and the draws that made them.
+    """
 
     lower: Tensor
     upper: Tensor
+    lower_error: Tensor
+    upper_error: Tensor
     x: Tensor
     z: Tensor
+
+    def interval(self, num_sigmas: float = 3.0) -> tuple[Tensor, Tensor]:
+        """The bounds moved outwards by so many of their standard errors: what the chains' noise allows to say."""
+        return self.lower - num_sigmas * self.lower_error, self.upper + num_sigmas * self.upper_error
 
 
 def annealed_log_evidence(
@@ -63,9 +74,10 @@ def annealed_log_evidence(
     .. math:: \log w = \sum_{t=1}^T \log f_t(z_{t-1}) - \log f_{t-1}(z_{t-1}), \qquad
               f_t(z) = f_0(z)^{1 - \beta_t} \, p(x, z)^{\beta_t}, \qquad E[w] = p(x)
 
-    f_0 is the guide (``start="guide"``) or the prior. Steps are measured in f_0's standard deviations; their size is
-    tuned for each datum and temperature in a preliminary run and then held, because a step size that depends on the
-    chain's own past would bias the weights. ``x`` is (N, D); T and C are ``num_temperatures`` and ``num_chains``.
+    f_0 is the guide (``start="guide"``), the best member of its family for each datum (``"refined"``), or the prior.
+    Steps are measured in f_0's standard deviations; their size is tuned for each datum and temperature in a preliminary
+    run and then held, because a step size that depends on the chain's own past would bias the weights. ``x`` is
+    (N, D); T and C are ``num_temperatures`` and ``num_chains``.
 
     Raises :class:`~probvae.errors.ArgumentError` for a count below one or another start.
     Source: Neal (2001), "Annealed importance sampling"; Wu et al. (2017), arXiv:1611.04273.
@@ -110,6 +122,7 @@ def bidirectional(
     torch.Size([4])
     """
     check_count(num_data, "num_data")
+    check_count(num_chains, "num_chains", least=2)
     options = _Options(num_temperatures, num_chains, num_leapfrog, start)
     with isolated_seed(seed, next(vae.guide.parameters()).device), frozen(vae):
         with torch.no_grad():
@@ -118,7 +131,8 @@ def bidirectional(
         path = _Path(vae, x, options)
         steps = path.tune()
         lower, upper = path.forward(steps)[0], path.reverse(steps, z)
-    return Bracket(lower.mean(0), upper.mean(0), x, z)
+    lower_error, upper_error = lower.std(0) / math.sqrt(num_chains), upper.std(0) / math.sqrt(num_chains)
+    return Bracket(lower.mean(0), upper.mean(0), lower_error, upper_error, x, z)
 
 
 @dataclass(frozen=True)
@@ -187,11 +201,11 @@ class _Path:
 
     @torch.no_grad()
     def _increment(self, z: Tensor, t: int) -> Tensor:
-        log_joint, log_start = self._log_ends(z)
-        return (self.betas[t] - self.betas[t - 1]) * (log_joint - log_start)
+        at_joint, at_start = self._log_ends(z)
+        return (self.betas[t] - self.betas[t - 1]) * (at_joint - at_start)
 
     def _log_ends(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return log_joint(self.model, self.x, z), self.start.log_prob(z)
+        return self.model.log_joint(self.x, z), self.start.log_prob(z)
 
     def _log_density(self, z: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         """log f_beta (C, N) and its gradient in z."""
@@ -219,21 +233,18 @@ class _Path:
         return torch.where(accept.unsqueeze(-1), proposal, z), probability.mean(0)
 
 
-def log_joint(model: LatentModel, x: Tensor, z: Tensor) -> Tensor:
-    """log p(x, z) = log p(z) + log p(x|z), (..., N) for z (..., N, d) and x (N, D), in nats."""
-    return model.prior().log_prob(z) + model.likelihood(model.decoder(z)).log_prob(x)
-
-
 def _start(vae: ModelAndGuide, x: Tensor, start: str) -> Distribution:
     if start == "guide":
         return vae.guide.distribution(x)
+    if start == "refined":
+        return refine(vae, x).guide.distribution(x)
     return vae.model.prior().expand(x.shape[:1])
 
 
 def _schedule(options: _Options, x: Tensor) -> Tensor:
     """0 = beta_0 < ... < beta_T = 1: even from the guide; slow at both ends, along a sigmoid, from the prior."""
     even = torch.linspace(0, 1, options.num_temperatures + 1, dtype=x.dtype, device=x.device)
-    if options.start == "guide":
+    if options.start != "prior":
         return even
     bent = torch.sigmoid(8 * (even - 0.5))
     return (bent - bent[0]) / (bent[-1] - bent[0])

@@ -9,7 +9,6 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError
-from probvae.inference.annealing import log_joint
 from probvae.inference.evaluation import ModelAndGuide, check_data, frozen
 from probvae.inference.guides import Guide
 from probvae.inference.guides.free import FreeGuide
@@ -154,7 +153,7 @@ class _Search:
         """log p(x, z) - log q(z) at z = m + L eps; with ``path``, q's own parameters are held fixed."""
         z = loc + (factor @ noise.unsqueeze(-1)).squeeze(-1)
         q = MultivariateNormal(*((loc.detach(), None, None, factor.detach()) if path else (loc, None, None, factor)))
-        return log_joint(self.model, x, z) - q.log_prob(z)
+        return self.model.log_joint(x, z) - q.log_prob(z)
 
     @torch.no_grad()
     def _bound(self, loc: Tensor, factor: Tensor, rows: Tensor | slice) -> Tensor:

@@ -50,6 +50,10 @@ class LatentModel(nn.Module):
         """D."""
         return self.likelihood.data_dim
 
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x, z) = log p(z) + log p(x|z), (..., N) for z (..., N, d) and x (N, D), in nats."""
+        return self.prior().log_prob(z) + self.likelihood(self.decoder(z)).log_prob(x)
+
     def forward(self, x: Tensor | None = None, num_data: int | None = None) -> Tensor:
         """Run the program: observe ``x`` (N, D), or draw ``num_data`` data (one, if neither is given)."""
         if x is not None:

@@ -303,3 +303,22 @@ def test_linear_vae_reaches_probabilistic_pca(d: int, optimum: float) -> None:
     fit(vae, x, epochs=800, batch_size=100, progress=False, **options)
     values = bound(vae, x, num_samples=100).elbo
     assert optimum - 0.05 < values.mean().item() < optimum + 0.005
+
+
+@pytest.mark.slow
+def test_evidence_of_the_fitted_linear_model_is_that_of_probabilistic_pca() -> None:
+    """Digits/16, d = 5, all parts trained: within 0.01 nats of scikit-learn's score, its N - 1 corrected."""
+    from sklearn.decomposition import PCA
+
+    x = torch.from_numpy(load_digits().data / 16)
+    score, ratio = PCA(5).fit(x).score(x), len(x) / (len(x) - 1)
+    optimum = score + 32 * (math.log(ratio) + 1 / ratio - 1)
+    assert optimum == pytest.approx(8.90763669, abs=1e-7)
+    torch.manual_seed(0)
+    likelihood = GaussianLikelihood(64, initial_variance=x.var(0, correction=0).mean().item())
+    model = LatentModel(StandardNormalPrior(5), LinearDecoder(5, 64), likelihood)
+    vae = probvae.VAE(model, FullCovarianceGuide(LinearEncoder(64), 5)).double()
+    fit(vae, x, epochs=400, batch_size=100, learning_rate=1e-2, schedule="cosine", objective="stl", progress=False)
+    evidence = probvae.log_evidence(vae, x)
+    assert evidence.method == "exact"
+    assert optimum - 0.01 < evidence.value.mean().item() < optimum + 1e-9
