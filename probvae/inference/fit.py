@@ -39,6 +39,9 @@ class SavableVAE(ModelAndGuide, Protocol):
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """All trainable tensors."""
 
+    def components(self) -> dict[str, Any]:
+        """What :meth:`save` writes beside the weights; raises where it could not."""
+
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors by name."""
 
@@ -129,8 +132,6 @@ def fit(
     target = _resolve_device(device)
     train, held_out = prepare(vae, x, validation, options)
     run = Run(out) if isinstance(out, str | Path) else out
-    if run is not None:
-        run.create()
     size = sum(parameter.numel() for parameter in vae.parameters())
     with isolated_seed(seed, target), threads_for_step(size, batch_size), warnings.catch_warnings():
         # Pyro only warns of a NaN; the fit turns it into an error that says where it is
@@ -138,6 +139,11 @@ def fit(
         vae.to(target)
         try:
             trainer = _Trainer(vae, train.to(target), held_out, objective, options, run)
+            vae.train(False)
+            with isolated_seed(seed, target):
+                trainer.rehearse()
+            if run is not None:
+                run.create()
             return trainer.run(progress)
         finally:
             vae.to(home)
@@ -163,6 +169,17 @@ class _Trainer:
         self.step = 0
         self.result = FitResult()
         self.good_state = _snapshot(vae)
+
+    def rehearse(self) -> None:
+        """Save and evaluate before anything is written: parts that do not fit together are refused here."""
+        if self.run_folder is not None:
+            self.vae.components()
+        rows = self._at_use(self.x[:2])
+        try:
+            self.objective.step_loss(self.vae.model, self.vae.guide, rows)
+        except ValueError as error:
+            if isinstance(error, ArgumentError):
+                raise  # another ValueError is torch's, of numbers out of range: the first step says where they are
 
     def run(self, progress: bool) -> FitResult:
         best, start = -math.inf, time.perf_counter()
@@ -196,7 +213,10 @@ class _Trainer:
         """Contiguous slices of a copy that is shuffled once an epoch."""
         shuffled = self.x[torch.randperm(len(self.x), device=self.x.device)]
         for rows in shuffled.split(self.options.batch_size):
-            yield torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
+            yield self._at_use(rows)
+
+    def _at_use(self, rows: Tensor) -> Tensor:
+        return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
 
     def _train_step(self, rows: Tensor, epoch: int, batch: int) -> tuple[float, float]:
         self.optimizer.param_groups[0]["lr"] = self._learning_rate()

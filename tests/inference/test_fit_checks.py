@@ -1,13 +1,14 @@
 """What the fit refuses before it begins: each message names the caller's own argument and row, and nothing is left."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 import probvae
-from probvae.errors import ArgumentError, DataError, SupportError
-from probvae.inference import DiagonalGuide, MLPEncoder, fit
+from probvae.errors import ArgumentError, DataError, ShapeError, SupportError
+from probvae.inference import DiagonalGuide, LinearEncoder, MLPEncoder, fit
 from probvae.models import (
     BernoulliLikelihood,
     ContinuousBernoulliLikelihood,
@@ -15,6 +16,8 @@ from probvae.models import (
     LatentModel,
     Likelihood,
     LinearDecoder,
+    MixturePrior,
+    Prior,
     StandardNormalPrior,
 )
 
@@ -88,3 +91,47 @@ def test_float64_data_that_overflow_float32() -> None:
     with pytest.raises(DataError, match=r"^x: 1 of 60 rows contain NaN or infinity \(first: row 17\)"):
         quiet(make(), x)
     quiet(make(), x.clamp(max=2.0))  # float64 data and float32 weights are welcome
+
+
+def with_prior(prior: Prior) -> probvae.VAE:
+    model = LatentModel(prior, LinearDecoder(2, DIM), GaussianLikelihood(DIM))
+    return probvae.VAE(model, DiagonalGuide(MLPEncoder(DIM, hidden=(6,)), 2))
+
+
+def with_decoder(decoder: torch.nn.Module) -> probvae.VAE:
+    model = LatentModel(StandardNormalPrior(2), decoder, GaussianLikelihood(DIM))
+    return probvae.VAE(model, DiagonalGuide(MLPEncoder(DIM, hidden=(6,)), 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (lambda: with_decoder(torch.nn.Linear(2, DIM)), {}, "Linear: cannot be saved by name"),
+        # a KL from a normal guide has no closed form: found before anything is written
+        (lambda: with_prior(MixturePrior(2, 3)), {"objective": "analytic-kl"}, r"no.* from .*objective='elbo'"),
+        (make, {"objective": "elbo2"}, "unknown objective 'elbo2'. Did you mean 'elbo'"),
+        (make, {"patience": 2}, "patience: expected validation data"),
+        (make, {"device": "warp"}, "device: 'warp' is not available"),
+    ],
+)
+def test_refusal_leaves_no_folder_and_no_change(make, options: dict, message: str, tmp_path: Path) -> None:
+    vae, x = make(), grey()
+    state = torch.get_rng_state()
+    before = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    with pytest.raises(ArgumentError, match=message):
+        quiet(vae, x, out=tmp_path / "run", **options)
+    assert list(tmp_path.iterdir()) == []
+    assert all(torch.equal(before[name], tensor) for name, tensor in vae.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_unregistered_parts_can_be_fitted_without_a_folder() -> None:
+    assert len(quiet(with_decoder(torch.nn.Linear(2, DIM)), grey()).history) == 2
+
+
+def test_encoder_must_have_the_models_width() -> None:
+    model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, DIM), GaussianLikelihood(DIM))
+    for encoder in (MLPEncoder(DIM + 1), LinearEncoder(DIM + 1)):
+        with pytest.raises(ShapeError, match=r"guide: expected an encoder with data_dim=4 \(the model's\), got 5"):
+            probvae.VAE(model, DiagonalGuide(encoder, 2))
+    probvae.VAE(model, DiagonalGuide(torch.nn.Linear(DIM, 6), 2, num_features=6))  # one that does not say
