@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -168,7 +168,7 @@ class _Trainer:
         self.total_steps = options.epochs * math.ceil(len(x) / options.batch_size)
         self.step = 0
         self.result = FitResult()
-        self.good_state = _snapshot(vae)
+        self.good_state, self.good_epoch = _snapshot(vae), 0
 
     def rehearse(self) -> None:
         """Save and evaluate before anything is written: parts that do not fit together are refused here."""
@@ -205,9 +205,29 @@ class _Trainer:
         for batch, rows in enumerate(self._minibatches()):
             totals += len(rows) * torch.tensor(self._train_step(rows, epoch, batch))
         self.vae.train(False)
-        self._update_variance()
         loss, kl = (totals / len(self.x)).tolist()
-        return {"elbo": -loss, "kl": kl, "variance": self._mean_variance(), **self._validate()}
+        return {"elbo": -loss, "kl": kl, **self._evaluate(rows, epoch, batch)}
+
+    def _evaluate(self, rows: Tensor, epoch: int, batch: int) -> dict[str, Any]:
+        """c and the validation bound at the weights that the epoch ended with.
+
+        The last step's own loss was taken before it; weights are good only if theirs is finite too.
+        """
+        with isolated_seed(self.options.seed, self.x.device):
+            loss, _ = self._loss(rows, epoch, batch)
+        if not torch.isfinite(loss):
+            self._fail(rows, epoch, batch, f"after this step the loss is {loss.item()}")
+        try:
+            self._update_variance()
+            record = {"variance": self._mean_variance(), **self._validate()}
+        except ValueError as error:
+            if isinstance(error, ArgumentError):
+                raise
+            self._fail(rows, epoch, batch, str(error).split("\n")[0])
+        for name, value in record.items():
+            if value is not None and not math.isfinite(value):
+                self._fail(rows, epoch, batch, f"after this step {name} is {value}")
+        return record
 
     def _minibatches(self) -> Iterator[Tensor]:
         """Contiguous slices of a copy that is shuffled once an epoch."""
@@ -239,7 +259,6 @@ class _Trainer:
             if isinstance(error, ArgumentError):
                 raise
             self._fail(rows, epoch, batch, str(error).split("\n")[0])
-            raise AssertionError("unreachable") from error
 
     def _learning_rate(self) -> float:
         if self.options.schedule == "constant":
@@ -274,7 +293,7 @@ class _Trainer:
     def _keep(self, record: dict[str, Any]) -> None:
         self.result.history.append(record)
         if self.options.patience is None:
-            self.good_state = _snapshot(self.vae)
+            self.good_state, self.good_epoch = _snapshot(self.vae), record["epoch"]
         if self.run_folder is not None:
             self.vae.save(self.run_folder.checkpoint_file(record["epoch"]))
             self.run_folder.append_metrics(record)
@@ -285,7 +304,8 @@ class _Trainer:
             self.result.best_epoch = record["epoch"]
             return best
         if record["validation_elbo"] > best:
-            self.good_state, self.result.best_epoch = _snapshot(self.vae), record["epoch"]
+            self.good_state, self.good_epoch = _snapshot(self.vae), record["epoch"]
+            self.result.best_epoch = record["epoch"]
         return max(best, record["validation_elbo"])
 
     def _finish(self) -> None:
@@ -294,15 +314,15 @@ class _Trainer:
             self.vae.save(self.run_folder.model_file)
         _warn_at_floor(self.vae)
 
-    def _fail(self, rows: Tensor, epoch: int, batch: int, reason: str) -> None:
+    def _fail(self, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
         site = _first_bad_site(self.vae, rows)
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
+        kept = f"those after epoch {self.good_epoch}" if self.good_epoch else "as before the fit"
         raise NonFiniteLossError(
-            f"site {site!r}, epoch {epoch}, batch {batch + 1}: {reason}. The weights are those after epoch "
-            f"{epoch - 1}. Lower learning_rate (now {self.options.learning_rate:g}), set gradient_clip, or rescale "
-            "the data."
+            f"site {site!r}, epoch {epoch}, batch {batch + 1}: {reason}. The weights are {kept}. Lower learning_rate "
+            f"(now {self.options.learning_rate:g}), set gradient_clip, or rescale the data."
         )
 
 
@@ -323,11 +343,15 @@ def _snapshot(vae: SavableVAE) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str:
-    """The first sample site whose value or log density is not finite."""
+    """The first sample site whose parameters or log density are not finite."""
+    try:
+        vae.guide.distribution(rows)
+    except ValueError:
+        return "z"  # the guide's own parameters are not finite: torch refuses to build the distribution
     try:
         traces = paired_traces(vae.model, vae.guide, rows, 1)
     except ValueError:
-        return "z"  # the guide's own parameters are not finite: torch refuses to build the distribution
+        return "x"  # the decoder's output is not
     for trace in reversed(traces):
         trace.compute_log_prob()
         for name, site in trace.nodes.items():
