@@ -276,8 +276,7 @@ class _Trainer:
         likelihood = self.vae.model.likelihood
         if not isinstance(likelihood, GaussianLikelihood):
             return None
-        z = posterior_mean(self.vae, self.x[:_VARIANCE_SUBSET])
-        return float(likelihood.variance(self.vae.model.decoder(z)).mean())
+        return float(likelihood.variance(_some_outputs(self.vae, self.x)).mean())
 
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
@@ -312,7 +311,7 @@ class _Trainer:
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
-        _warn_at_floor(self.vae)
+        _warn_at_floor(self.vae, self.x)
 
     def _fail(self, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
         site = _first_bad_site(self.vae, rows)
@@ -360,9 +359,18 @@ def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str:
     return "x"
 
 
-def _warn_at_floor(vae: ModelAndGuide) -> None:
+@torch.no_grad()
+def _some_outputs(vae: ModelAndGuide, x: Tensor) -> Tensor:
+    """The decoder's outputs at the posterior means of enough data."""
+    outputs: Tensor = vae.model.decoder(posterior_mean(vae, x[:_VARIANCE_SUBSET]))
+    return outputs
+
+
+def _warn_at_floor(vae: ModelAndGuide, x: Tensor) -> None:
     likelihood = vae.model.likelihood
-    if not isinstance(likelihood, GaussianLikelihood) or not (count := likelihood.num_at_floor()):
+    if not isinstance(likelihood, GaussianLikelihood):
+        return
+    if not (count := likelihood.num_at_floor(_some_outputs(vae, x))):
         return
     warnings.warn(
         f"variance: {count} learned variance(s) sit on the floor minimum_variance={likelihood.minimum_variance:g}. "
