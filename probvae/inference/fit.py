@@ -203,7 +203,7 @@ class _Trainer:
         self.vae.train()
         totals = torch.zeros(2, dtype=torch.float64)
         for batch, rows in enumerate(self._minibatches()):
-            totals += len(rows) * torch.tensor(self._train_step(rows, epoch, batch))
+            totals += len(rows) * torch.tensor(self._train_step(rows, epoch, batch), dtype=totals.dtype)
         self.vae.train(False)
         loss, kl = (totals / len(self.x)).tolist()
         return {"elbo": -loss, "kl": kl, **self._evaluate(rows, epoch, batch)}
