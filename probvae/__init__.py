@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probvae.data import Dataset, load_data
+    from probvae.diagnostics import posterior_gap
     from probvae.generation import sample
     from probvae.inference import (
         DiagonalGuide,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
         optimal_variance,
         plug_in_loss,
     )
+    from probvae.inference.evidence import log_evidence
+    from probvae.inference.refine import refine
     from probvae.models import (
         BernoulliLikelihood,
         ContinuousBernoulliLikelihood,
@@ -47,7 +50,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "probvae.data": ("Dataset", "load_data"),
+    "probvae.diagnostics": ("posterior_gap",),
     "probvae.generation": ("sample",),
+    "probvae.inference.evidence": ("log_evidence",),
+    "probvae.inference.refine": ("refine",),
+    "probvae.probabilistic_pca": ("fit_probabilistic_pca",),
     "probvae.inference": (
         "DiagonalGuide",
         "ExactGuide",
@@ -79,7 +86,6 @@ _HOMES = {
         "Prior",
         "StandardNormalPrior",
     ),
-    "probvae.probabilistic_pca": ("fit_probabilistic_pca",),
     "probvae.vae": ("VAE", "load"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -115,8 +121,11 @@ __all__ = [
     "impute_exact",
     "load",
     "load_data",
+    "log_evidence",
     "optimal_variance",
     "plug_in_loss",
+    "posterior_gap",
+    "refine",
     "sample",
 ]
 

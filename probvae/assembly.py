@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from probvae._registry import Registered, option_names
 from probvae._seed import isolated_seed
-from probvae.errors import ConfigError, unknown_name
+from probvae.errors import ConfigError, NotLinearGaussianError, unknown_name
 from probvae.inference.encoders import Encoder
 from probvae.inference.guides import Guide
 from probvae.inference.objectives import Objective
@@ -58,5 +58,7 @@ def component(family: type[T], table: Mapping[str, Any], known: Mapping[str, Any
         raise ConfigError(f"{family.family} {table['name']!r}: expected a value for {missing[0]!r}, got none.")
     try:
         return chosen(**filled)
+    except NotLinearGaussianError:
+        raise  # a TypeError too, and it says more than a wrong argument does
     except TypeError as error:
         raise ConfigError(f"{family.family} {table['name']!r}: {error}.") from error

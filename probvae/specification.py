@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from probvae._registry import Registered, option_names
-from probvae.errors import ConfigError, unknown_name
+from probvae.errors import ConfigError, NotLinearGaussianError, unknown_name
 from probvae.inference.encoders import Encoder
 from probvae.inference.guides import Guide
 from probvae.models import Decoder, Likelihood, Prior
@@ -48,6 +48,8 @@ def build(description: Mapping[str, Any], given: Mapping[str, Any] | None = None
     taken = {name: value for name, value in (given or {}).items() if name in known}
     try:
         return component(**taken | {option: _built(value) for option, value in description.items()})
+    except NotLinearGaussianError:
+        raise  # a TypeError too, and it says more than a wrong argument does
     except TypeError as error:
         raise ConfigError(f"{family} {name!r}: {error}.") from error
 

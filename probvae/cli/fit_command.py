@@ -66,6 +66,7 @@ _KEYS = {
     "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of a recipe, e.g. training.epochs=20."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder [default: runs/<data>-<number>].")
+@click.option("--gap/--no-gap", default=True, help="Say how wrong the posterior is, on held-out data.")
 @click.option("--figures/--no-figures", default=True, help="Draw the pictures.")
 @click.option("--progress/--no-progress", default=True, help="Show how far the fit has come.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of the table.")
@@ -73,6 +74,7 @@ def command(
     recipe_files: tuple[Path, ...],
     settings: tuple[str, ...],
     out: Path | None,
+    gap: bool,
     figures: bool,
     progress: bool,
     as_json: bool,
@@ -85,17 +87,17 @@ def command(
     recipe = recipes.resolve(
         [*map(recipes.read_recipe, recipe_files), *_from_options(options), *map(recipes.parse_setting, settings)]
     )
-    run(recipe, out, figures, progress, as_json)
+    run(recipe, out, gap, figures, progress, as_json)
 
 
-def run(recipe: Recipe, out: Path | None, figures: bool, progress: bool, as_json: bool) -> None:
+def run(recipe: Recipe, out: Path | None, gap: bool, figures: bool, progress: bool, as_json: bool) -> None:
     """Fit, draw, print."""
     from probvae.cli import output
     from probvae.experiment import run_recipe
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        experiment = run_recipe(recipe, out, progress)
+        experiment = run_recipe(recipe, out, progress, gap)
         if figures:
             from probvae.report.run_figures import draw_fit
 

@@ -1,7 +1,7 @@
 """How results look on a terminal."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +13,9 @@ def warn(message: str) -> None:
     Console(stderr=True, soft_wrap=True).print(f"[yellow]warning:[/yellow] {_escaped(message)}", highlight=False)
 
 
-def print_table(title: str, columns: list[str], rows: list[tuple[str, ...]], caption: str | None = None) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]], caption: str | None = None
+) -> None:
     """One table on stdout, as wide as the terminal allows."""
     table = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
     for number, column in enumerate(columns):
@@ -32,7 +34,28 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     """The numbers of a fit."""
     held_out = f"{summary['num_held_out']} held-out data of {summary['data']}"
     print_table(held_out, ["", "value", "s.e.", "unit"], [*_bound_rows(summary), *_other_rows(summary)])
+    print_gap(summary["gap"])
     print_line(f"run: {summary['run']}")
+
+
+def print_gap(gap: Mapping[str, Any] | None) -> None:
+    """The ledger of gaps, or why there is none."""
+    if gap is None:
+        return
+    if "not_computed" in gap:
+        print_line(f"posterior gap: not computed ({gap['not_computed']})")
+        return
+    lines = {
+        "total": "total: log p(x) - ELBO = KL(q_x || p(z|x))",
+        "approximation": "  approximation: a richer guide could win it",
+        "amortisation": "  amortisation: a better encoder could win it",
+    }
+    rows = [(text, *_numbers(gap[name]), "nats per datum") for name, text in lines.items()]
+    error = f", to {gap['truth_error']:.1g} nats" if gap["truth_error"] else ""
+    caption = f"log p(x) by {gap['truth']} ({gap['kind']}{error})"
+    if gap["num_converged"] < gap["num_data"]:
+        caption += f"; best guide found for {gap['num_converged']} of {gap['num_data']} data"
+    print_table(f"posterior gap on {gap['num_data']} data", ["", "value", "s.e.", "unit"], rows, caption)
 
 
 def _bound_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -1,8 +1,6 @@
 """Annealed importance sampling, and the bracket that its reverse gives on simulated data."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +11,7 @@ from torch.distributions import Distribution
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
 from probvae.errors import unknown_name
-from probvae.inference.evaluation import ModelAndGuide, check_data, chunks
+from probvae.inference.evaluation import ModelAndGuide, check_data, chunks, frozen
 from probvae.models import LatentModel
 
 STARTS = {
@@ -79,7 +77,7 @@ def annealed_log_evidence(
     """
     check_data(vae, x)
     options = _Options(num_temperatures, num_chains, num_leapfrog, start)
-    with isolated_seed(seed, x.device), _frozen(vae):
+    with isolated_seed(seed, x.device), frozen(vae):
         results = [_forward(vae, rows, options) for rows in chunks(vae, x, num_chains)]
     log_weight = torch.cat([weights for weights, _ in results], dim=1)
     acceptance = torch.cat([accepted for _, accepted in results])
@@ -113,7 +111,7 @@ def bidirectional(
     """
     check_count(num_data, "num_data")
     options = _Options(num_temperatures, num_chains, num_leapfrog, start)
-    with isolated_seed(seed, next(vae.guide.parameters()).device), _frozen(vae):
+    with isolated_seed(seed, next(vae.guide.parameters()).device), frozen(vae):
         with torch.no_grad():
             z = vae.model.prior().sample(torch.Size((num_data,)))
             x = vae.model.likelihood(vae.model.decoder(z)).sample()
@@ -239,16 +237,3 @@ def _schedule(options: _Options, x: Tensor) -> Tensor:
         return even
     bent = torch.sigmoid(8 * (even - 0.5))
     return (bent - bent[0]) / (bent[-1] - bent[0])
-
-
-@contextmanager
-def _frozen(vae: ModelAndGuide) -> Iterator[None]:
-    """No gradient for parameters inside the block: the chains need those of z only."""
-    parameters = [p for part in (vae.model, vae.guide) for p in part.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)

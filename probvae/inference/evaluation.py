@@ -1,6 +1,7 @@
 """The bound and its parts on given data, in chunks that bound the memory."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import torch
@@ -129,3 +130,16 @@ def chunks(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[Tensor]:
 def widest_layer(module: nn.Module) -> int:
     """The largest dimension of any parameter."""
     return max((max(parameter.shape, default=1) for parameter in module.parameters()), default=1)
+
+
+@contextmanager
+def frozen(vae: ModelAndGuide) -> Iterator[None]:
+    """No gradient for parameters inside the block: what moves there is z only."""
+    parameters = [p for part in (vae.model, vae.guide) for p in part.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

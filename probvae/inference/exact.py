@@ -127,7 +127,7 @@ def check_single(parts: LinearGaussian, model: LatentModel) -> None:
 
 
 class _Data(NamedTuple):
-    """x - b (N, D), zero where missing, and 1/c (1 or N, D), zero where missing; log 2 pi c summed, (1 or N,)."""
+    """x - b (N, D), any number where missing; 1/c (1 or N, D), zero where missing; the sum of log 2 pi c (1 or N,)."""
 
     centred: Tensor
     weights: Tensor
@@ -163,7 +163,7 @@ def _prepare(model: LatentModel, x: Tensor, mask: Tensor | None) -> tuple[Linear
         x, observed = torch.where(mask, x, 0), observed if mask.all() else mask.to(x)
     check_finite(x)
     log_normaliser = (observed * (2 * torch.pi * parts.variance).log()).sum(-1)
-    return parts, _Data((x - parts.bias) * observed, observed / parts.variance, log_normaliser)
+    return parts, _Data(x - parts.bias, observed / parts.variance, log_normaliser)
 
 
 def check_mask(mask: Tensor, x: Tensor) -> None:
@@ -179,7 +179,7 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
 
 
 def _components(parts: LinearGaussian, data: _Data) -> _Components:
-    means, factors = parts.prior.means, parts.prior.scale_trils
+    means, factors = parts.prior.means.unsqueeze(0), parts.prior.scale_trils.unsqueeze(0)
     information = _information(parts, data.weights).unsqueeze(1)
     # in units of the prior every precision is I + something >= 0, whatever the prior's own scales are
     identity = torch.eye(means.shape[-1]).to(means)
@@ -234,7 +234,9 @@ def _inverse_factor(precision: Tensor) -> Tensor:
 
 
 def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
+    """A v for A (1 or N, 1 or K, d, d) and v (1 or N, K, d)."""
+    # einsum joins the rows that share a matrix into one product; a broadcast matmul would go through them one by one
+    return torch.einsum("nkij,nkj->nki", matrix, vector)
 
 
 def rows_at_once(row_size: int, like: Tensor) -> int:

@@ -5,6 +5,7 @@ Without them `TraceMeanField_ELBO` falls back to one Monte Carlo draw and says n
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributions import (
     Distribution,
@@ -31,6 +32,15 @@ def full_to_independent_normal(q: MultivariateNormal, p: "Independent[Any]") -> 
     squared = (variance + (q.loc - p.base_dist.loc).square()) / scale.square()
     log_ratio = scale.log() - factor.diagonal(dim1=-2, dim2=-1).log()
     return (0.5 * (squared - 1) + log_ratio).sum(-1)
+
+
+@register_kl(Independent, MultivariateNormal)
+def independent_normal_to_full(q: "Independent[Any]", p: MultivariateNormal) -> Tensor:
+    """KL(prod_i N(m_i, s_i^2) || N(mu, L L^T)) in nats, batched: torch's formula, with diag(s) as q's factor."""
+    if not isinstance(q.base_dist, Normal) or q.reinterpreted_batch_ndims != 1:
+        raise NotImplementedError(f"no closed form of KL({q} || MultivariateNormal)")
+    full = MultivariateNormal(q.base_dist.loc, scale_tril=torch.diag_embed(q.base_dist.scale))
+    return kl_divergence(full, p)
 
 
 def analytic_kl(q: Distribution, p: Distribution) -> Tensor:

@@ -65,7 +65,8 @@ def quadrature(
     around them is widened until its outer shell has no mass that matters. Densities with kinks, several modes, heavy
     tails or a bounded support are covered. The error estimate adds up how much the last halving of each cell
     changed the integral, what may hide between nodes, the mass beyond the box, and rounding. It is an estimate, not a
-    proof: a peak far narrower than all variation that the nodes see can be missed.
+    proof: a peak far narrower than all variation that the nodes see can be missed, and in the plane a kink that runs
+    along an axis makes equal errors in many cells, for which the estimate is too small in a few per cent of the data.
 
     Parameters
     ----------

@@ -3,11 +3,13 @@
 from typing import cast
 
 import torch
+from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from probvae.errors import ArgumentError
 from probvae.inference.evaluation import ModelAndGuide, check_data, over_chunks
+from probvae.inference.exact import posterior_moments
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder
 
 
@@ -17,8 +19,9 @@ def optimal_variance(vae: ModelAndGuide, x: Tensor) -> float:
     .. math:: c^* = \frac1D E_x E_{z \sim q_x} \lVert x - f(z) \rVert^2
 
     The expectation over q_x matters: the squared error at the posterior mean alone is too small by the trace term
-    tr(W^T W S)/D. It is in closed form for a linear decoder under a normal guide, and one draw a datum elsewhere.
-    A variance, in squared units of x. Raises :class:`~probvae.errors.ArgumentError` for a likelihood without one.
+    tr(W^T W S)/D. It is in closed form for a linear decoder under a normal guide or a mixture of normals, and one draw
+    a datum elsewhere. A variance, in squared units of x.
+    Raises :class:`~probvae.errors.ArgumentError` for a likelihood without one.
     Source: Rybkin, Daniilidis and Levine (2021), arXiv:2006.13202, equation 8.
 
     >>> import torch, probvae
@@ -55,4 +58,6 @@ def _covariance(q: Distribution) -> Tensor | None:
         return q.covariance_matrix
     if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
         return torch.diag_embed(q.variance)
+    if isinstance(q, dist.MixtureSameFamily) and isinstance(q.component_distribution, MultivariateNormal):
+        return posterior_moments(q)[1]
     return None

@@ -3,16 +3,23 @@
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, MultivariateNormal
 
 from probvae.data import Dataset
+from probvae.diagnostics import GapResult
 from probvae.experiment import Experiment, as_tensor, load_recipe_data
 from probvae.generation import Sample, decode_grid, sample
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
+from probvae.inference.quadrature import posterior_grid
 from probvae.recipes import read_run_recipe
 from probvae.report import figures
+from probvae.vae import VAE
 
 NUM_PAIRS = 16
 NUM_SAMPLES = 64
+NUM_POSTERIORS = 6
 GRID_EXTENT = 3.0
 
 
@@ -29,6 +36,36 @@ def draw_fit(experiment: Experiment) -> None:
         images = decode_grid(vae, num_points=15, extent=GRID_EXTENT).numpy()
         figure = figures.decoded_grid(images, data.image_shape, (-GRID_EXTENT, GRID_EXTENT))
         figures.save_figure(figure, folder, "decoded-grid")
+    if experiment.gap is not None:
+        draw_posteriors(vae, x, experiment.gap, folder)
+
+
+def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult, folder: Path) -> Path | None:
+    """Exact posteriors with the guide's ellipses on top, for data from the smallest to the largest gap; d = 2 only."""
+    if vae.model.latent_dim != 2:
+        return None
+    order = gap.total.value.argsort()
+    rows = order[torch.linspace(0, len(order) - 1, min(NUM_POSTERIORS, len(order))).round().long()]
+    with torch.no_grad():
+        own = vae.guide.distribution(x[: len(order)])
+        refined = None if gap.refined is None else gap.refined.distribution(x[: len(order)])
+    panels = [_panel(vae, x, row, float(gap.total.value[row]), own, refined) for row in rows.tolist()]
+    return figures.save_figure(figures.posterior_contours(panels), folder, "posteriors")[0]
+
+
+def _panel(
+    vae: VAE, x: Tensor, row: int, total: float, own: Distribution, refined: Distribution | None
+) -> figures.PosteriorPanel:
+    axes, log_density = posterior_grid(vae.model, x[row : row + 1], num_points=81)
+    first, second = (axis.cpu().numpy() for axis in axes)
+    guide, best = _normal(own, row), None if refined is None else _normal(refined, row)
+    title = f"datum {row}: {total:.3g} nats"
+    return figures.PosteriorPanel(title, first, second, log_density[0].T.cpu().numpy(), guide, best)
+
+
+def _normal(q: Distribution, row: int) -> figures.NormalInPlane:
+    covariance = q.covariance_matrix[row] if isinstance(q, MultivariateNormal) else torch.diag(q.variance[row])
+    return figures.NormalInPlane(*(t.detach().double().cpu().numpy() for t in (q.mean[row], covariance)))
 
 
 def draw_samples(run: Path, drawn: Sample, folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """`probvae list`, `sample`, `reconstruct`, `encode`, and the help."""
 
+import json
 import time
 from pathlib import Path
 
@@ -86,6 +87,33 @@ def test_encode_keeps_labels(probvae, small_run: Path, tmp_path: Path) -> None:
     labels = arrays_in(tmp_path / "codes.npz")["labels"]
     assert len(labels) == 1797
     assert set(labels) == set(range(10))
+
+
+def test_gap(probvae, small_run: Path, tmp_path: Path) -> None:
+    done = probvae("gap", small_run, "--num-data", "20", "--out", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    gap = json.loads(done.stdout)
+    assert gap == json.loads((tmp_path / "gap.json").read_text())
+    assert gap["num_data"] == 20
+    assert set(gap["total"]) == {"value", "standard_error"}
+    assert (tmp_path / "posteriors.svg").stat().st_size > 1000
+    table = probvae("gap", small_run, "--num-data", "20", "--out", tmp_path, "--truth", "importance")
+    assert table.returncode == 0, table.stderr
+    assert "log p(x) by importance (lower bound" in table.stdout
+    refused = probvae("gap", small_run, "--truth", "exact", "--out", tmp_path)
+    assert refused.returncode == 2
+    assert "decoder" in refused.stderr
+
+
+def test_gap_of_a_linear_model_is_the_closed_form(probvae, tmp_path: Path) -> None:
+    options = ("--decoder", "linear", "--encoder", "linear", "--epochs", "3", "--batch-size", "32", "--no-figures")
+    done = probvae("fit", "--data", "wine", *options, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "log p(x) by exact (exact)" in done.stdout
+    precision = package.inference.posterior_precision(package.load(tmp_path / "run").model).detach()
+    expected = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision)).item()
+    gap = json.loads((tmp_path / "run" / "summary.json").read_text())["gap"]
+    assert gap["approximation"]["value"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_mistakes(probvae, small_run: Path, tmp_path: Path) -> None:

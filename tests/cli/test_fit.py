@@ -29,6 +29,7 @@ def test_run_folder_holds_what_the_design_says(small_run: Path) -> None:
         "figures/reconstructions.png",
         "figures/samples.png",
         "figures/decoded-grid.png",
+        "figures/posteriors.png",
     } <= files
     assert not [file for file in files if file.split("/")[-1].startswith(".")], "a temporary file was left"
     metrics = [json.loads(line) for line in (small_run / "metrics.jsonl").read_text().splitlines()]
@@ -88,6 +89,21 @@ def test_table_shows_the_numbers(probvae, tmp_path: Path) -> None:
     config = tomllib.loads((tmp_path / "iris" / "config.toml").read_text())
     assert config["inference"]["guide"] == {"name": "full-covariance"}
     assert config["model"]["likelihood"] == {"name": "gaussian", "variance": 0.25}
+
+
+def test_ledger_of_the_summary(small_run: Path) -> None:
+    """The three numbers are those of the public function on the held-out data, and they add up."""
+    from probvae.diagnostics import posterior_gap
+    from probvae.experiment import as_tensor, load_recipe_data, split
+    from probvae.recipes import read_run_recipe
+
+    gap = json.loads((small_run / "summary.json").read_text())["gap"]
+    assert (gap["truth"], gap["kind"], gap["num_data"]) == ("quadrature", "exact", 359)
+    total, parts = gap["total"]["value"], gap["approximation"]["value"] + gap["amortisation"]["value"]
+    assert total == pytest.approx(parts, abs=1e-9)
+    held_out = as_tensor(split(load_recipe_data(read_run_recipe(small_run)), 0.2, 0)[1])
+    result = posterior_gap(package.load(small_run), held_out)
+    assert result.total.mean()["value"] == pytest.approx(total, abs=1e-3)
 
 
 def test_recipes_merge_from_left_to_right(probvae, tmp_path: Path) -> None:

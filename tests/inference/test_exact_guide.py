@@ -10,8 +10,10 @@ from pyro.optim import Adam
 from torch.testing import assert_close
 
 import probvae
+from probvae.assembly import build_vae
 from probvae.errors import ConfigError, FloorWarning, NotLinearGaussianError
 from probvae.inference import ExactGuide, bound, exact_log_evidence, exact_posterior, plug_in_loss
+from probvae.inference.variance import expected_squared_error
 from probvae.models import (
     GaussianLikelihood,
     LatentModel,
@@ -142,6 +144,33 @@ def test_a_guide_of_another_model_cannot_be_saved(tmp_path) -> None:
 def test_a_model_without_closed_form_is_refused() -> None:
     with pytest.raises(NotLinearGaussianError, match="decoder MLPDecoder"):
         ExactGuide(LatentModel(StandardNormalPrior(2), MLPDecoder(2, 3), GaussianLikelihood(3)))
+
+
+def test_recipes_name_it(tmp_path) -> None:
+    component = {"name": "linear"}
+    recipe = {
+        "model": {
+            "latent_dim": 2,
+            "prior": {"name": "mixture"},
+            "decoder": component,
+            "likelihood": {"name": "gaussian"},
+        },
+        "inference": {"encoder": component, "guide": {"name": "exact"}, "objective": {"name": "elbo"}},
+        "training": {"seed": 0},
+    }
+    vae = build_vae(recipe, data_dim=3, data_variance=1.0)
+    assert vae.guide.model is vae.model
+    recipe["model"]["decoder"] = {"name": "mlp"}
+    with pytest.raises(NotLinearGaussianError, match="decoder MLPDecoder"):
+        build_vae(recipe, data_dim=3, data_variance=1.0)
+
+
+def test_optimal_variance_under_a_mixture() -> None:
+    vae, x = mixture_vae(), torch.randn(4, 3, dtype=torch.float64)
+    z = vae(x).sample((100_000,))
+    errors = (x - vae.model.decoder(z)).square().sum(-1)
+    exact = expected_squared_error(vae.model, vae(x), x)
+    assert ((errors.mean(0) - exact).abs() < 5 * errors.std(0) / 100_000**0.5).all()
 
 
 def test_svi_trains_the_model_through_it() -> None:

@@ -150,3 +150,13 @@ def test_full_covariance_kl_contains_the_diagonal_one() -> None:
     assert_close(ours, expected, rtol=1e-12, atol=1e-12)
     diagonal = kl_divergence(MultivariateNormal(mean, scale_tril=torch.diag_embed(scale)), prior)
     assert_close(diagonal, kl_divergence(Independent(Normal(mean, scale), 1), prior), rtol=1e-12, atol=1e-12)
+
+
+def test_kl_from_a_diagonal_to_a_full_normal() -> None:
+    q = Independent(Normal(torch.randn(6, 4, dtype=torch.float64), torch.rand(6, 4, dtype=torch.float64) + 0.2), 1)
+    p = MultivariateNormal(torch.randn(6, 4, dtype=torch.float64), precision_matrix=random_precision(6))
+    error = p.loc - q.mean
+    squared = torch.einsum("ni,nij,nj->n", error, p.precision_matrix, error)
+    trace = (p.precision_matrix.diagonal(dim1=-2, dim2=-1) * q.variance).sum(-1)
+    log_det = -torch.logdet(p.precision_matrix) - q.variance.log().sum(-1)
+    assert_close(kl_divergence(q, p), 0.5 * (trace + squared - 4 + log_det), rtol=1e-11, atol=1e-11)

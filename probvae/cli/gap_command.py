@@ -1,0 +1,56 @@
+"""`probvae gap`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from probvae.cli.run_options import data_option, load_data_for, out_option, run_argument, seed_option, target_folder
+from probvae.errors import ArgumentError
+
+
+@click.command("gap")
+@run_argument
+@data_option
+@click.option("--num-data", type=click.IntRange(min=1), help="How many data [default: 500, or 50 with annealing].")
+@click.option(
+    "--truth",
+    type=click.Choice(["auto", "exact", "quadrature", "annealed", "importance"]),
+    default="auto",
+    show_default=True,
+    help="Where log p(x) comes from.",
+)
+@seed_option
+@out_option
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as one JSON object instead of the table.")
+def command(
+    run: Path, data: str | None, num_data: int | None, truth: str, seed: int, out: Path | None, as_json: bool
+) -> None:
+    """Say how wrong the posterior of RUN is: total = approximation + amortisation, in nats per datum.
+
+    The held-out data of the run are taken unless --data names others. Writes gap.json, and for two latent
+    dimensions a picture of exact posteriors with the guide on top.
+    """
+    from probvae._files import write_text
+    from probvae.cli.output import print_gap, print_line
+    from probvae.experiment import binarized, ledger_of, split
+    from probvae.recipes import read_run_recipe
+    from probvae.report.run_figures import draw_posteriors
+    from probvae.vae import load
+
+    vae = load(run)
+    recipe = read_run_recipe(run)
+    source = load_data_for(run, vae, data)
+    if data is None:
+        source = split(source, recipe["data"]["held_out"], recipe["training"]["seed"])[1]
+    result, summary = ledger_of(vae, source, seed, truth, num_data)
+    if result is None:
+        raise ArgumentError(summary["not_computed"])
+    folder = target_folder(run, out)
+    write_text(folder / "gap.json", json.dumps(summary, indent=2) + "\n")
+    picture = draw_posteriors(vae, binarized(source, seed), result, folder)
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    print_gap(summary)
+    print_line(f"wrote {folder / 'gap.json'}" + (f" and {picture}" if picture else ""))

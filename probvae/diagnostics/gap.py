@@ -1,0 +1,173 @@
+"""The ledger: what the bound loses to the guide's family, and what to its encoder."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
+
+from probvae._seed import isolated_seed
+from probvae._shapes import check_count
+from probvae.inference.annealing import log_joint
+from probvae.inference.evaluation import ModelAndGuide, check_data, chunks
+from probvae.inference.evidence import Estimate, log_evidence
+from probvae.inference.exact import exact_posterior
+from probvae.inference.gaussian_gaps import diagonal_gap
+from probvae.inference.guides import Guide
+from probvae.inference.linear_gaussian import has_exact_posterior
+from probvae.inference.refine import refine
+
+NUM_SAMPLES = 1000
+_DRAWS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One entry of the ledger: ``value`` (N,) and ``standard_error`` (N,), in nats per datum."""
+
+    value: Tensor
+    standard_error: Tensor
+
+    def mean(self) -> dict[str, float | None]:
+        """The mean over the data, with its standard error (None for one datum)."""
+        spread = float(self.value.std()) / math.sqrt(len(self.value)) if len(self.value) > 1 else None
+        return {"value": float(self.value.mean()), "standard_error": spread}
+
+
+@dataclass(frozen=True)
+class GapResult:
+    """``total`` = ``approximation`` + ``amortisation`` for each datum, and the truth they stand on.
+
+    ``truth`` is the estimate of log p(x) with its method and kind; against a lower bound, ``total`` and
+    ``approximation`` are lower bounds too. ``converged`` (N,) says where the best member of the family was found.
+    ``refined`` is the guide of those best members, None where a closed form made it unnecessary.
+    """
+
+    total: Gap
+    approximation: Gap
+    amortisation: Gap
+    truth: Estimate
+    converged: Tensor
+    refined: Guide | None
+
+    def summary(self) -> dict[str, Any]:
+        """The means, as plain data."""
+        parts = {name: getattr(self, name).mean() for name in ("total", "approximation", "amortisation")}
+        return {
+            **parts,
+            "truth": self.truth.method,
+            "kind": self.truth.kind,
+            "truth_error": float(self.truth.standard_error.max()),
+            "num_data": len(self.total.value),
+            "num_converged": int(self.converged.sum()),
+        }
+
+
+def posterior_gap(
+    vae: ModelAndGuide, x: Tensor, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
+) -> GapResult:
+    r"""How many nats the guide's posterior costs, and why.
+
+    .. math:: \underbrace{\log p(x) - \mathrm{ELBO}(q_x)}_{\text{total} = \mathrm{KL}(q_x \| p(z|x))} =
+              \underbrace{\log p(x) - \mathrm{ELBO}(q_x^*)}_{\text{approximation}} +
+              \underbrace{\mathrm{ELBO}(q_x^*) - \mathrm{ELBO}(q_x)}_{\text{amortisation}}
+
+    q* is the best member of the guide's own family for that datum. The approximation gap is what a richer family could
+    win, the amortisation gap what a better encoder could. Where posterior and guide are Gaussian, all is in
+    closed form; otherwise q* is found by :func:`~probvae.inference.refine.refine`, both bounds are taken at the same
+    ``num_samples`` draws, and log p(x) comes from :func:`~probvae.inference.evidence.log_evidence`.
+
+    ``x`` is (N, D); ``truth`` a method of ``log_evidence``. Nats per datum; standard errors are of the draws.
+
+    Raises what these functions raise. Source: Cremer, Li and Duvenaud (2018), arXiv:1801.03558, equation 6.
+
+    >>> import probvae
+    >>> result = posterior_gap(probvae.VAE.example(), torch.zeros(5, 3))
+    >>> bool(torch.allclose(result.total.value, result.approximation.value + result.amortisation.value))
+    True
+    """
+    check_data(vae, x)
+    check_count(num_samples, "num_samples", least=2)
+    evidence = log_evidence(vae, x, truth, seed=seed)
+    if evidence.method == "exact":
+        closed = _closed_form(vae, x, evidence)
+        if closed is not None:
+            return closed
+    refinement = refine(vae, x, seed=seed)
+    with isolated_seed(seed, x.device):
+        own, best = _paired_bounds(vae, refinement.guide, x, num_samples)
+    return _ledger(evidence, own, best, refinement.converged, refinement.guide)
+
+
+def _closed_form(vae: ModelAndGuide, x: Tensor, evidence: Estimate) -> GapResult | None:
+    """The ledger where posterior and guide are both Gaussian; None where they are not."""
+    if not has_exact_posterior(vae.model):
+        return None
+    with torch.no_grad():
+        posterior, q = exact_posterior(vae.model, x), vae.guide.distribution(x)
+        if not isinstance(posterior, MultivariateNormal) or (family := _as_full_normal(q)) is None:
+            return None
+        kl = kl_divergence(family.double_precision(), _double(posterior))
+        gap = diagonal_gap(_double(posterior).precision_matrix) if family.diagonal else torch.zeros_like(kl)
+    total, approximation, amortisation = (Gap(v, torch.zeros_like(v)) for v in (kl, gap, kl - gap))
+    return GapResult(total, approximation, amortisation, evidence, torch.ones_like(gap, dtype=torch.bool), None)
+
+
+@dataclass(frozen=True)
+class _Normal:
+    loc: Tensor
+    scale_tril: Tensor
+    diagonal: bool
+
+    def double_precision(self) -> MultivariateNormal:
+        return MultivariateNormal(self.loc.double(), scale_tril=self.scale_tril.double())
+
+
+def _as_full_normal(q: Distribution) -> _Normal | None:
+    if isinstance(q, MultivariateNormal):
+        return _Normal(q.loc, q.scale_tril, diagonal=False)
+    if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+        return _Normal(q.base_dist.loc, torch.diag_embed(q.base_dist.scale), diagonal=True)
+    return None
+
+
+def _double(p: MultivariateNormal) -> MultivariateNormal:
+    return MultivariateNormal(p.loc.double(), scale_tril=p.scale_tril.double())
+
+
+@torch.no_grad()
+def _paired_bounds(vae: ModelAndGuide, best: Guide, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+    """log w (S, N) of the guide and of the best member, at the same standard normal draws."""
+    own, other = _as_full_normal(vae.guide.distribution(x)), _as_full_normal(best.distribution(x))
+    assert own is not None  # refine has refused every other family
+    assert other is not None
+    columns = []
+    for rows in chunks(vae, torch.arange(len(x), device=x.device).unsqueeze(1), _DRAWS_AT_ONCE):
+        index = rows[:, 0]
+        noise = torch.randn(num_samples, len(index), own.loc.shape[-1], dtype=x.dtype, device=x.device)
+        columns.append(torch.stack([_log_weights(vae, x[index], q, index, noise) for q in (own, other)]))
+    return torch.cat(columns, dim=-1).unbind(0)  # type: ignore[return-value]
+
+
+def _log_weights(vae: ModelAndGuide, x: Tensor, q: _Normal, index: Tensor, noise: Tensor) -> Tensor:
+    normal = MultivariateNormal(q.loc[index], scale_tril=q.scale_tril[index])
+    parts = []
+    for part in noise.split(_DRAWS_AT_ONCE):
+        z = normal.loc + (normal.scale_tril @ part.unsqueeze(-1)).squeeze(-1)
+        parts.append(log_joint(vae.model, x, z) - normal.log_prob(z))
+    return torch.cat(parts).double()
+
+
+def _ledger(evidence: Estimate, own: Tensor, best: Tensor, converged: Tensor, refined: Guide) -> GapResult:
+    log_p, doubt = evidence.value.double(), evidence.standard_error.double()
+    total = Gap(log_p - own.mean(0), (_error(own).square() + doubt.square()).sqrt())
+    approximation = Gap(log_p - best.mean(0), (_error(best).square() + doubt.square()).sqrt())
+    # at the same draws most of the noise is common to both bounds
+    amortisation = Gap(total.value - approximation.value, _error(best - own))
+    return GapResult(total, approximation, amortisation, evidence, converged, refined)
+
+
+def _error(draws: Tensor) -> Tensor:
+    return draws.std(0) / math.sqrt(len(draws))
