@@ -5,19 +5,28 @@
     def test_my_prior():
         check_prior(MyPrior.example())
 
+The components should be small (at most three latent dimensions: total mass is measured by importance sampling). The
+checks draw random numbers of their own and leave the component as it was.
+
 A contract is no oracle: a wrong formula can be a density too. Write the formula out by hand as well.
 """
 
 import copy
+from typing import Any
 
+import pyro
 import torch
 from pyro import distributions as dist
+from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from probvae._seed import isolated_seed
 from probvae.inference.encoders import Encoder
 from probvae.inference.guides import Guide
 from probvae.inference.objectives import Objective
+from probvae.inference.traces import log_weights
 from probvae.models import Decoder, LatentModel, Likelihood, Prior
 from probvae.vae import VAE
 
@@ -27,57 +36,74 @@ NUM_SAMPLES = 50_000
 
 
 def check_prior(prior: Prior) -> None:
-    """Shapes, dtype, a finite gradient for every parameter, and total mass one."""
+    """Shapes, dtype, a finite gradient for every parameter, total mass one, and draws that follow the density."""
     with isolated_seed(0):
         p = prior()
         z = p.sample(torch.Size((7, 3)))
-        assert p.batch_shape == (), f"batch_shape: expected (), got {tuple(p.batch_shape)}"
+        _same("batch_shape", tuple(p.batch_shape), ())
         _same("event_shape", tuple(p.event_shape), (prior.latent_dim,))
         _same("sample shape", tuple(z.shape), (7, 3, prior.latent_dim))
+        _same("sample dtype", z.dtype, _dtype(prior))
         log_prob = p.log_prob(z)
         _same("log_prob shape", tuple(log_prob.shape), (7, 3))
+        _same("log_prob dtype", log_prob.dtype, _dtype(prior))
         check_gradients(prior, log_prob)
-        _check_mass(prior(), torch.Size(), prior.latent_dim, z)
+        _check_density(prior())
 
 
-def check_likelihood(likelihood: Likelihood) -> None:
-    """Shapes, dtype, gradients for parameters and decoder outputs, and that its own draws lie in its support."""
+def check_likelihood(likelihood: Likelihood, dtype: torch.dtype | None = None) -> None:
+    """Shapes, dtype, gradients for parameters and decoder outputs, and that its own draws lie in its support.
+
+    ``dtype`` is that of the decoder's outputs, where the likelihood has no tensor that tells.
+    """
+    dtype = dtype or _dtype(likelihood)
     with isolated_seed(0):
-        parameters = torch.randn(6, likelihood.num_outputs, dtype=_dtype(likelihood)).requires_grad_()
+        parameters = torch.randn(6, likelihood.num_outputs, dtype=dtype).requires_grad_()
         p = likelihood(parameters)
-        x = p.sample()
         _same("batch_shape", tuple(p.batch_shape), (6,))
         _same("event_shape", tuple(p.event_shape), (likelihood.data_dim,))
-        likelihood.check_support(x)
+        x = p.sample()
+        _same("sample dtype", x.dtype, dtype)
+        _check_support(likelihood, x)
         log_prob = p.log_prob(x)
         _same("log_prob shape", tuple(log_prob.shape), (6,))
         check_gradients(likelihood, log_prob)
-        assert parameters.grad is not None, "the decoder's outputs get no gradient"
-        assert parameters.grad.isfinite().all(), "the decoder's outputs get a gradient that is not finite"
+        _check_finite_gradient("the decoder's outputs", _gradients(log_prob, [parameters])[0])
         _same("mean shape", tuple(p.mean.shape), (6, likelihood.data_dim))
+        stacked = likelihood(parameters.detach().expand(2, *parameters.shape))
+        _same("batch_shape with a leading dimension", tuple(stacked.batch_shape), (2, 6))
 
 
 def check_decoder(decoder: Decoder) -> None:
-    """Shapes for any number of leading dimensions, dtype, and gradients."""
+    """Shapes for any number of leading dimensions, dtype, gradients, and rows that do not look at each other."""
     with isolated_seed(0):
         z = torch.randn(4, 5, decoder.latent_dim, dtype=_dtype(decoder))
         output = decoder(z)
         _same("output shape", tuple(output.shape), (4, 5, decoder.num_outputs))
-        torch.testing.assert_close(decoder(z[1]), output[1])
-        _same("dtype", output.dtype, _dtype(decoder))
+        _same("output dtype", output.dtype, _dtype(decoder))
+        _close("rows: expected the same output for a row alone", decoder(z[1, 2:3]), output[1, 2:3])
         check_gradients(decoder, output)
 
 
-def check_encoder(encoder: Encoder) -> None:
-    """Shapes, dtype, and gradients."""
+def check_encoder(encoder: Encoder, dtype: torch.dtype | None = None) -> None:
+    """Shapes, dtype, gradients, and rows that do not look at each other."""
+    dtype = dtype or _dtype(encoder)
     with isolated_seed(0):
-        features = encoder(torch.randn(4, encoder.data_dim, dtype=_dtype(encoder)))
+        x = torch.randn(4, encoder.data_dim, dtype=dtype)
+        features = encoder(x)
         _same("output shape", tuple(features.shape), (4, encoder.num_features))
+        _same("output dtype", features.dtype, dtype)
+        _close("rows: expected the same output for a row alone", encoder(x[1:2]), features[1:2])
         check_gradients(encoder, features)
 
 
 def check_guide(guide: Guide, data_dim: int = 3) -> None:
-    """Shapes, dtype, gradients through reparameterised draws, mass one for every datum, and rows that stay apart."""
+    """What a guide owes: as a distribution, and as a Pyro program.
+
+    Shapes, dtype, gradients (of the density, and through reparameterised draws), total mass one and draws that follow
+    the density for every datum, rows that do not look at each other; the one site ``"z"`` in a plate over the data,
+    and Pyro's parameter store left alone.
+    """
     with isolated_seed(0):
         x = torch.randn(4, data_dim, dtype=_dtype(guide))
         q = guide.distribution(x)
@@ -85,10 +111,14 @@ def check_guide(guide: Guide, data_dim: int = 3) -> None:
         _same("event_shape", tuple(q.event_shape), (guide.latent_dim,))
         z = q.rsample() if q.has_rsample else q.sample()
         _same("sample shape", tuple(z.shape), (4, guide.latent_dim))
+        _same("sample dtype", z.dtype, _dtype(guide))
         check_gradients(guide, q.log_prob(z.detach()))
+        if q.has_rsample:
+            check_gradients(guide, guide.distribution(x).rsample(), " through a draw")
         alone = guide.distribution(x[2:3]).log_prob(z[2:3].detach())
-        torch.testing.assert_close(alone, guide.distribution(x).log_prob(z.detach())[2:3], rtol=1e-4, atol=1e-4)
-        _check_mass(guide.distribution(x), torch.Size((4,)), guide.latent_dim, z)
+        _close("rows: expected the same q_x for a row alone", alone, guide.distribution(x).log_prob(z.detach())[2:3])
+        _check_density(guide.distribution(x))
+        _check_guide_program(guide, x)
 
 
 def check_objective(objective: Objective, vae: VAE | None = None) -> None:
@@ -99,40 +129,98 @@ def check_objective(objective: Objective, vae: VAE | None = None) -> None:
         with isolated_seed(1):
             value = objective(vae.model, vae.guide, x)
         _same("shape", tuple(value.shape), (6,))
+        assert value.isfinite().all(), f"values: expected finite nats, got {value}"
         with isolated_seed(1):
             step = objective.step_loss(vae.model, vae.guide, x)
-        torch.testing.assert_close(step.loss, -value.mean(), rtol=1e-4, atol=1e-4)
+        _close("step_loss: expected minus the objective's mean", step.loss, -value.mean())
+        _same("step_loss's KL, shape", tuple(step.kl.shape), ())
         check_gradients(vae, value)
+        check_gradients(vae, step.loss)
 
 
 def check_pair(model: LatentModel, guide: Guide) -> None:
-    """The guide's sites are the model's, in shape and support."""
+    """Model and guide fit together: they have the same latent sites, and log w is finite, one number a datum."""
     with isolated_seed(0):
         x = model(num_data=5).detach()
-        z = guide.distribution(x).sample()
-        _same("log p(z) shape", tuple(model.prior().log_prob(z).shape), (5,))
+        guide_trace, model_trace = (poutine.trace(program).get_trace(x) for program in (guide, model))
+        _same("the guide's sites", _latent_sites(guide_trace), _latent_sites(model_trace))
+        log_weight = log_weights(model, guide, x, num_samples=3).log_weight
+        _same("log w shape", tuple(log_weight.shape), (3, 5))
+        assert log_weight.isfinite().all(), f"log w: expected finite values, got {log_weight}"
 
 
-def check_gradients(module: nn.Module, values: Tensor) -> None:
-    """Every parameter of ``module`` gets a finite gradient from the sum of ``values``."""
-    if not any(parameter.requires_grad for parameter in module.parameters()) and not values.requires_grad:
-        return
-    values.sum().backward()
-    for name, parameter in module.named_parameters():
-        assert parameter.grad is not None, f"{name} gets no gradient"
-        assert parameter.grad.isfinite().all(), f"{name} gets a gradient that is not finite"
-        parameter.grad = None
+def check_gradients(module: nn.Module, values: Tensor, how: str = "") -> None:
+    """Every trainable parameter of ``module`` gets a finite gradient from the sum of ``values``."""
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    for name, gradient in zip(trained, _gradients(values, list(trained.values())), strict=True):
+        _check_finite_gradient(name, gradient, how)
 
 
-def _check_mass(p: dist.TorchDistribution, batch: torch.Size, latent_dim: int, like: Tensor) -> None:
-    """The integral of the density, by importance sampling from a wide Student t, is one."""
-    wide = dist.StudentT(3.0, like.new_zeros(latent_dim), like.new_full((latent_dim,), 2.0)).to_event(1)
-    z = wide.sample(torch.Size((NUM_SAMPLES, *[1] * len(batch))))
-    with torch.no_grad():
-        mass = (p.log_prob(z) - wide.log_prob(z)).exp()
-    error = mass.std(0) / NUM_SAMPLES**0.5
-    off = (mass.mean(0) - 1).abs() / error
-    assert (off < NUM_SIGMAS).all(), f"total mass: expected 1, got {mass.mean(0)} +- {error}"
+def _gradients(values: Tensor, inputs: list[Tensor]) -> list[Tensor | None]:
+    if not inputs or not values.requires_grad:
+        return [None] * len(inputs)
+    return list(torch.autograd.grad(values.sum(), inputs, retain_graph=True, allow_unused=True))
+
+
+def _check_finite_gradient(name: str, gradient: Tensor | None, how: str = "") -> None:
+    verb = "get" if name.endswith("s") else "gets"
+    assert gradient is not None, f"{name} {verb} no gradient{how}"
+    assert gradient.isfinite().all(), f"{name} {verb} a gradient that is not finite{how}"
+
+
+def _check_support(likelihood: Likelihood, x: Tensor) -> None:
+    try:
+        likelihood.check_support(x)
+    except Exception as error:
+        raise AssertionError(
+            f"check_support: expected to accept the likelihood's own draws, got {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_guide_program(guide: Guide, x: Tensor) -> None:
+    stored = set(pyro.get_param_store().keys())
+    trace = poutine.trace(guide).get_trace(x)
+    sites = _latent_sites(trace)
+    _same("sites", sorted(sites), ["z"])
+    _same("site z, shape", sites["z"], (len(x), guide.latent_dim))
+    plates = [frame.name for frame in trace.nodes["z"]["cond_indep_stack"]]
+    _same("plates of the site z", plates, ["data"])
+    stray = sorted(set(pyro.get_param_store().keys()) - stored)
+    assert not stray, f"parameter store: expected to be left alone, got {stray}"
+
+
+def _latent_sites(trace: Trace) -> dict[str, tuple[int, ...]]:
+    """The shape of every site that is drawn, by name."""
+    nodes: dict[str, Any] = trace.nodes
+    sites = {n: site for n, site in nodes.items() if site["type"] == "sample" and not site_is_subsample(site)}
+    return {name: tuple(site["value"].shape) for name, site in sites.items() if not site["is_observed"]}
+
+
+@torch.no_grad()
+def _check_density(p: dist.TorchDistribution) -> None:
+    """By importance sampling from a wide Student t: the density's integral is one, and its own draws follow it."""
+    drawn = p.sample(torch.Size((NUM_SAMPLES,)))
+    zero = drawn.new_zeros(p.event_shape)
+    wide = dist.StudentT(3.0, zero, torch.full_like(zero, 2.0)).to_event(1)
+    z = wide.sample(torch.Size((NUM_SAMPLES, *[1] * len(p.batch_shape))))
+    mass = (p.log_prob(z) - wide.log_prob(z)).exp()
+    mean, error = _estimate(mass)
+    assert ((mean - 1).abs() < NUM_SIGMAS * error).all(), f"total mass: expected 1, got {mean} +- {error}"
+    # the characteristic function is bounded, so that both estimates have an error
+    direction = torch.linspace(1.0, 2.0, zero.numel(), dtype=zero.dtype, device=zero.device).reshape(zero.shape)
+    for name, statistic in {"cos": torch.cos, "sin": torch.sin}.items():
+        for frequency in (0.5, 1.0):
+            expected, its_error = _estimate(mass * statistic(frequency * (z * direction).sum(-1)))
+            got, own_error = _estimate(statistic(frequency * (drawn * direction).sum(-1)))
+            near = (got - expected).abs() < NUM_SIGMAS * (its_error.square() + own_error.square()).sqrt()
+            assert near.all(), (
+                f"draws: expected to follow the density, whose mean of {name}(t.z) is {expected}, got {got}"
+            )
+
+
+def _estimate(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over the draws and its standard error."""
+    return values.mean(0), values.std(0) / len(values) ** 0.5
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
@@ -143,3 +231,9 @@ def _dtype(module: nn.Module) -> torch.dtype:
 
 def _same(what: str, got: object, expected: object) -> None:
     assert got == expected, f"{what}: expected {expected}, got {got}"
+
+
+def _close(what: str, got: Tensor, expected: Tensor) -> None:
+    tolerance = 1e-4 if expected.dtype == torch.float32 else 1e-9
+    near = got.shape == expected.shape and torch.allclose(got, expected, rtol=tolerance, atol=tolerance)
+    assert near, f"{what}, got {got.tolist()} and {expected.tolist()}"

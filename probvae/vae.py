@@ -34,6 +34,12 @@ class VAE(nn.Module):
                 f"guide: expected latent_dim={model.latent_dim} (the model's), got {guide.latent_dim}. "
                 f"Build the guide with latent_dim={model.latent_dim}."
             )
+        data_dim = getattr(getattr(guide, "encoder", None), "data_dim", model.data_dim)
+        if data_dim != model.data_dim:
+            raise ShapeError(
+                f"guide: expected an encoder with data_dim={model.data_dim} (the model's), got {data_dim}. "
+                f"Build the encoder with data_dim={model.data_dim}."
+            )
         self.model, self.guide = model, guide
 
     def forward(self, x: Tensor) -> torch.distributions.Distribution:

@@ -1,5 +1,6 @@
 """The pair: saved and loaded bit for bit, without pickle."""
 
+import copy
 import itertools
 import json
 import struct
@@ -11,7 +12,7 @@ import torch
 import probvae
 from probvae import specification
 from probvae.errors import ConfigError, ProbvaeError, RunError, ShapeError
-from probvae.inference import DiagonalGuide, Encoder, Guide, LinearEncoder
+from probvae.inference import DiagonalGuide, Encoder, FullCovarianceGuide, Guide, LinearEncoder
 from probvae.models import (
     Decoder,
     GaussianLikelihood,
@@ -154,3 +155,38 @@ def test_every_encoder_is_described() -> None:
     for encoder in Encoder.registry.values():
         description = specification.describe(encoder.example())
         assert specification.describe(specification.build(description)) == description
+
+
+@pytest.mark.parametrize("encoder", sorted(Encoder.registry))
+@pytest.mark.parametrize("family", [DiagonalGuide, FullCovarianceGuide])
+def test_every_encoder_is_saved_bit_for_bit(encoder: str, family: type[Guide], tmp_path: Path) -> None:
+    model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 3), GaussianLikelihood(3, variance=0.1))
+    vae = VAE(model, family(Encoder.registry[encoder].example(), 2))
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    vae.save(tmp_path / "vae.safetensors")
+    again = probvae.load(tmp_path / "vae.safetensors")
+    x, z = torch.randn(5, 3), torch.randn(5, 2)
+    assert torch.equal(vae(x).log_prob(z), again(x).log_prob(z))
+    assert again.double().model.likelihood.fixed_variance.item() == 0.1
+
+
+def test_a_copy_is_apart_and_can_be_saved(tmp_path: Path) -> None:
+    vae = VAE.example()
+    twin = copy.deepcopy(vae)
+    with torch.no_grad():
+        twin.model.decoder.weight += 1
+    assert not torch.equal(vae.model.decoder.weight, twin.model.decoder.weight)
+    twin.save(tmp_path / "twin.safetensors")
+    assert torch.equal(probvae.load(tmp_path / "twin.safetensors").model.decoder.weight, twin.model.decoder.weight)
+    assert twin.components() == vae.components()
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -1])
+def test_file_that_was_cut_short(keep: int, tmp_path: Path) -> None:
+    path = tmp_path / "vae.safetensors"
+    VAE.example().save(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(RunError, match="not a whole safetensors file"):
+        probvae.load(path)

@@ -7,8 +7,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from probvae._shapes import check_count, check_matrix
+from probvae._shapes import check_count, check_finite, check_matrix
 from probvae.inference.guides import Guide
+from probvae.inference.kl import analytic_kl
 from probvae.inference.traces import LogWeights, log_weights
 from probvae.models import LatentModel
 
@@ -75,11 +76,13 @@ def reconstruct(vae: ModelAndGuide, x: Tensor) -> Tensor:
 
 def posterior_mean(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """E_q[z] (N, d), in prior standard deviations."""
+    _check_input(vae, x)
     return over_chunks(lambda rows: vae.guide.distribution(rows).mean, vae, x)
 
 
 def posterior_scale(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """The standard deviation of each z_j under q_x, (N, d)."""
+    _check_input(vae, x)
     return over_chunks(lambda rows: vae.guide.distribution(rows).variance.sqrt(), vae, x)
 
 
@@ -94,7 +97,7 @@ def plug_in_loss(vae: ModelAndGuide, x: Tensor) -> Tensor:
     def loss(rows: Tensor) -> Tensor:
         q = vae.guide.distribution(rows)
         log_likelihood = vae.model.likelihood(vae.model.decoder(q.mean)).log_prob(rows)
-        return torch.distributions.kl_divergence(q, vae.model.prior().expand(q.batch_shape)) - log_likelihood
+        return analytic_kl(q, vae.model.prior().expand(q.batch_shape)) - log_likelihood
 
     return over_chunks(loss, vae, x)
 
@@ -103,6 +106,12 @@ def check_data(vae: ModelAndGuide, x: Tensor) -> None:
     """Raise unless ``x`` is (N, D), finite, and within the likelihood's support."""
     check_matrix(x, vae.model.data_dim)
     vae.model.likelihood.check_support(x)
+
+
+def _check_input(vae: ModelAndGuide, x: Tensor) -> None:
+    """What the guide can read: grey values have a q_x, also where the likelihood wants binary ones."""
+    check_matrix(x, vae.model.data_dim)
+    check_finite(x)
 
 
 @torch.no_grad()

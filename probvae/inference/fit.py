@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ class SavableVAE(ModelAndGuide, Protocol):
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """All trainable tensors."""
+
+    def components(self) -> dict[str, Any]:
+        """What :meth:`save` writes beside the weights; raises where it could not."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors by name."""
@@ -129,8 +132,6 @@ def fit(
     target = _resolve_device(device)
     train, held_out = prepare(vae, x, validation, options)
     run = Run(out) if isinstance(out, str | Path) else out
-    if run is not None:
-        run.create()
     size = sum(parameter.numel() for parameter in vae.parameters())
     with isolated_seed(seed, target), threads_for_step(size, batch_size), warnings.catch_warnings():
         # Pyro only warns of a NaN; the fit turns it into an error that says where it is
@@ -138,6 +139,11 @@ def fit(
         vae.to(target)
         try:
             trainer = _Trainer(vae, train.to(target), held_out, objective, options, run)
+            vae.train(False)
+            with isolated_seed(seed, target):
+                trainer.rehearse()
+            if run is not None:
+                run.create()
             return trainer.run(progress)
         finally:
             vae.to(home)
@@ -162,7 +168,18 @@ class _Trainer:
         self.total_steps = options.epochs * math.ceil(len(x) / options.batch_size)
         self.step = 0
         self.result = FitResult()
-        self.good_state = _snapshot(vae)
+        self.good_state, self.good_epoch = _snapshot(vae), 0
+
+    def rehearse(self) -> None:
+        """Save and evaluate before anything is written: parts that do not fit together are refused here."""
+        if self.run_folder is not None:
+            self.vae.components()
+        rows = self._at_use(self.x[:2])
+        try:
+            self.objective.step_loss(self.vae.model, self.vae.guide, rows)
+        except ValueError as error:
+            if isinstance(error, ArgumentError):
+                raise  # another ValueError is torch's, of numbers out of range: the first step says where they are
 
     def run(self, progress: bool) -> FitResult:
         best, start = -math.inf, time.perf_counter()
@@ -186,17 +203,40 @@ class _Trainer:
         self.vae.train()
         totals = torch.zeros(2, dtype=torch.float64)
         for batch, rows in enumerate(self._minibatches()):
-            totals += len(rows) * torch.tensor(self._train_step(rows, epoch, batch))
+            totals += len(rows) * torch.tensor(self._train_step(rows, epoch, batch), dtype=totals.dtype)
         self.vae.train(False)
-        self._update_variance()
         loss, kl = (totals / len(self.x)).tolist()
-        return {"elbo": -loss, "kl": kl, "variance": self._mean_variance(), **self._validate()}
+        return {"elbo": -loss, "kl": kl, **self._evaluate(rows, epoch, batch)}
+
+    def _evaluate(self, rows: Tensor, epoch: int, batch: int) -> dict[str, Any]:
+        """c and the validation bound at the weights that the epoch ended with.
+
+        The last step's own loss was taken before it; weights are good only if theirs is finite too.
+        """
+        with isolated_seed(self.options.seed, self.x.device):
+            loss, _ = self._loss(rows, epoch, batch)
+        if not torch.isfinite(loss):
+            self._fail(rows, epoch, batch, f"after this step the loss is {loss.item()}")
+        try:
+            self._update_variance()
+            record = {"variance": self._mean_variance(), **self._validate()}
+        except ValueError as error:
+            if isinstance(error, ArgumentError):
+                raise
+            self._fail(rows, epoch, batch, str(error).split("\n")[0])
+        for name, value in record.items():
+            if value is not None and not math.isfinite(value):
+                self._fail(rows, epoch, batch, f"after this step {name} is {value}")
+        return record
 
     def _minibatches(self) -> Iterator[Tensor]:
         """Contiguous slices of a copy that is shuffled once an epoch."""
         shuffled = self.x[torch.randperm(len(self.x), device=self.x.device)]
         for rows in shuffled.split(self.options.batch_size):
-            yield torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
+            yield self._at_use(rows)
+
+    def _at_use(self, rows: Tensor) -> Tensor:
+        return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
 
     def _train_step(self, rows: Tensor, epoch: int, batch: int) -> tuple[float, float]:
         self.optimizer.param_groups[0]["lr"] = self._learning_rate()
@@ -219,7 +259,6 @@ class _Trainer:
             if isinstance(error, ArgumentError):
                 raise
             self._fail(rows, epoch, batch, str(error).split("\n")[0])
-            raise AssertionError("unreachable") from error
 
     def _learning_rate(self) -> float:
         if self.options.schedule == "constant":
@@ -237,8 +276,7 @@ class _Trainer:
         likelihood = self.vae.model.likelihood
         if not isinstance(likelihood, GaussianLikelihood):
             return None
-        z = posterior_mean(self.vae, self.x[:_VARIANCE_SUBSET])
-        return float(likelihood.variance(self.vae.model.decoder(z)).mean())
+        return float(likelihood.variance(_some_outputs(self.vae, self.x)).mean())
 
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
@@ -254,7 +292,7 @@ class _Trainer:
     def _keep(self, record: dict[str, Any]) -> None:
         self.result.history.append(record)
         if self.options.patience is None:
-            self.good_state = _snapshot(self.vae)
+            self.good_state, self.good_epoch = _snapshot(self.vae), record["epoch"]
         if self.run_folder is not None:
             self.vae.save(self.run_folder.checkpoint_file(record["epoch"]))
             self.run_folder.append_metrics(record)
@@ -265,24 +303,25 @@ class _Trainer:
             self.result.best_epoch = record["epoch"]
             return best
         if record["validation_elbo"] > best:
-            self.good_state, self.result.best_epoch = _snapshot(self.vae), record["epoch"]
+            self.good_state, self.good_epoch = _snapshot(self.vae), record["epoch"]
+            self.result.best_epoch = record["epoch"]
         return max(best, record["validation_elbo"])
 
     def _finish(self) -> None:
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
-        _warn_at_floor(self.vae)
+        _warn_at_floor(self.vae, self.x)
 
-    def _fail(self, rows: Tensor, epoch: int, batch: int, reason: str) -> None:
+    def _fail(self, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
         site = _first_bad_site(self.vae, rows)
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
+        kept = f"those after epoch {self.good_epoch}" if self.good_epoch else "as before the fit"
         raise NonFiniteLossError(
-            f"site {site!r}, epoch {epoch}, batch {batch + 1}: {reason}. The weights are those after epoch "
-            f"{epoch - 1}. Lower learning_rate (now {self.options.learning_rate:g}), set gradient_clip, or rescale "
-            "the data."
+            f"site {site!r}, epoch {epoch}, batch {batch + 1}: {reason}. The weights are {kept}. Lower learning_rate "
+            f"(now {self.options.learning_rate:g}), set gradient_clip, or rescale the data."
         )
 
 
@@ -303,11 +342,15 @@ def _snapshot(vae: SavableVAE) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str:
-    """The first sample site whose value or log density is not finite."""
+    """The first sample site whose parameters or log density are not finite."""
+    try:
+        vae.guide.distribution(rows)
+    except ValueError:
+        return "z"  # the guide's own parameters are not finite: torch refuses to build the distribution
     try:
         traces = paired_traces(vae.model, vae.guide, rows, 1)
     except ValueError:
-        return "z"  # the guide's own parameters are not finite: torch refuses to build the distribution
+        return "x"  # the decoder's output is not
     for trace in reversed(traces):
         trace.compute_log_prob()
         for name, site in trace.nodes.items():
@@ -316,9 +359,18 @@ def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str:
     return "x"
 
 
-def _warn_at_floor(vae: ModelAndGuide) -> None:
+@torch.no_grad()
+def _some_outputs(vae: ModelAndGuide, x: Tensor) -> Tensor:
+    """The decoder's outputs at the posterior means of enough data."""
+    outputs: Tensor = vae.model.decoder(posterior_mean(vae, x[:_VARIANCE_SUBSET]))
+    return outputs
+
+
+def _warn_at_floor(vae: ModelAndGuide, x: Tensor) -> None:
     likelihood = vae.model.likelihood
-    if not isinstance(likelihood, GaussianLikelihood) or not (count := likelihood.num_at_floor()):
+    if not isinstance(likelihood, GaussianLikelihood):
+        return
+    if not (count := likelihood.num_at_floor(_some_outputs(vae, x))):
         return
     warnings.warn(
         f"variance: {count} learned variance(s) sit on the floor minimum_variance={likelihood.minimum_variance:g}. "

@@ -6,7 +6,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from probvae._shapes import check_count, check_matrix, check_positive
+from probvae._shapes import check_count, check_finite, check_matrix, check_positive
 from probvae.errors import ArgumentError, DataError, unknown_name
 from probvae.inference.evaluation import ModelAndGuide, check_data
 
@@ -50,41 +50,49 @@ def prepare(
     """Check the data and take the validation data out, in the dtype of the parameters."""
     check_matrix(x, vae.model.data_dim)
     dtype = next(chain(vae.guide.parameters(), vae.model.parameters())).dtype  # an exact guide has none
-    held_out: Tensor | None = None
+    if options.patience is not None and validation is None:
+        raise ArgumentError("patience: expected validation data to watch, got none. Pass validation=0.1.")
+    fresh = options.binarization == "fresh"
+    # checked before it is split and shuffled: a message names a row of the caller's data
+    x = _checked(vae, x.to(dtype), "x", fresh)
+    train, held_out = x, None
     if isinstance(validation, Tensor):
         check_matrix(validation, vae.model.data_dim, "validation")
-        train, held_out = x.to(dtype), validation.to(dtype)
+        held_out = _checked(vae, validation.to(dtype), "validation", fresh)
     elif validation is not None:
-        train, held_out = _split(x.to(dtype), float(validation), options.seed)
-    else:
-        train = x.to(dtype)
-    if options.patience is not None and held_out is None:
-        raise ArgumentError("patience: expected validation data to watch, got none. Pass validation=0.1.")
-    if options.binarization == "fresh":
-        train, held_out = _check_fresh(vae, train, held_out, options.seed)
-    else:
-        check_data(vae, train)
-    if held_out is not None:
-        check_data(vae, held_out)
+        train, held_out = _split(x, validation, options.seed)
+    if fresh and held_out is not None:
+        held_out = torch.bernoulli(held_out, generator=torch.Generator(x.device).manual_seed(options.seed))
     _check_enough(train, options.batch_size)
     return train, held_out
 
 
-def _split(x: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    if not 0 < share < 1:
-        raise ArgumentError(f"validation: expected a share between 0 and 1, or data (M, D), got {share:g}.")
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
-    num = max(1, round(share * len(x)))
-    return x[order[num:]], x[order[:num]]
+def _checked(vae: ModelAndGuide, x: Tensor, name: str, fresh: bool) -> Tensor:
+    """The data, once they are known to lie in the likelihood's support; grey ones, where they are binarised later."""
+    try:
+        if fresh:
+            check_finite(x)
+            _check_grey(x)
+        check_data(vae, x[:1].round() if fresh else x)  # once binarised, one row is as good as another
+    except DataError as error:
+        # a likelihood does not know what its data are called here
+        raise type(error)(f"{name}: {str(error).removeprefix('x: ')}") from error
+    return x
 
 
-def _check_fresh(vae: ModelAndGuide, train: Tensor, held_out: Tensor | None, seed: int) -> tuple[Tensor, Tensor | None]:
-    """Grey data to be binarised at every use: the validation data are binarised here, once."""
-    if train.min() < 0 or train.max() > 1:
+def _check_grey(x: Tensor) -> None:
+    if x.min() < 0 or x.max() > 1:
         raise DataError("x: binarization='fresh' needs values in [0, 1]. Scale the data (scaling='unit').")
-    generator = torch.Generator(train.device).manual_seed(seed)
-    check_data(vae, torch.bernoulli(train[:1], generator=generator))
-    return train, None if held_out is None else torch.bernoulli(held_out, generator=generator)
+
+
+def _split(x: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    if not isinstance(share, int | float) or not 0 < share < 1:
+        raise ArgumentError(f"validation: expected a share between 0 and 1, or data (M, D), got {share!r}.")
+    num = max(1, round(share * len(x)))
+    if num >= len(x):
+        raise ArgumentError(f"validation: a share of {share:g} leaves none of the {len(x)} rows to train on. Lower it.")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
+    return x[order[num:]], x[order[:num]]
 
 
 def _check_enough(x: Tensor, batch_size: int) -> None:

@@ -1,10 +1,13 @@
 """The decoder variance c in closed form."""
 
+from typing import cast
+
 import torch
 from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
+from probvae.errors import ArgumentError
 from probvae.inference.evaluation import ModelAndGuide, check_data, over_chunks
 from probvae.inference.exact import posterior_moments
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder
@@ -17,8 +20,9 @@ def optimal_variance(vae: ModelAndGuide, x: Tensor) -> float:
 
     The expectation over q_x matters: the squared error at the posterior mean alone is too small by the trace term
     tr(W^T W S)/D. It is in closed form for a linear decoder under a normal guide or a mixture of normals, and one draw
-    a datum elsewhere.
-    A variance, in squared units of x. Source: Rybkin, Daniilidis and Levine (2021), arXiv:2006.13202, equation 8.
+    a datum elsewhere. A variance, in squared units of x.
+    Raises :class:`~probvae.errors.ArgumentError` for a likelihood without one.
+    Source: Rybkin, Daniilidis and Levine (2021), arXiv:2006.13202, equation 8.
 
     >>> import torch, probvae
     >>> optimal_variance(probvae.VAE.example(), torch.ones(5, 3)) > 0
@@ -32,16 +36,20 @@ def optimal_variance(vae: ModelAndGuide, x: Tensor) -> float:
 def expected_squared_error(model: LatentModel, q: Distribution, x: Tensor) -> Tensor:
     """E_{z~q} ||x - f(z)||^2 (N,): closed form for a linear decoder and a normal q, else one draw."""
     covariance = _covariance(q)
-    if not isinstance(model.decoder, LinearDecoder) or covariance is None:
+    # a subclass with a forward of its own need not be linear
+    if type(model.decoder).forward is not LinearDecoder.forward or covariance is None:
         return (x - _mean(model, q.rsample())).square().sum(-1)
-    weight = model.decoder.weight[: model.data_dim]
+    weight = cast(LinearDecoder, model.decoder).weight[: model.data_dim]
     trace = torch.einsum("di,dj,nij->n", weight, weight, covariance)
     return (x - _mean(model, q.mean)).square().sum(-1) + trace
 
 
 def _mean(model: LatentModel, z: Tensor) -> Tensor:
     likelihood = model.likelihood
-    assert isinstance(likelihood, GaussianLikelihood)  # the only likelihood with a variance
+    if not isinstance(likelihood, GaussianLikelihood):
+        raise ArgumentError(
+            f"likelihood: expected a GaussianLikelihood, which has a variance, got {type(likelihood).__name__}."
+        )
     return likelihood.mean(model.decoder(z))
 
 

@@ -35,7 +35,9 @@ class Decoder(nn.Module, Registered, ABC, family="decoder"):
     def _set_sizes(self, latent_dim: int, data_dim: int, num_outputs: int | None) -> None:
         check_count(latent_dim, "latent_dim")
         check_count(data_dim, "data_dim")
-        self.latent_dim, self.num_outputs = latent_dim, num_outputs or data_dim
+        if num_outputs is not None:
+            check_count(num_outputs, "num_outputs")
+        self.latent_dim, self.num_outputs = latent_dim, data_dim if num_outputs is None else num_outputs
 
 
 class LinearDecoder(Decoder, name="linear"):

@@ -4,7 +4,7 @@ import pyro
 from torch import Tensor, nn
 
 from probvae._shapes import check_count, check_event
-from probvae.errors import ShapeError
+from probvae.errors import ArgumentError, ShapeError
 from probvae.models._announce import announce_parameters
 from probvae.models.likelihoods import Likelihood
 from probvae.models.priors import Prior
@@ -57,13 +57,24 @@ class LatentModel(nn.Module):
     def forward(self, x: Tensor | None = None, num_data: int | None = None) -> Tensor:
         """Run the program: observe ``x`` (N, D), or draw ``num_data`` data (one, if neither is given)."""
         if x is not None:
-            check_event(x, self.data_dim, "x", f"Build the model with data_dim={tuple(x.shape)[-1:]}.")
-        num_data = num_data or (1 if x is None else x.shape[-2])
-        check_count(num_data, "num_data")
+            check_event(x, self.data_dim, "x", "Use the data the model was built for.")
+        num_data = _num_data(x, num_data)
         announce_parameters(self, "model")
         with pyro.plate("data", num_data):
             z = pyro.sample("z", self.prior())
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+
+
+def _num_data(x: Tensor | None, num_data: int | None) -> int:
+    if num_data is not None:
+        check_count(num_data, "num_data")
+    if x is None:
+        return 1 if num_data is None else num_data
+    if x.ndim < 2:
+        raise ShapeError(f"x: expected shape (N, D), got {tuple(x.shape)}. One row is one datum: use x.unsqueeze(0).")
+    if num_data not in (None, x.shape[-2]):
+        raise ArgumentError(f"num_data: expected the {x.shape[-2]} rows of x, got {num_data}. Leave it out.")
+    return x.shape[-2]
 
 
 def _check_size(decoder: nn.Module, attribute: str, expected: int, where: str) -> None:

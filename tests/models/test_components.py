@@ -119,9 +119,9 @@ def test_set_variance_respects_the_floor() -> None:
     likelihood = GaussianLikelihood(3, variance="optimal", minimum_variance=1e-3)
     likelihood.set_variance(1e-9)
     assert likelihood.fixed_variance.item() == pytest.approx(1e-3)
-    assert likelihood.num_at_floor() == 1
+    assert likelihood.num_at_floor(torch.zeros(1, 3)) == 1
     likelihood.set_variance(0.5)
-    assert likelihood.num_at_floor() == 0
+    assert likelihood.num_at_floor(torch.zeros(1, 3)) == 0
     with pytest.raises(ArgumentError, match="expected variance='optimal', got 'learned'"):
         GaussianLikelihood(3).set_variance(1.0)
 

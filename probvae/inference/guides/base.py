@@ -52,7 +52,9 @@ class AmortizedGuide(Guide):
     def __init__(self, encoder: nn.Module, latent_dim: int, num_features: int | None = None) -> None:
         super().__init__(latent_dim)
         self.encoder = encoder
-        self.num_features = num_features or _num_features(encoder)
+        if num_features is not None:
+            check_count(num_features, "num_features")
+        self.num_features = _num_features(encoder) if num_features is None else num_features
 
     def linear_head(self, num_outputs: int) -> nn.Linear:
         """A head on the encoder's features."""

@@ -1,6 +1,6 @@
 """The likelihood of the derivation: N(f(z), c I)."""
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pyro import distributions as dist
@@ -72,8 +72,8 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
             start = torch.full(shape, initial_variance - minimum_variance).log()
             self.log_variance = nn.Parameter(start)
         else:
-            start = torch.tensor(float(variance) if self.mode == "fixed" else initial_variance)
-            self.register_buffer("fixed_variance", start)
+            self._given = float(variance) if self.mode == "fixed" else float(initial_variance)
+            self.register_buffer("fixed_variance", torch.tensor(self._given))
 
     @property
     def num_outputs(self) -> int:
@@ -95,6 +95,14 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
         scale = self.variance(parameters).sqrt()
         return dist.Normal(self.mean(parameters), scale).to_event(1)
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        """Behind ``.to()`` and ``.double()``: a c that was given keeps no rounding of the dtype it began in."""
+        before = getattr(self, "fixed_variance", None)
+        super()._apply(*args, **kwargs)
+        if before is not None and torch.equal(before, torch.full_like(before, self._given)):
+            self.fixed_variance.fill_(self._given)
+        return self
+
     @torch.no_grad()
     def set_variance(self, variance: float) -> None:
         """Set c of the mode ``"optimal"``, not below the floor."""
@@ -103,12 +111,14 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
         self.fixed_variance.fill_(max(variance, self.minimum_variance))
 
     @torch.no_grad()
-    def num_at_floor(self) -> int:
-        """How many of the learned variances are within a factor of two of their floor."""
-        if self.mode in ("fixed", "per-datum"):
+    def num_at_floor(self, parameters: Tensor) -> int:
+        """How many of the learned variances are within a factor of two of their floor.
+
+        Those of the mode ``"per-datum"`` are the ones of the decoder's outputs ``parameters`` (..., num_outputs).
+        """
+        if self.mode == "fixed":
             return 0
-        c = self.fixed_variance if self.mode == "optimal" else self.variance(self.log_variance)
-        return int((c <= 2 * self.minimum_variance).sum())
+        return int((self.variance(parameters) <= 2 * self.minimum_variance).sum())
 
     def check_support(self, x: Tensor) -> None:
         check_finite(x)
