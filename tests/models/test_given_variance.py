@@ -13,7 +13,9 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 F64 = {"dtype": torch.float64}
 
 
-@pytest.mark.parametrize("convert", [lambda m: m.double(), lambda m: m.to(torch.float64), copy.deepcopy], ids=str)
+@pytest.mark.parametrize(
+    "convert", [lambda m: m.double(), lambda m: m.to(torch.float64), copy.deepcopy], ids=["double", "to", "deepcopy"]
+)
 def test_given_variance_in_float64(convert) -> None:
     """Made in float32, where 0.1 is 0.100000001: converted, it is 0.1 again, alone and inside a model."""
     likelihood = convert(GaussianLikelihood(3, variance=0.1)).double()
