@@ -46,7 +46,27 @@ class Guide(nn.Module, Registered, ABC, family="guide"):
         """A small instance (data_dim 3, latent_dim 2), used by the contract tests."""
 
 
-class AmortizedGuide(Guide):
+class LocalGuide(Guide):
+    r"""A guide that picks one member of a family for each datum, q_x(z) = q(z; \lambda(x)).
+
+    :math:`\lambda(x)`, the local variational parameters, are P unconstrained numbers. The family is known apart from
+    the way they are found, so that the best member can be sought (:func:`~probvae.inference.refine.refine`) and the
+    encoder's choice compared with it. Source: Hoffman et al. (2013), "Stochastic Variational Inference", section 2.
+    """
+
+    @abstractmethod
+    def local_parameters(self, x: Tensor) -> Tensor:
+        """The parameters (N, P) that the guide gives to the rows of ``x`` (N, D)."""
+
+    @abstractmethod
+    def member(self, parameters: Tensor) -> TorchDistribution:
+        """The members q(z; lambda) for ``parameters`` (..., P): batch_shape (...), event_shape (latent_dim,)."""
+
+    def distribution(self, x: Tensor) -> TorchDistribution:
+        return self.member(self.local_parameters(x))
+
+
+class AmortizedGuide(LocalGuide):
     """A guide with an encoder: the trunk g_1 = h_1, from which linear heads make g and h."""
 
     def __init__(self, encoder: nn.Module, latent_dim: int, num_features: int | None = None) -> None:
@@ -55,6 +75,14 @@ class AmortizedGuide(Guide):
         if num_features is not None:
             check_count(num_features, "num_features")
         self.num_features = _num_features(encoder) if num_features is None else num_features
+
+    @abstractmethod
+    def heads(self) -> list[nn.Linear]:
+        """The heads, in the order in which :meth:`member` reads their outputs."""
+
+    def local_parameters(self, x: Tensor) -> Tensor:
+        features = self.encoder(x)
+        return torch.cat([head(features) for head in self.heads()], dim=-1)
 
     def linear_head(self, num_outputs: int) -> nn.Linear:
         """A head on the encoder's features."""

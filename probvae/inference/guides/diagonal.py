@@ -32,9 +32,12 @@ class DiagonalGuide(AmortizedGuide, name="diagonal"):
         self.loc = self.linear_head(latent_dim)
         self.log_scale = self.zero_head(latent_dim)
 
-    def distribution(self, x: Tensor) -> dist.TorchDistribution:
-        features = self.encoder(x)
-        return dist.Normal(self.loc(features), bounded_scale(self.log_scale(features))).to_event(1)
+    def heads(self) -> list[nn.Linear]:
+        return [self.loc, self.log_scale]
+
+    def member(self, parameters: Tensor) -> dist.TorchDistribution:
+        loc, log_scale = parameters.chunk(2, dim=-1)
+        return dist.Normal(loc, bounded_scale(log_scale)).to_event(1)
 
     @classmethod
     def example(cls) -> Self:

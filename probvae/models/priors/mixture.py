@@ -7,7 +7,7 @@ from pyro import distributions as dist
 from torch import nn
 
 from probvae._shapes import check_count
-from probvae.models.priors._factor import check_covariance, num_dependences, scale_tril
+from probvae._factor import check_covariance, num_dependences, scale_tril
 from probvae.models.priors.base import Prior
 
 
