@@ -6,8 +6,8 @@ import torch
 from pyro import distributions as dist
 from torch import nn
 
-from probvae._shapes import check_count
 from probvae._factor import check_covariance, num_dependences, scale_tril
+from probvae._shapes import check_count
 from probvae.models.priors.base import Prior
 
 
