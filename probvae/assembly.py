@@ -20,10 +20,11 @@ T = TypeVar("T", bound=Registered)
 _RELATIVE_FLOOR = 1e-6
 
 
-def build_vae(recipe: Recipe, data_dim: int, data_variance: float) -> VAE:
+def build_vae(recipe: Recipe, data_dim: int, data_variance: float, num_data: int = 1) -> VAE:
     """The VAE of a resolved recipe for data of width ``data_dim``, its weights drawn with the recipe's seed.
 
-    ``data_variance`` is the mean variance of the data's columns: where a learned c begins.
+    ``data_variance`` is the mean variance of the data's columns: where a learned c begins; ``num_data`` how many there
+    are, for a guide that has parameters for each.
     Raises :class:`~probvae.errors.ConfigError` for a name or an option that there is not.
     """
     with isolated_seed(recipe["training"]["seed"]):
@@ -35,7 +36,9 @@ def build_vae(recipe: Recipe, data_dim: int, data_variance: float) -> VAE:
         decoder = component(Decoder, model["decoder"], {**sizes, "num_outputs": likelihood.num_outputs})
         encoder = component(Encoder, inference["encoder"], sizes)
         latent_model = LatentModel(prior, decoder, likelihood)
-        guide = component(Guide, inference["guide"], {**sizes, "encoder": encoder, "model": latent_model})
+        guide = component(
+            Guide, inference["guide"], {**sizes, "num_data": num_data, "encoder": encoder, "model": latent_model}
+        )
         return VAE(latent_model, guide)
 
 

@@ -18,8 +18,9 @@ from probvae.assembly import build_objective, build_vae
 from probvae.data import Dataset, load_data
 from probvae.diagnostics import GapResult, posterior_gap
 from probvae.errors import ArgumentError, ConfigError, NotLinearGaussianError
-from probvae.inference import FitResult, bound, fit, reconstruction_error
+from probvae.inference import FitResult, FreeGuide, bound, fit, posterior_mean, reconstruction_error
 from probvae.inference.evidence import best_method
+from probvae.inference.refine import refine
 from probvae.models import GaussianLikelihood
 from probvae.recipes import Recipe, to_toml
 from probvae.runs import Run
@@ -57,15 +58,18 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
     data = load_recipe_data(recipe)
     train, held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])
     x = as_tensor(train)
-    vae = build_vae(recipe, data.data_dim, float(x.var(0, correction=0).mean()) or 1.0)
+    vae = build_vae(recipe, data.data_dim, float(x.var(0, correction=0).mean()) or 1.0, len(x))
+    if isinstance(vae.guide, FreeGuide):
+        vae.guide.start_from(x)
     objective = build_objective(recipe)
     run = Run(folder, {"config.toml": to_toml(recipe), "environment.json": environment_json(recipe, data)})
     training = {
         **recipe["training"],
         "binarization": _fresh_or_none(data),
-        "validation": recipe["training"]["validation"] or None,
+        "validation": _validation(recipe, vae),
     }
     result = fit(vae, x, objective=objective, progress=progress, out=run, **training)
+    vae = _for_other_data(vae, held_out, recipe["training"]["seed"])
     gap, gap_summary = ledger_of(vae, held_out, recipe["training"]["seed"]) if ledger else (None, None)
     summary = {
         "data": data.name,
@@ -126,7 +130,7 @@ def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:
     if not isinstance(likelihood, GaussianLikelihood):
         return {"variance": None, "squared_error_weight": None}
     with torch.no_grad():
-        c = float(likelihood.variance(vae.model.decoder(vae.guide.distribution(x).mean)).mean())
+        c = float(likelihood.variance(vae.model.decoder(posterior_mean(vae, x))).mean())
     return {"variance": c, "squared_error_weight": 1 / (2 * c)}
 
 
@@ -191,6 +195,20 @@ def environment_json(recipe: Recipe, data: Dataset) -> str:
         "data": {"name": data.name, "shape": list(data.x.shape), "fingerprint": data.fingerprint()},
     }
     return json.dumps(content, indent=2) + "\n"
+
+
+def _validation(recipe: Recipe, vae: VAE) -> float | None:
+    """The share to set aside; none for a guide that knows only what it was trained on."""
+    return (recipe["training"]["validation"] or None) if vae.guide.amortized else None
+
+
+def _for_other_data(vae: VAE, data: Dataset, seed: int) -> VAE:
+    """The VAE to evaluate with: a guide that is not amortised gets its best members for these data."""
+    if vae.guide.amortized:
+        return vae
+    x = binarized(data, seed)
+    start = FreeGuide(vae.model.latent_dim, vae.model.data_dim, len(x), vae.guide.arguments["covariance"])
+    return VAE(vae.model, refine(VAE(vae.model, start.to(x).start_from(x)), x, seed=seed).guide)
 
 
 def _fresh_or_none(data: Dataset) -> str:

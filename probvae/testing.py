@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from probvae._seed import isolated_seed
 from probvae.inference.encoders import Encoder
-from probvae.inference.guides import Guide
+from probvae.inference.guides import Guide, PerDatumGuide
 from probvae.inference.objectives import Objective
 from probvae.inference.traces import log_weights
 from probvae.models import Decoder, LatentModel, Likelihood, Prior
@@ -106,6 +106,8 @@ def check_guide(guide: Guide, data_dim: int = 3) -> None:
     """
     with isolated_seed(0):
         x = torch.randn(4, data_dim, dtype=_dtype(guide))
+        if isinstance(guide, PerDatumGuide):
+            x = guide.x[:4]
         q = guide.distribution(x)
         _same("batch_shape", tuple(q.batch_shape), (4,))
         _same("event_shape", tuple(q.event_shape), (guide.latent_dim,))

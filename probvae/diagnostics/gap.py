@@ -95,8 +95,7 @@ def posterior_gap(
         if closed is not None:
             return closed
     refinement = refine(vae, x, seed=seed)
-    with isolated_seed(seed, x.device):
-        own, best = _paired_bounds(vae, refinement.guide, x, num_samples)
+    own, best = _paired_bounds(vae, refinement.guide, x, num_samples, seed)
     return _ledger(evidence, own, best, refinement.converged, refinement.guide)
 
 
@@ -137,25 +136,23 @@ def _double(p: MultivariateNormal) -> MultivariateNormal:
 
 
 @torch.no_grad()
-def _paired_bounds(vae: ModelAndGuide, best: Guide, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
-    """log w (S, N) of the guide and of the best member, at the same standard normal draws."""
-    own, other = _as_full_normal(vae.guide.distribution(x)), _as_full_normal(best.distribution(x))
-    assert own is not None  # refine has refused every other family
-    assert other is not None
+def _paired_bounds(vae: ModelAndGuide, best: Guide, x: Tensor, num_samples: int, seed: int) -> tuple[Tensor, Tensor]:
+    """log w (S, N) of the guide and of the best member, from the same random numbers."""
     columns = []
-    for rows in chunks(vae, torch.arange(len(x), device=x.device).unsqueeze(1), _DRAWS_AT_ONCE):
-        index = rows[:, 0]
-        noise = torch.randn(num_samples, len(index), own.loc.shape[-1], dtype=x.dtype, device=x.device)
-        columns.append(torch.stack([_log_weights(vae, x[index], q, index, noise) for q in (own, other)]))
+    for number, rows in enumerate(chunks(vae, x, _DRAWS_AT_ONCE)):
+        pair = []
+        for guide in (vae.guide, best):
+            with isolated_seed(seed + number, x.device):
+                pair.append(_log_weights(vae, guide.distribution(rows), rows, num_samples))
+        columns.append(torch.stack(pair))
     return torch.cat(columns, dim=-1).unbind(0)  # type: ignore[return-value]
 
 
-def _log_weights(vae: ModelAndGuide, x: Tensor, q: _Normal, index: Tensor, noise: Tensor) -> Tensor:
-    normal = MultivariateNormal(q.loc[index], scale_tril=q.scale_tril[index])
+def _log_weights(vae: ModelAndGuide, q: Distribution, x: Tensor, num_samples: int) -> Tensor:
     parts = []
-    for part in noise.split(_DRAWS_AT_ONCE):
-        z = normal.loc + (normal.scale_tril @ part.unsqueeze(-1)).squeeze(-1)
-        parts.append(vae.model.log_joint(x, z) - normal.log_prob(z))
+    for done in range(0, num_samples, _DRAWS_AT_ONCE):
+        z = q.sample(torch.Size((min(_DRAWS_AT_ONCE, num_samples - done),)))
+        parts.append(vae.model.log_joint(x, z) - q.log_prob(z))
     return torch.cat(parts).double()
 
 

@@ -15,7 +15,16 @@ from probvae.inference.evaluation import (
 from probvae.inference.exact import exact_log_evidence, exact_posterior, posterior_moments, posterior_precision
 from probvae.inference.fit import FitResult, fit
 from probvae.inference.gaussian_gaps import diagonal_gap, forward_diagonal_gap, isotropic_gap
-from probvae.inference.guides import DiagonalGuide, ExactGuide, FullCovarianceGuide, Guide
+from probvae.inference.guides import (
+    DiagonalGuide,
+    ExactGuide,
+    FreeGuide,
+    FullCovarianceGuide,
+    Guide,
+    LocalGuide,
+    PerDatumGuide,
+    SemiAmortizedGuide,
+)
 from probvae.inference.imputation import Imputation, conditional_covariance, impute_exact
 from probvae.inference.kl import analytic_kl
 from probvae.inference.linear_gaussian import has_exact_posterior
@@ -31,13 +40,17 @@ __all__ = [
     "Encoder",
     "ExactGuide",
     "FitResult",
+    "FreeGuide",
     "FullCovarianceGuide",
     "Guide",
     "Imputation",
     "LinearEncoder",
+    "LocalGuide",
     "LogWeights",
     "MLPEncoder",
     "Objective",
+    "PerDatumGuide",
+    "SemiAmortizedGuide",
     "analytic_kl",
     "best_diagonal_guide",
     "bound",

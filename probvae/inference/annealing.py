@@ -12,6 +12,7 @@ from probvae._seed import isolated_seed
 from probvae._shapes import check_count
 from probvae.errors import unknown_name
 from probvae.inference.evaluation import ModelAndGuide, check_data, chunks, frozen
+from probvae.inference.moments import mean_and_variance
 from probvae.inference.refine import refine
 
 STARTS = {
@@ -162,7 +163,7 @@ class _Path:
         with torch.no_grad():
             self.start = _start(vae, x, options.start)
             # heavy tails may have no variance: the step is then measured in units of z
-            scale = self.start.variance.sqrt()
+            scale = mean_and_variance(self.start)[1].sqrt()
             self.scale = torch.where(scale.isfinite() & (scale > 0), scale, torch.ones_like(scale))
         self.betas = _schedule(options, x)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from probvae._shapes import check_count, check_finite, check_matrix
 from probvae.inference.guides import Guide
 from probvae.inference.kl import analytic_kl
+from probvae.inference.moments import mean_and_variance
 from probvae.inference.traces import LogWeights, log_weights
 from probvae.models import LatentModel
 
@@ -77,13 +78,13 @@ def reconstruct(vae: ModelAndGuide, x: Tensor) -> Tensor:
 def posterior_mean(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """E_q[z] (N, d), in prior standard deviations."""
     _check_input(vae, x)
-    return over_chunks(lambda rows: vae.guide.distribution(rows).mean, vae, x)
+    return over_chunks(lambda rows: mean_and_variance(vae.guide.distribution(rows))[0], vae, x)
 
 
 def posterior_scale(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """The standard deviation of each z_j under q_x, (N, d)."""
     _check_input(vae, x)
-    return over_chunks(lambda rows: vae.guide.distribution(rows).variance.sqrt(), vae, x)
+    return over_chunks(lambda rows: mean_and_variance(vae.guide.distribution(rows))[1].sqrt(), vae, x)
 
 
 def plug_in_loss(vae: ModelAndGuide, x: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ def plug_in_loss(vae: ModelAndGuide, x: Tensor) -> Tensor:
 
     def loss(rows: Tensor) -> Tensor:
         q = vae.guide.distribution(rows)
-        log_likelihood = vae.model.likelihood(vae.model.decoder(q.mean)).log_prob(rows)
+        log_likelihood = vae.model.likelihood(vae.model.decoder(mean_and_variance(q)[0])).log_prob(rows)
         return analytic_kl(q, vae.model.prior().expand(q.batch_shape)) - log_likelihood
 
     return over_chunks(loss, vae, x)

@@ -14,6 +14,7 @@ from probvae.errors import ArgumentError, ProbvaeError
 from probvae.inference.cubature import Box, Leaves, integrate, log_sum, total_error
 from probvae.inference.guides import Guide
 from probvae.inference.log_joint import LogJoint, double_copy
+from probvae.inference.moments import mean_and_variance
 from probvae.models import LatentModel
 
 _BLOCK = 1024  # data at a time; a block shares the decoder's values
@@ -220,7 +221,8 @@ def _first_box(model: LatentModel, x: Tensor, guide: Guide | None) -> Box:
     if guide is not None:
         weights = next(guide.parameters(), x)
         q = guide.distribution(x.to(weights.dtype))
-        mean, reach = q.mean.double(), 10 * q.variance.double().sqrt()
+        mean, variance = (moment.double() for moment in mean_and_variance(q))
+        reach = 10 * variance.sqrt()
         lower, upper = (mean - reach).min(0).values, (mean + reach).max(0).values
         box = Box(torch.minimum(box.lower, lower), torch.maximum(box.upper, upper))
     return box

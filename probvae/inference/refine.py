@@ -4,35 +4,37 @@ import math
 from dataclasses import dataclass
 
 import torch
+from pyro import distributions as dist
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError
 from probvae.inference.evaluation import ModelAndGuide, check_data, frozen
-from probvae.inference.guides import Guide
-from probvae.inference.guides.free import FreeGuide
+from probvae.inference.guides import Guide, LocalGuide, PerDatumGuide
+from probvae.inference.local_families import LocalFamily, MemberFamily, NormalFamily, State, as_normal
 from probvae.models import LatentModel
 
 _STEPS_IN_A_STAGE = 100
 _MAX_STAGES = 12
 _LEARNING_RATE = 0.05  # in standard deviations of the start
 _DRAWS_OF_A_STEP = 8
-_DRAWS_OF_A_CHECK = 256
 # A datum is done when a whole stage has raised its bound by less than this, in nats
 _TOLERANCE = 2e-3
 _PRIOR_DRAWS = 256
 # A start inside one mode must be narrow, or it slides into covering all of them
 _NARROW = 0.1
 _SCREENING_DRAWS = 2
+# How many other data's members are tried as a start for each datum
+_NEIGHBOURS = 32
 
 
 @dataclass(frozen=True)
 class Refinement:
     """The per-datum ``guide``, whether each datum's optimum was reached ``converged`` (N,), and ``start`` (N,).
 
-    ``start`` is the number of the start that led to it: 0 the encoder's own q, 1 the best of many prior draws,
-    2 the encoder's mean with the prior's scale.
+    ``start`` is the number of the start that led to it: 0 the encoder's own q; for normals 1 the best of many prior
+    draws and 2 the encoder's mean with the prior's scale; for other families 1 the best of what the encoder gives to
+    other data.
     """
 
     guide: Guide
@@ -45,11 +47,13 @@ def refine(vae: ModelAndGuide, x: Tensor, *, seed: int = 0) -> Refinement:
 
     .. math:: q_n^* = \arg\max_{q \in Q} E_{z \sim q} [\log p(x_n, z) - \log q(z)]
 
-    Q is the family of the guide: normals with a diagonal or a full covariance. Adam follows the path-derivative
-    gradient from three starts; the best goes on, in stages with a falling step, until a stage raises its bound, at
-    draws that stay the same, by less than 0.002 nats. ``x`` is (N, D); the encoder and the model stay as they are.
+    Q is the family of the guide: normals with a diagonal or a full covariance, or all q(z; lambda) of a
+    :class:`~probvae.inference.LocalGuide` with reparameterised draws (for a flow: its network as it was trained, with
+    any context). Adam follows the path-derivative gradient from several starts; the best goes on, in stages with a
+    falling step, until a stage raises its bound, at draws that stay the same, by less than 0.002 nats. ``x`` is (N, D);
+    the encoder and the model stay as they are.
 
-    Raises :class:`~probvae.errors.ArgumentError` for a guide of another family.
+    Raises :class:`~probvae.errors.ArgumentError` for a guide of another kind.
     Source: Cremer, Li and Duvenaud (2018), arXiv:1801.03558, section 3; Roeder et al. (2017) for the gradient.
 
     >>> import probvae
@@ -58,27 +62,49 @@ def refine(vae: ModelAndGuide, x: Tensor, *, seed: int = 0) -> Refinement:
     """
     check_data(vae, x)
     with isolated_seed(seed, x.device), frozen(vae):
-        loc, factor, full = _family(vae.guide.distribution(x))
-        search = _Search(vae.model, x, *_starts(vae.model, x, loc, factor), full)
-        search.screen()
-        search.climb()
-    return Refinement(FreeGuide(x, search.loc[0], search.factor[0]), search.converged, search.start)
+        with torch.no_grad():
+            normal = as_normal(vae.guide.distribution(x))
+        if normal is not None:
+            return _refine_normal(vae.model, x, *normal)
+        return _refine_members(vae.model, _searchable(vae.guide, x), x)
 
 
-def _family(q: Distribution) -> tuple[Tensor, Tensor, bool]:
-    """Mean (N, d), Cholesky factor (N, d, d), and whether the covariance is full."""
-    if isinstance(q, MultivariateNormal):
-        return q.loc, q.scale_tril, True
-    if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
-        return q.base_dist.loc, torch.diag_embed(q.base_dist.scale), False
+def _refine_normal(model: LatentModel, x: Tensor, loc: Tensor, factor: Tensor, full: bool) -> Refinement:
+    family = NormalFamily(model, loc.shape[-1], full, like=loc)
+    search = _Search(family, x, _normal_starts(model, x, loc, factor))
+    search.run()
+    best_loc, best_factor = (part[0] for part in search.state)
+    guide = PerDatumGuide(x, torch.cat([best_loc, best_factor.flatten(1)], dim=1), _normal_of_factor)
+    return Refinement(guide, search.converged, search.start)
+
+
+def _refine_members(model: LatentModel, guide: LocalGuide, x: Tensor) -> Refinement:
+    family = MemberFamily(model, guide)
+    search = _Search(family, x, _member_starts(family, x))
+    search.run()
+    return Refinement(PerDatumGuide(x, search.state[0][0], guide.member), search.converged, search.start)
+
+
+def _normal_of_factor(parameters: Tensor) -> dist.TorchDistribution:
+    """N(m, L L^T) from (m, L), (..., d + d^2)."""
+    d = (math.isqrt(1 + 4 * parameters.shape[-1]) - 1) // 2
+    loc, factor = parameters.split([d, d * d], dim=-1)
+    return dist.MultivariateNormal(loc, scale_tril=factor.unflatten(-1, (d, d)).tril())
+
+
+def _searchable(guide: Guide, x: Tensor) -> LocalGuide:
+    # a subclass with a distribution of its own need not be the family that member() gives
+    own = isinstance(guide, LocalGuide) and type(guide).distribution is LocalGuide.distribution
+    if isinstance(guide, LocalGuide) and own and guide.distribution(x[:1]).has_rsample:
+        return guide
     raise ArgumentError(
-        f"guide: refine knows normal guides with a diagonal or full covariance, got {type(q).__name__}. "
-        "Use guide 'diagonal' or 'full-covariance'."
+        "guide: refine knows normal guides, and every LocalGuide whose draws are reparameterised; "
+        f"{type(guide).__name__} is neither. Use guide 'diagonal', 'full-covariance', 'low-rank', 'mixture' or 'flow'."
     )
 
 
 @torch.no_grad()
-def _starts(model: LatentModel, x: Tensor, loc: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+def _normal_starts(model: LatentModel, x: Tensor, loc: Tensor, factor: Tensor) -> State:
     """Three starts for each datum: means (3, N, d) and factors (3, N, d, d)."""
     draws = model.prior().sample(torch.Size((_PRIOR_DRAWS,)))
     likelihood = model.likelihood(model.decoder(draws).unsqueeze(1))
@@ -88,86 +114,78 @@ def _starts(model: LatentModel, x: Tensor, loc: Tensor, factor: Tensor) -> tuple
     return torch.stack([loc, draws[best], loc]), torch.stack([factor, _NARROW * wide, wide])
 
 
-class _Search:
-    """Normals m + L eps for K starts of N data, climbing their bounds."""
+@torch.no_grad()
+def _member_starts(family: MemberFamily, x: Tensor) -> State:
+    """Two starts for each datum: its own parameters, and the best of those of other data."""
+    own = family.guide.local_parameters(x)
+    others = own[torch.randint(len(x), (min(len(x), _NEIGHBOURS),), device=x.device)]
+    bounds = torch.stack(
+        [family.log_ratio((row.expand_as(own)[None],), x, _SCREENING_DRAWS).mean(0)[0] for row in others]
+    )
+    parameters = torch.stack([own, others[bounds.argmax(0)]])
+    return parameters, torch.ones_like(parameters)
 
-    def __init__(self, model: LatentModel, x: Tensor, loc: Tensor, factor: Tensor, full: bool) -> None:
-        self.model, self.x, self.loc, self.factor, self.full = model, x, loc.detach(), factor.detach(), full
+
+class _Search:
+    """Members of a family for K starts of N data, climbing their bounds."""
+
+    def __init__(self, family: LocalFamily, x: Tensor, state: State) -> None:
+        self.family, self.x = family, x
+        self.state: State = tuple(part.detach() for part in state)
         self.converged = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.start = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        self.noise = _even_draws(_DRAWS_OF_A_CHECK, loc)
 
-    def screen(self) -> None:
+    def run(self) -> None:
+        """The best member for each datum."""
+        self._screen()
+        self._climb()
+
+    def _screen(self) -> None:
         """One short stage from every start; each datum goes on with its best, and never below its first."""
-        first = self._bound(self.loc[:1], self.factor[:1], slice(None))
-        loc, factor = self._stage(self.loc, self.factor, self.x, _LEARNING_RATE, _SCREENING_DRAWS)
+        first = tuple(part[:1] for part in self.state)
+        moved = self._stage(self.state, self.x, _LEARNING_RATE, _SCREENING_DRAWS)
         # the encoder's own q is a candidate as it is: a stage may leave a datum worse than it found it
-        loc, factor = torch.cat([self.loc[:1], loc]), torch.cat([self.factor[:1], factor])
-        bounds = torch.cat([first, self._bound(loc[1:], factor[1:], slice(None))])
+        candidates = tuple(torch.cat(parts) for parts in zip(first, moved, strict=True))
+        bounds = torch.cat([self._bound(first, self.x), self._bound(moved, self.x)])
         best = bounds.argmax(0)
         rows = torch.arange(len(self.x), device=self.x.device)
         self.start = (best - 1).clamp(min=0)
-        self.loc, self.factor, self.bound = loc[best, rows][None], factor[best, rows][None], bounds[best, rows]
+        self.state, self.bound = tuple(part[best, rows][None] for part in candidates), bounds[best, rows]
 
-    def climb(self) -> None:
+    def _climb(self) -> None:
         """Stages on the data that still rise."""
         rate = _LEARNING_RATE
         for _ in range(_MAX_STAGES):
             rows = (~self.converged).nonzero()[:, 0]
             if len(rows) == 0:
                 return
-            loc, factor = self._stage(self.loc[:, rows], self.factor[:, rows], self.x[rows], rate, _DRAWS_OF_A_STEP)
-            bound = self._bound(loc, factor, rows)[0]
+            state = self._stage(tuple(part[:, rows] for part in self.state), self.x[rows], rate, _DRAWS_OF_A_STEP)
+            bound = self._bound(state, self.x[rows])[0]
             better = bound > self.bound[rows]
             self.converged[rows] = bound - self.bound[rows] < _TOLERANCE
             kept = rows[better]
-            self.loc[:, kept], self.factor[:, kept], self.bound[kept] = loc[:, better], factor[:, better], bound[better]
+            for old, new in zip(self.state, state, strict=True):
+                old[:, kept] = new[:, better]
+            self.bound[kept] = bound[better]
             rate *= 0.7
 
-    def _stage(self, loc: Tensor, factor: Tensor, x: Tensor, rate: float, draws: int) -> tuple[Tensor, Tensor]:
-        """Adam on the offset of the mean and on the factor, both measured in the start's own factor."""
-        offset = torch.zeros_like(loc).requires_grad_()
-        log_scale = torch.zeros_like(loc).requires_grad_()
-        dependence = torch.zeros_like(factor).requires_grad_()
-        optimizer = torch.optim.Adam([offset, log_scale, dependence], lr=rate)
+    def _stage(self, state: State, x: Tensor, rate: float, draws: int) -> State:
+        """Adam on offsets in the state's own scale."""
+        state = self.family.prepared(state, x)
+        offsets = [offset.requires_grad_() for offset in self.family.zeros(state)]
+        optimizer = torch.optim.Adam(offsets, lr=rate)
         with torch.enable_grad():
             for step in range(_STEPS_IN_A_STAGE):
                 optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / _STEPS_IN_A_STAGE))
-                moved, changed = self._moved(loc, factor, offset, log_scale, dependence)
-                noise = torch.randn(draws, *moved.shape, dtype=x.dtype, device=x.device)
                 optimizer.zero_grad()
-                (-self._value(moved, changed, noise, x, path=True).sum() / draws).backward()
+                ratio = self.family.log_ratio(self.family.moved(state, offsets), x, draws)
+                (-ratio.sum() / draws).backward()
                 optimizer.step()
         with torch.no_grad():
-            return self._moved(loc, factor, offset, log_scale, dependence)
-
-    def _moved(
-        self, loc: Tensor, factor: Tensor, offset: Tensor, log_scale: Tensor, dependence: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        change = torch.diag_embed(log_scale.exp())
-        if self.full:
-            change = change + dependence.tril(-1)
-        return loc + (factor @ offset.unsqueeze(-1)).squeeze(-1), factor @ change
-
-    def _value(self, loc: Tensor, factor: Tensor, noise: Tensor, x: Tensor, path: bool) -> Tensor:
-        """log p(x, z) - log q(z) at z = m + L eps; with ``path``, q's own parameters are held fixed."""
-        z = loc + (factor @ noise.unsqueeze(-1)).squeeze(-1)
-        q = MultivariateNormal(*((loc.detach(), None, None, factor.detach()) if path else (loc, None, None, factor)))
-        return self.model.log_joint(x, z) - q.log_prob(z)
+            return self.family.moved(state, offsets)
 
     @torch.no_grad()
-    def _bound(self, loc: Tensor, factor: Tensor, rows: Tensor | slice) -> Tensor:
+    def _bound(self, state: State, x: Tensor) -> Tensor:
         """The ELBO (K, N) at draws that are the same at every call."""
-        x = self.x[rows]
-        total = torch.zeros(loc.shape[:2], dtype=x.dtype, device=x.device)
-        for part in self.noise.split(16):
-            noise = part[:, None, None].expand(-1, *loc.shape)
-            total += self._value(loc, factor, noise, x, path=False).sum(0)
-        return total / len(self.noise)
-
-
-def _even_draws(num: int, like: Tensor) -> Tensor:
-    """Standard normal draws (num, d) that fill the space evenly: a bound at them has little error of its own."""
-    engine = torch.quasirandom.SobolEngine(like.shape[-1], scramble=True, seed=0)
-    uniform = engine.draw(num, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
-    return torch.special.ndtri(uniform).to(like)
+        ratios = [ratio.mean(0) for ratio in self.family.fixed_log_ratios(state, x)]
+        return torch.stack(ratios).mean(0)

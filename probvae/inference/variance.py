@@ -38,7 +38,7 @@ def expected_squared_error(model: LatentModel, q: Distribution, x: Tensor) -> Te
     covariance = _covariance(q)
     # a subclass with a forward of its own need not be linear
     if type(model.decoder).forward is not LinearDecoder.forward or covariance is None:
-        return (x - _mean(model, q.rsample())).square().sum(-1)
+        return (x - _mean(model, q.sample())).square().sum(-1)
     weight = cast(LinearDecoder, model.decoder).weight[: model.data_dim]
     trace = torch.einsum("di,dj,nij->n", weight, weight, covariance)
     return (x - _mean(model, q.mean)).square().sum(-1) + trace

@@ -1,6 +1,10 @@
 """q_x(z). To add a family: one new file here and one line below."""
 
 from .base import Guide as Guide
+from .base import LocalGuide as LocalGuide
 from .diagonal import DiagonalGuide as DiagonalGuide
 from .exact import ExactGuide as ExactGuide
 from .full_covariance import FullCovarianceGuide as FullCovarianceGuide
+from .per_datum import FreeGuide as FreeGuide
+from .per_datum import PerDatumGuide as PerDatumGuide
+from .semi_amortized import SemiAmortizedGuide as SemiAmortizedGuide

@@ -1,7 +1,7 @@
 """The contract of a guide."""
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import ClassVar, Self
 
 import pyro
 import torch
@@ -24,6 +24,8 @@ class Guide(nn.Module, Registered, ABC, family="guide"):
     """
 
     latent_dim: int
+    # whether data that were not trained on have a q_x too
+    amortized: ClassVar[bool] = True
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()

@@ -36,9 +36,14 @@ class DiagonalGuide(AmortizedGuide, name="diagonal"):
         return [self.loc, self.log_scale]
 
     def member(self, parameters: Tensor) -> dist.TorchDistribution:
-        loc, log_scale = parameters.chunk(2, dim=-1)
-        return dist.Normal(loc, bounded_scale(log_scale)).to_event(1)
+        return diagonal_normal(parameters)
 
     @classmethod
     def example(cls) -> Self:
         return cls(MLPEncoder(data_dim=3, hidden=(5,)), latent_dim=2)
+
+
+def diagonal_normal(parameters: Tensor) -> dist.TorchDistribution:
+    """N(m, diag(s^2)) from (m, raw log s), (..., 2 d)."""
+    loc, log_scale = parameters.chunk(2, dim=-1)
+    return dist.Normal(loc, bounded_scale(log_scale)).to_event(1)

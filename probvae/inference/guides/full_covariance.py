@@ -1,5 +1,6 @@
 """The guide of the derivation, with a full covariance."""
 
+import math
 from typing import Self
 
 from pyro import distributions as dist
@@ -38,10 +39,15 @@ class FullCovarianceGuide(AmortizedGuide, name="full-covariance"):
         return [head for head in (self.loc, self.log_scale, self.dependence) if head is not None]
 
     def member(self, parameters: Tensor) -> dist.TorchDistribution:
-        d = self.latent_dim
-        loc, log_scale, dependence = parameters.split([d, d, num_dependences(d, "full")], dim=-1)
-        return dist.MultivariateNormal(loc, scale_tril=scale_tril(bounded_scale(log_scale), dependence))
+        return full_normal(parameters)
 
     @classmethod
     def example(cls) -> Self:
         return cls(MLPEncoder(data_dim=3, hidden=(5,)), latent_dim=2)
+
+
+def full_normal(parameters: Tensor) -> dist.TorchDistribution:
+    """N(m, L L^T) from (m, raw log s, T), (..., d + d + d (d - 1) / 2)."""
+    d = (math.isqrt(9 + 8 * parameters.shape[-1]) - 3) // 2
+    loc, log_scale, dependence = parameters.split([d, d, num_dependences(d, "full")], dim=-1)
+    return dist.MultivariateNormal(loc, scale_tril=scale_tril(bounded_scale(log_scale), dependence))
