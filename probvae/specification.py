@@ -7,9 +7,11 @@ from probvae._registry import Registered, option_names
 from probvae.errors import ConfigError, NotLinearGaussianError, unknown_name
 from probvae.inference.encoders import Encoder
 from probvae.inference.guides import Guide
-from probvae.models import Decoder, Likelihood, Prior
+from probvae.models import Covariates, Decoder, Likelihood, Prior
 
-FAMILIES: dict[str, type[Registered]] = {base.family: base for base in (Prior, Decoder, Likelihood, Guide, Encoder)}
+FAMILIES: dict[str, type[Registered]] = {
+    base.family: base for base in (Prior, Decoder, Likelihood, Covariates, Guide, Encoder)
+}
 _SCALARS = (bool, int, float, str)
 
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from probvae import specification
 from probvae._files import write_atomic
-from probvae.errors import RunError, ShapeError
-from probvae.inference.encoders import MLPEncoder
-from probvae.inference.guides import DiagonalGuide, Guide
+from probvae.errors import ArgumentError, ConfigError, RunError, ShapeError
+from probvae.inference.encoders import Encoder, MaskedEncoder, MLPEncoder
+from probvae.inference.guides import DiagonalGuide, ExactGuide, Guide
+from probvae.inference.guides.given import given
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
 
 FORMAT_VERSION = "1"
@@ -34,13 +35,39 @@ class VAE(nn.Module):
                 f"guide: expected latent_dim={model.latent_dim} (the model's), got {guide.latent_dim}. "
                 f"Build the guide with latent_dim={model.latent_dim}."
             )
-        data_dim = getattr(getattr(guide, "encoder", None), "data_dim", model.data_dim)
-        if data_dim != model.data_dim:
+        num_inputs = model.data_dim + (model.covariates.num_covariates if model.covariates else 0)
+        data_dim = getattr(getattr(guide, "encoder", None), "data_dim", num_inputs)
+        if data_dim != num_inputs:
+            what = "the model's" if num_inputs == model.data_dim else "the model's, and its covariates"
             raise ShapeError(
-                f"guide: expected an encoder with data_dim={model.data_dim} (the model's), got {data_dim}. "
-                f"Build the encoder with data_dim={model.data_dim}."
+                f"guide: expected an encoder with data_dim={num_inputs} ({what}), got {data_dim}. "
+                f"Build the encoder with data_dim={num_inputs}."
             )
         self.model, self.guide = model, guide
+
+        _check_mask_is_read(model, guide)
+
+    def given(self, y: Any = None, exposure: Any = None) -> "GivenVAE":
+        """The pair for given covariates: p(z|y) p(x|z, y) and q(z|x, y), with the weights of this one.
+
+        ``y`` are labels (N,) or numbers (N, C) as the model was trained with, or one row for all data; ``exposure``
+        (N,) multiplies the rates of counts. What takes a VAE takes the result.
+        Raises :class:`~probvae.errors.DataError` for a label that training has not seen.
+        """
+        first = next(self.parameters())
+        columns = None if y is None else self._encoded(y).to(first)
+        if exposure is not None:
+            exposure = torch.as_tensor(exposure, dtype=first.dtype, device=first.device).reshape(-1, 1)
+        return GivenVAE(self, columns, exposure)
+
+    def _encoded(self, y: Any) -> Tensor:
+        if self.model.covariates is None:
+            raise ArgumentError("y: this model is not conditional. Leave y out, or build it with covariates=...")
+        return self.model.covariates.encode(y)
+
+    def at(self, rows: slice | Tensor) -> "VAE":
+        """The pair for some rows of the data: itself, because nothing in it belongs to a datum."""
+        return self
 
     def forward(self, x: Tensor) -> torch.distributions.Distribution:
         """q_x(z) for the data ``x`` (N, D)."""
@@ -83,12 +110,19 @@ class VAE(nn.Module):
             "likelihood": model.likelihood,
             "guide": self.guide,
         }
-        return {role: specification.describe(part, {"model": model}) for role, part in parts.items()}
+        components: dict[str, Any] = {r: specification.describe(part, {"model": model}) for r, part in parts.items()}
+        if model.covariates is not None:
+            components["covariates"] = specification.describe(model.covariates)
+        if model.missing != "refuse":
+            components["missing"] = model.missing
+        return components
 
     @classmethod
     def from_components(cls, components: dict[str, Any]) -> "VAE":
         """The inverse of :meth:`components`, with fresh weights."""
-        model = LatentModel(*(specification.build(components[role]) for role in ("prior", "decoder", "likelihood")))
+        built = {role: specification.build(components[role]) for role in ("prior", "decoder", "likelihood")}
+        covariates = specification.build(components["covariates"]) if "covariates" in components else None
+        model = LatentModel(**built, covariates=covariates, missing=components.get("missing", "refuse"))
         return cls(model, specification.build(components["guide"], {"model": model}))
 
     @classmethod
@@ -96,6 +130,64 @@ class VAE(nn.Module):
         """A small instance (data_dim 3, latent_dim 2)."""
         model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 3), GaussianLikelihood(3))
         return cls(model, DiagonalGuide(MLPEncoder(3, hidden=(5,)), 2))
+
+
+class GivenVAE(VAE):
+    """A VAE whose covariates are given: made by :meth:`VAE.given`, with the same weights.
+
+    ``num_given`` is the number of data that the covariates are for; None if they are the same for all.
+    """
+
+    def __init__(self, vae: VAE, y: Tensor | None, exposure: Tensor | None) -> None:
+        model = vae.model.given(y, exposure)
+        super().__init__(model, _given_guide(vae, model, y))
+        lengths = {len(value) for value in (y, exposure) if value is not None and len(value) > 1}
+        if len(lengths) > 1:
+            raise ShapeError(f"exposure: expected one for each row of y, got {sorted(lengths)} rows. Pass both whole.")
+        self.num_given = lengths.pop() if lengths else None
+        # in a tuple, which nn.Module does not look into: the weights are in the given parts already
+        self._whole = (vae, y, exposure)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "GivenVAE":
+        super()._apply(fn, recurse)
+        vae, y, exposure = self._whole
+        self._whole = (vae, y if y is None else fn(y), exposure if exposure is None else fn(exposure))
+        return self
+
+    def at(self, rows: slice | Tensor) -> VAE:
+        """The pair for some of the data."""
+        vae, y, exposure = self._whole
+        return GivenVAE(vae, _rows(y, rows), _rows(exposure, rows))
+
+    def groups(self, num_data: int) -> list[Tensor]:
+        """The row numbers of the data, in groups that have the same covariates."""
+        columns = [value.expand(num_data, -1) for value in self._whole[1:] if value is not None]
+        position = torch.cat(columns, dim=1).unique(dim=0, return_inverse=True)[1]
+        return [(position == group).nonzero()[:, 0] for group in range(int(position.max()) + 1)]
+
+    def components(self) -> dict[str, Any]:
+        raise ConfigError(
+            "vae: expected the conditional VAE, got one for given y. Save the VAE that given() was called on."
+        )
+
+
+def _rows(values: Tensor | None, rows: slice | Tensor) -> Tensor | None:
+    return values if values is None or len(values) == 1 else values[rows]
+
+
+def _given_guide(vae: VAE, model: LatentModel, y: Tensor | None) -> Guide:
+    if isinstance(vae.guide, ExactGuide):
+        return ExactGuide(model, vae.guide.detach)
+    return vae.guide if y is None else given(vae.guide, y)
+
+
+def _check_mask_is_read(model: LatentModel, guide: Guide) -> None:
+    encoder = getattr(guide, "encoder", None)
+    if model.missing == "mask" and isinstance(encoder, Encoder) and not isinstance(encoder, MaskedEncoder):
+        raise ConfigError(
+            f"guide: with missing='mask' the encoder must read the mask, and {type(encoder).__name__} does not. "
+            "Wrap it: MaskedEncoder(encoder, data_dim), with an encoder built for twice the columns."
+        )
 
 
 def load(path: str | Path) -> VAE:

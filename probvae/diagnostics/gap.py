@@ -10,8 +10,8 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
-from probvae.inference.evaluation import ModelAndGuide, check_data, chunks
-from probvae.inference.evidence import Estimate, log_evidence
+from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, chunks, groups
+from probvae.inference.evidence import Estimate, joined_estimates, log_evidence
 from probvae.inference.exact import exact_posterior
 from probvae.inference.gaussian_gaps import diagonal_gap
 from probvae.inference.guides import Guide
@@ -89,6 +89,9 @@ def posterior_gap(
     """
     check_data(vae, x)
     check_count(num_samples, "num_samples", least=2)
+    if (found := groups(vae, len(x))) is not None:
+        options: dict[str, Any] = {"truth": truth, "num_samples": num_samples, "seed": seed}
+        return _joined([posterior_gap(at_rows(vae, rows[:1]), x[rows], **options) for rows in found], found)
     evidence = log_evidence(vae, x, truth, seed=seed)
     if evidence.method == "exact":
         closed = _closed_form(vae, x, evidence)
@@ -97,6 +100,19 @@ def posterior_gap(
     refinement = refine(vae, x, seed=seed)
     own, best = _paired_bounds(vae, refinement.guide, x, num_samples, seed)
     return _ledger(evidence, own, best, refinement.converged, refinement.guide)
+
+
+def _joined(parts: list[GapResult], rows: list[Tensor]) -> GapResult:
+    """The ledgers of several groups of data, in the order of the data."""
+    order = torch.cat(rows).argsort()
+
+    def gap(name: str) -> Gap:
+        entries = [getattr(part, name) for part in parts]
+        return Gap(*(torch.cat([getattr(e, n) for e in entries])[order] for n in ("value", "standard_error")))
+
+    truth = joined_estimates([part.truth for part in parts], rows)
+    converged = torch.cat([part.converged for part in parts])[order]
+    return GapResult(gap("total"), gap("approximation"), gap("amortisation"), truth, converged, None)
 
 
 def _closed_form(vae: ModelAndGuide, x: Tensor, evidence: Estimate) -> GapResult | None:
@@ -139,11 +155,11 @@ def _double(p: MultivariateNormal) -> MultivariateNormal:
 def _paired_bounds(vae: ModelAndGuide, best: Guide, x: Tensor, num_samples: int, seed: int) -> tuple[Tensor, Tensor]:
     """log w (S, N) of the guide and of the best member, from the same random numbers."""
     columns = []
-    for number, rows in enumerate(chunks(vae, x, _DRAWS_AT_ONCE)):
+    for number, (part, rows) in enumerate(chunks(vae, x, _DRAWS_AT_ONCE)):
         pair = []
-        for guide in (vae.guide, best):
+        for guide in (part.guide, best):
             with isolated_seed(seed + number, x.device):
-                pair.append(_log_weights(vae, guide.distribution(rows), rows, num_samples))
+                pair.append(_log_weights(part, guide.distribution(rows), rows, num_samples))
         columns.append(torch.stack(pair))
     return torch.cat(columns, dim=-1).unbind(0)  # type: ignore[return-value]
 

@@ -91,7 +91,7 @@ def annealed_log_evidence(
     check_data(vae, x)
     options = _Options(num_temperatures, num_chains, num_leapfrog, start)
     with isolated_seed(seed, x.device), frozen(vae):
-        results = [_forward(vae, rows, options) for rows in chunks(vae, x, num_chains)]
+        results = [_forward(part, rows, options) for part, rows in chunks(vae, x, num_chains)]
     log_weight = torch.cat([weights for weights, _ in results], dim=1)
     acceptance = torch.cat([accepted for _, accepted in results])
     spread = log_weight.std(0) / math.sqrt(num_chains) if num_chains > 1 else torch.full_like(acceptance, torch.nan)

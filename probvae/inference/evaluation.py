@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from probvae._shapes import check_count, check_finite, check_matrix
+from probvae.errors import ShapeError
 from probvae.inference.guides import Guide
 from probvae.inference.kl import analytic_kl
 from probvae.inference.moments import mean_and_variance
@@ -55,7 +56,7 @@ def bound(vae: ModelAndGuide, x: Tensor, num_samples: int = 1) -> Bound:
     check_count(num_samples, "num_samples")
     check_data(vae, x)
 
-    def terms(rows: Tensor) -> Tensor:
+    def terms(vae: ModelAndGuide, rows: Tensor) -> Tensor:
         weights: LogWeights = log_weights(vae.model, vae.guide, rows, num_samples)
         kl = weights.log_guide - weights.log_prior
         return torch.stack([weights.log_weight.mean(0), weights.log_likelihood.mean(0), kl.mean(0)], dim=1)
@@ -64,27 +65,30 @@ def bound(vae: ModelAndGuide, x: Tensor, num_samples: int = 1) -> Bound:
 
 
 def reconstruction_error(vae: ModelAndGuide, x: Tensor) -> Tensor:
-    """||x - E[x|z = E_q z]||^2 / D for each datum (N,), in squared units of x: the mean squared error."""
+    """||x - E[x|z = E_q z]||^2 / D for each datum (N,), in squared units of x: the mean squared error.
+
+    Where entries are missing it is the mean over those that were observed.
+    """
     check_data(vae, x)
-    return over_chunks(lambda rows: (rows - reconstruct(vae, rows)).square().mean(1), vae, x)
+    return (x - reconstruct(vae, x)).square().nanmean(1)
 
 
 def reconstruct(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """E[x | z] (N, D) at the guide's mean z = E_q[z], in the units of x."""
     z = posterior_mean(vae, x)
-    return over_chunks(lambda rows: vae.model.likelihood(vae.model.decoder(rows)).mean, vae, z)
+    return over_chunks(lambda vae, rows: vae.model.likelihood(vae.model.decoder(rows)).mean, vae, z)
 
 
 def posterior_mean(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """E_q[z] (N, d), in prior standard deviations."""
     _check_input(vae, x)
-    return over_chunks(lambda rows: mean_and_variance(vae.guide.distribution(rows))[0], vae, x)
+    return over_chunks(lambda vae, rows: mean_and_variance(vae.guide.distribution(rows))[0], vae, x)
 
 
 def posterior_scale(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """The standard deviation of each z_j under q_x, (N, d)."""
     _check_input(vae, x)
-    return over_chunks(lambda rows: mean_and_variance(vae.guide.distribution(rows))[1].sqrt(), vae, x)
+    return over_chunks(lambda vae, rows: mean_and_variance(vae.guide.distribution(rows))[1].sqrt(), vae, x)
 
 
 def plug_in_loss(vae: ModelAndGuide, x: Tensor) -> Tensor:
@@ -95,7 +99,7 @@ def plug_in_loss(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """
     check_data(vae, x)
 
-    def loss(rows: Tensor) -> Tensor:
+    def loss(vae: ModelAndGuide, rows: Tensor) -> Tensor:
         q = vae.guide.distribution(rows)
         log_likelihood = vae.model.likelihood(vae.model.decoder(mean_and_variance(q)[0])).log_prob(rows)
         return analytic_kl(q, vae.model.prior().expand(q.batch_shape)) - log_likelihood
@@ -104,28 +108,63 @@ def plug_in_loss(vae: ModelAndGuide, x: Tensor) -> Tensor:
 
 
 def check_data(vae: ModelAndGuide, x: Tensor) -> None:
-    """Raise unless ``x`` is (N, D), finite, and within the likelihood's support."""
+    """Raise unless ``x`` is (N, D), finite (but for missing entries), and within the likelihood's support."""
     check_matrix(x, vae.model.data_dim)
-    vae.model.likelihood.check_support(x)
+    _check_given(vae, len(x))
+    vae.model.likelihood.check_data(x)
 
 
 def _check_input(vae: ModelAndGuide, x: Tensor) -> None:
     """What the guide can read: grey values have a q_x, also where the likelihood wants binary ones."""
     check_matrix(x, vae.model.data_dim)
-    check_finite(x)
+    _check_given(vae, len(x))
+    check_finite(x.nan_to_num(nan=0.0) if vae.model.missing == "mask" else x)
+
+
+def _check_given(vae: ModelAndGuide, num_data: int) -> None:
+    vae.model.check_given()
+    num_given = getattr(vae, "num_given", None)
+    if num_given not in (None, num_data):
+        raise ShapeError(
+            f"y: expected covariates for {num_data} data, got {num_given} rows. Give one row a datum, or one for all."
+        )
 
 
 @torch.no_grad()
-def over_chunks(function: Callable[[Tensor], Tensor], vae: ModelAndGuide, x: Tensor, num_samples: int = 1) -> Tensor:
-    """``function`` of ``x`` (N, ...), a chunk of rows at a time, joined along the rows; without gradients."""
-    return torch.cat([function(rows) for rows in chunks(vae, x, num_samples)])
+def over_chunks(
+    function: Callable[[ModelAndGuide, Tensor], Tensor], vae: ModelAndGuide, x: Tensor, num_samples: int = 1
+) -> Tensor:
+    """``function`` of the VAE and ``x`` (N, ...), a chunk of rows at a time, joined along them; without gradients."""
+    return torch.cat([function(*chunk) for chunk in chunks(vae, x, num_samples)])
 
 
-def chunks(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[Tensor]:
-    """Rows of ``x``, as many at a time as :data:`MEMORY_LIMIT` allows for ``num_samples`` draws each."""
+def chunks(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[tuple[ModelAndGuide, Tensor]]:
+    """The VAE and rows of ``x``, as many at a time as :data:`MEMORY_LIMIT` allows for ``num_samples`` draws each.
+
+    A VAE with given covariates is another one for every chunk.
+    """
     width = max(widest_layer(vae.model), widest_layer(vae.guide), x.shape[1])
-    rows = MEMORY_LIMIT // (_LIVE_COPIES * x.element_size() * width * num_samples)
-    return iter(x.split(max(1, rows)))
+    size = max(1, MEMORY_LIMIT // (_LIVE_COPIES * x.element_size() * width * num_samples))
+    for start in range(0, len(x), size):
+        rows = slice(start, min(start + size, len(x)))
+        yield at_rows(vae, rows), x[rows]
+
+
+def groups(vae: ModelAndGuide, num_data: int) -> list[Tensor] | None:
+    """The row numbers of data with the same covariates, group by group; None where all data have the same.
+
+    Methods that evaluate the model at one z for many data take one group at a time, and ``at_rows(vae, group[:1])``.
+    """
+    if getattr(vae, "num_given", None) is None:
+        return None
+    found: list[Tensor] = vae.groups(num_data)  # type: ignore[attr-defined]
+    return found
+
+
+def at_rows(vae: ModelAndGuide, rows: slice | Tensor) -> ModelAndGuide:
+    """The pair for some of the data."""
+    at: Callable[[slice | Tensor], ModelAndGuide] | None = getattr(vae, "at", None)
+    return vae if at is None else at(rows)
 
 
 def widest_layer(module: nn.Module) -> int:

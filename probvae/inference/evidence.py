@@ -1,5 +1,6 @@
 """log p(x) by the best method that the model allows, and what may be said of the number."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from probvae.errors import unknown_name
 from probvae.inference.annealing import annealed_log_evidence
-from probvae.inference.evaluation import ModelAndGuide, check_data
+from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, groups
 from probvae.inference.exact import exact_log_evidence
 from probvae.inference.importance import importance_log_evidence
 from probvae.inference.linear_gaussian import has_exact_posterior
@@ -59,6 +60,11 @@ def log_evidence(
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
     check_data(vae, x)
+    if (found := groups(vae, len(x))) is not None:
+        parts = [
+            log_evidence(at_rows(vae, rows[:1]), x[rows], method, num_samples=num_samples, seed=seed) for rows in found
+        ]
+        return joined_estimates(parts, found)
     chosen = best_method(vae) if method == "auto" else method
     if chosen == "exact":
         value = _exact(vae, x)
@@ -71,6 +77,14 @@ def log_evidence(
         return Estimate(annealed.log_evidence, annealed.standard_error, chosen, "lower bound")
     sampled = importance_log_evidence(vae, x, num_samples, seed)
     return Estimate(sampled.log_evidence, sampled.standard_error, chosen, "lower bound")
+
+
+def joined_estimates(parts: Sequence[Estimate], rows: Sequence[Tensor]) -> Estimate:
+    """The estimates of several groups of data, in the order of the data."""
+    order = torch.cat(list(rows)).argsort()
+    value, error = (torch.cat([getattr(part, name) for part in parts])[order] for name in ("value", "standard_error"))
+    kinds = {part.kind for part in parts}
+    return Estimate(value, error, parts[0].method, kinds.pop() if len(kinds) == 1 else "estimate")
 
 
 def best_method(vae: ModelAndGuide) -> str:

@@ -156,6 +156,8 @@ class _Components(NamedTuple):
 def _prepare(model: LatentModel, x: Tensor, mask: Tensor | None) -> tuple[LinearGaussian, _Data]:
     parts = linear_gaussian(model)
     check_matrix(x, model.data_dim)
+    if mask is None and model.missing == "mask":
+        mask = ~x.isnan()
     x, observed = x.to(parts.weight), torch.ones_like(parts.variance)[None]
     if mask is not None:
         check_mask(mask, x)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from probvae._seed import isolated_seed
 from probvae._threads import threads_for_step
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
-from probvae.inference.evaluation import ModelAndGuide, bound, posterior_mean
+from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, posterior_mean
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
-from probvae.inference.preparation import FitOptions, prepare
+from probvae.inference.preparation import FitOptions, Prepared, prepare
 from probvae.inference.progress import EpochProgress
 from probvae.inference.traces import paired_traces
 from probvae.inference.variance import optimal_variance
@@ -32,6 +32,9 @@ class SavableVAE(ModelAndGuide, Protocol):
 
     def save(self, path: str | Path) -> None:
         """Write weights and components to ``path``."""
+
+    def given(self, y: Any, exposure: Any) -> ModelAndGuide:
+        """The pair for given covariates."""
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Move to ``device``."""
@@ -71,6 +74,8 @@ def fit(
     vae: SavableVAE,
     x: Tensor,
     *,
+    y: Any = None,
+    exposure: Any = None,
     epochs: int = 100,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
@@ -98,6 +103,10 @@ def fit(
         A :class:`~probvae.VAE`; it ends on the device it was on.
     x
         (N, D), floating point; converted to the dtype of the parameters.
+    y
+        Covariates of a conditional model, labels (N,) or numbers (N, C): see :meth:`~probvae.VAE.given`.
+    exposure
+        (N,) positive numbers that multiply the rates of a likelihood of counts.
     objective
         A name (``probvae list objectives``) or an :class:`~probvae.inference.Objective`.
     validation
@@ -130,7 +139,8 @@ def fit(
     objective = resolve_objective(objective)
     home = next(vae.parameters()).device
     target = _resolve_device(device)
-    train, held_out = prepare(vae, x, validation, options)
+    given = vae if y is None and exposure is None else vae.given(y, exposure)
+    data = prepare(vae, given, x, validation, options)
     run = Run(out) if isinstance(out, str | Path) else out
     size = sum(parameter.numel() for parameter in vae.parameters())
     with isolated_seed(seed, target), threads_for_step(size, batch_size), warnings.catch_warnings():
@@ -138,7 +148,7 @@ def fit(
         warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
         vae.to(target)
         try:
-            trainer = _Trainer(vae, train.to(target), held_out, objective, options, run)
+            trainer = _Trainer(vae, data, target, objective, options, run)
             vae.train(False)
             with isolated_seed(seed, target):
                 trainer.rehearse()
@@ -155,17 +165,20 @@ class _Trainer:
     def __init__(
         self,
         vae: SavableVAE,
-        x: Tensor,
-        validation: Tensor | None,
+        data: Prepared,
+        device: torch.device,
         objective: Objective,
         options: FitOptions,
         run: Run | None,
     ) -> None:
-        self.vae, self.x, self.objective, self.options, self.run_folder = vae, x, objective, options, run
-        self.validation = None if validation is None else validation.to(x.device)
+        self.vae, self.objective, self.options, self.run_folder = vae, objective, options, run
+        # the VAE with the data's covariates given; itself, where it has none
+        self.given, self.given_validation = (_moved(pair, device) for pair in (data.vae, data.validation_vae))
+        self.x = data.x.to(device)
+        self.validation = None if data.validation is None else data.validation.to(device)
         self.parameters = [p for p in vae.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate)
-        self.total_steps = options.epochs * math.ceil(len(x) / options.batch_size)
+        self.total_steps = options.epochs * math.ceil(len(self.x) / options.batch_size)
         self.step = 0
         self.result = FitResult()
         self.good_state, self.good_epoch = _snapshot(vae), 0
@@ -174,9 +187,9 @@ class _Trainer:
         """Save and evaluate before anything is written: parts that do not fit together are refused here."""
         if self.run_folder is not None:
             self.vae.components()
-        rows = self._at_use(self.x[:2])
+        rows, part = self._at_use(self.x[:2]), at_rows(self.given, slice(2))
         try:
-            self.objective.step_loss(self.vae.model, self.vae.guide, rows)
+            self.objective.step_loss(part.model, part.guide, rows)
         except ValueError as error:
             if isinstance(error, ArgumentError):
                 raise  # another ValueError is torch's, of numbers out of range: the first step says where they are
@@ -202,48 +215,49 @@ class _Trainer:
     def _epoch(self, epoch: int) -> dict[str, Any]:
         self.vae.train()
         totals = torch.zeros(2, dtype=torch.float64)
-        for batch, rows in enumerate(self._minibatches()):
-            totals += len(rows) * torch.tensor(self._train_step(rows, epoch, batch), dtype=totals.dtype)
+        for batch, (part, rows) in enumerate(self._minibatches()):
+            totals += len(rows) * torch.tensor(self._train_step(part, rows, epoch, batch), dtype=totals.dtype)
         self.vae.train(False)
         loss, kl = (totals / len(self.x)).tolist()
-        return {"elbo": -loss, "kl": kl, **self._evaluate(rows, epoch, batch)}
+        return {"elbo": -loss, "kl": kl, **self._evaluate(part, rows, epoch, batch)}
 
-    def _evaluate(self, rows: Tensor, epoch: int, batch: int) -> dict[str, Any]:
+    def _evaluate(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> dict[str, Any]:
         """c and the validation bound at the weights that the epoch ended with.
 
         The last step's own loss was taken before it; weights are good only if theirs is finite too.
         """
         with isolated_seed(self.options.seed, self.x.device):
-            loss, _ = self._loss(rows, epoch, batch)
+            loss, _ = self._loss(part, rows, epoch, batch)
         if not torch.isfinite(loss):
-            self._fail(rows, epoch, batch, f"after this step the loss is {loss.item()}")
+            self._fail(part, rows, epoch, batch, f"after this step the loss is {loss.item()}")
         try:
             self._update_variance()
             record = {"variance": self._mean_variance(), **self._validate()}
         except ValueError as error:
             if isinstance(error, ArgumentError):
                 raise
-            self._fail(rows, epoch, batch, str(error).split("\n")[0])
+            self._fail(part, rows, epoch, batch, str(error).split("\n")[0])
         for name, value in record.items():
             if value is not None and not math.isfinite(value):
-                self._fail(rows, epoch, batch, f"after this step {name} is {value}")
+                self._fail(part, rows, epoch, batch, f"after this step {name} is {value}")
         return record
 
-    def _minibatches(self) -> Iterator[Tensor]:
-        """Contiguous slices of a copy that is shuffled once an epoch."""
-        shuffled = self.x[torch.randperm(len(self.x), device=self.x.device)]
-        for rows in shuffled.split(self.options.batch_size):
-            yield self._at_use(rows)
+    def _minibatches(self) -> Iterator[tuple[ModelAndGuide, Tensor]]:
+        """Contiguous slices of a copy that is shuffled once an epoch, and the VAE there."""
+        order = torch.randperm(len(self.x), device=self.x.device)
+        batches = zip(order.split(self.options.batch_size), self.x[order].split(self.options.batch_size), strict=True)
+        for index, rows in batches:
+            yield at_rows(self.given, index), self._at_use(rows)
 
     def _at_use(self, rows: Tensor) -> Tensor:
         return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
 
-    def _train_step(self, rows: Tensor, epoch: int, batch: int) -> tuple[float, float]:
+    def _train_step(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> tuple[float, float]:
         self.optimizer.param_groups[0]["lr"] = self._learning_rate()
         self.optimizer.zero_grad()
-        loss, kl = self._loss(rows, epoch, batch)
+        loss, kl = self._loss(part, rows, epoch, batch)
         if not torch.isfinite(loss):
-            self._fail(rows, epoch, batch, f"the loss is {loss.item()}")
+            self._fail(part, rows, epoch, batch, f"the loss is {loss.item()}")
         loss.backward()
         if self.options.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.options.gradient_clip)
@@ -251,14 +265,14 @@ class _Trainer:
         self.step += 1
         return loss.item(), kl.item()
 
-    def _loss(self, rows: Tensor, epoch: int, batch: int) -> StepLoss:
+    def _loss(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
         try:
-            return self.objective.step_loss(self.vae.model, self.vae.guide, rows)
+            return self.objective.step_loss(part.model, part.guide, rows)
         except ValueError as error:
             # torch's own validation of a distribution's parameters: NaN in a location or a scale
             if isinstance(error, ArgumentError):
                 raise
-            self._fail(rows, epoch, batch, str(error).split("\n")[0])
+            self._fail(part, rows, epoch, batch, str(error).split("\n")[0])
 
     def _learning_rate(self) -> float:
         if self.options.schedule == "constant":
@@ -268,7 +282,7 @@ class _Trainer:
     def _update_variance(self) -> None:
         likelihood = self.vae.model.likelihood
         if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "optimal":
-            likelihood.set_variance(optimal_variance(self.vae, self.x))
+            likelihood.set_variance(optimal_variance(self.given, self.x))
 
     @torch.no_grad()
     def _mean_variance(self) -> float | None:
@@ -276,12 +290,12 @@ class _Trainer:
         likelihood = self.vae.model.likelihood
         if not isinstance(likelihood, GaussianLikelihood):
             return None
-        return float(likelihood.variance(_some_outputs(self.vae, self.x)).mean())
+        return float(likelihood.variance(_some_outputs(self.given, self.x)).mean())
 
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
             return {}
-        values = bound(self.vae, self.validation)
+        values = bound(self.given_validation, self.validation)
         standard_error = float(values.elbo.std()) / math.sqrt(len(values.elbo)) if len(values.elbo) > 1 else 0.0
         return {
             "validation_elbo": float(values.elbo.mean()),
@@ -311,10 +325,10 @@ class _Trainer:
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
-        _warn_at_floor(self.vae, self.x)
+        _warn_at_floor(self.given, self.x)
 
-    def _fail(self, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
-        site = _first_bad_site(self.vae, rows)
+    def _fail(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
+        site = _first_bad_site(part, rows)
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
@@ -334,6 +348,11 @@ def _resolve_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ArgumentError(f"device: {device!r} is not available here. Use device='cpu'.") from error
     return resolved
+
+
+def _moved(pair: ModelAndGuide, device: torch.device) -> ModelAndGuide:
+    """Covariates that are given go to the device too; the weights are there already."""
+    return pair.to(device) if isinstance(pair, nn.Module) else pair
 
 
 def _snapshot(vae: SavableVAE) -> dict[str, Tensor]:
@@ -362,7 +381,8 @@ def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str:
 @torch.no_grad()
 def _some_outputs(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """The decoder's outputs at the posterior means of enough data."""
-    outputs: Tensor = vae.model.decoder(posterior_mean(vae, x[:_VARIANCE_SUBSET]))
+    part = at_rows(vae, slice(_VARIANCE_SUBSET))
+    outputs: Tensor = part.model.decoder(posterior_mean(part, x[:_VARIANCE_SUBSET]))
     return outputs
 
 

@@ -42,7 +42,7 @@ def importance_log_evidence(vae: ModelAndGuide, x: Tensor, num_samples: int = 10
     check_count(num_samples, "num_samples")
     check_data(vae, x)
     with isolated_seed(seed, x.device):
-        parts = [_chunk(vae, rows, num_samples) for rows in chunks(vae, x, min(num_samples, _DRAWS_AT_ONCE))]
+        parts = [_chunk(*chunk, num_samples) for chunk in chunks(vae, x, min(num_samples, _DRAWS_AT_ONCE))]
     return ImportanceResult(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

@@ -15,6 +15,7 @@ from torch.distributions import (
 
 from probvae.errors import NotLinearGaussianError
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, Prior
+from probvae.models.conditioning import GivenDecoder
 
 
 class GaussianMixture(NamedTuple):
@@ -26,7 +27,10 @@ class GaussianMixture(NamedTuple):
 
 
 class LinearGaussian(NamedTuple):
-    """x = W z + b + noise: W (D, d), b (D,), the noise's variance c (D,), and p(z) as a mixture of Gaussians."""
+    """x = W z + b + noise: W (D, d), b (D,), the noise's variance c (D,), and p(z) as a mixture of Gaussians.
+
+    b is (N, D) where the data have covariates of their own.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -45,6 +49,7 @@ def linear_gaussian(model: LatentModel) -> LinearGaussian:
     >>> linear_gaussian(model).variance
     tensor([0.2500, 0.2500, 0.2500])
     """
+    model.check_given()
     affine, mixture = _affine(model.decoder), as_gaussian_mixture(model.prior())
     obstacles = (_decoder_obstacle(model.decoder), _likelihood_obstacle(model), _prior_obstacle(model.prior))
     reasons = [reason for reason in obstacles if reason]
@@ -78,6 +83,8 @@ def as_gaussian_mixture(p: Distribution) -> GaussianMixture | None:
 
     It looks at the distribution and not at the prior's class, so that a new prior needs no line here.
     """
+    if p.batch_shape:
+        return None  # a distribution for each datum
     if isinstance(p, MixtureSameFamily):
         components = _location_and_factor(p.component_distribution)
         return components and GaussianMixture(p.mixture_distribution.logits.log_softmax(-1), *components)
@@ -94,12 +101,25 @@ def _location_and_factor(p: Distribution) -> tuple[Tensor, Tensor] | None:
 
 
 def _affine(decoder: nn.Module) -> tuple[Tensor, Tensor] | None:
+    if isinstance(decoder, GivenDecoder):
+        return _affine_given(decoder)
     # A subclass with a forward of its own need not be affine
     if type(decoder).forward not in (LinearDecoder.forward, nn.Linear.forward):
         return None
     parameters: Any = decoder
     weight, bias = parameters.weight, parameters.bias
     return weight, weight.new_zeros(len(weight)) if bias is None else bias
+
+
+def _affine_given(decoder: GivenDecoder) -> tuple[Tensor, Tensor] | None:
+    """W z + V y + b: for given y affine in z, with the offset V y + b (D,), or (N, D) where the data have their own."""
+    affine = _affine(decoder.decoder)
+    if affine is None:
+        return None
+    weight, bias = affine
+    num_latents = weight.shape[1] - decoder.y.shape[1]
+    offset = decoder.y.to(weight) @ weight[:, num_latents:].mT + bias
+    return weight[:, :num_latents], offset[0] if len(offset) == 1 else offset
 
 
 def _decoder_obstacle(decoder: nn.Module) -> str | None:

@@ -8,6 +8,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from probvae.models import LatentModel
+from probvae.models.likelihoods._missing import ObservedEntries
 
 # Elements of one pass over (pairs, nodes, D): 8 MiB, so that the handful of temporaries stays in the cache
 _ELEMENTS = 2**20
@@ -72,6 +73,8 @@ class AffineForm(NamedTuple):
 
 def affine_form(p: dist.TorchDistribution, x: Tensor, origin: Tensor) -> AffineForm | None:
     """The affine form of p(x|z) (batch G) for data ``x`` (N, D) measured from ``origin`` (D,), or None."""
+    if isinstance(p, ObservedEntries):
+        return None  # what is missing differs from datum to datum
     if not isinstance(p, torch.distributions.Independent) or p.reinterpreted_batch_ndims != 1:
         return None
     base = p.base_dist

@@ -89,7 +89,7 @@ def nuts_reference(
         check_count(value, name, least=4)
     check_count(num_chains, "num_chains", least=2)
     check_matrix(x, model.data_dim)
-    model.likelihood.check_support(x)
+    model.likelihood.check_data(x)
     with isolated_seed(seed, x.device):
         runs = [_chain(model, x, num_samples, num_warmup) for _ in range(num_chains)]
     samples = torch.stack([z for z, _ in runs])

@@ -140,7 +140,8 @@ def _check_model(model: LatentModel, x: Tensor) -> None:
             "the closed form where the decoder is linear and the noise Gaussian."
         )
     check_matrix(x, model.data_dim)
-    model.likelihood.check_support(x)
+    model.check_given()
+    model.likelihood.check_data(x)
 
 
 def _block(model: LatentModel, x: Tensor, box: Box, tolerance: float, max_cells: int) -> QuadratureResult:

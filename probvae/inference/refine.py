@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError
-from probvae.inference.evaluation import ModelAndGuide, check_data, frozen
+from probvae.inference.evaluation import ModelAndGuide, check_data, frozen, groups
 from probvae.inference.guides import Guide, LocalGuide, PerDatumGuide
 from probvae.inference.local_families import LocalFamily, MemberFamily, NormalFamily, State, as_normal
 from probvae.models import LatentModel
@@ -61,6 +61,10 @@ def refine(vae: ModelAndGuide, x: Tensor, *, seed: int = 0) -> Refinement:
     torch.Size([5, 2])
     """
     check_data(vae, x)
+    if groups(vae, len(x)) is not None:
+        raise ArgumentError(
+            "vae: refine needs the same covariates for all data. Refine vae.given(y[n]) one y at a time."
+        )
     with isolated_seed(seed, x.device), frozen(vae):
         with torch.no_grad():
             normal = as_normal(vae.guide.distribution(x))

@@ -29,8 +29,10 @@ def optimal_variance(vae: ModelAndGuide, x: Tensor) -> float:
     True
     """
     check_data(vae, x)
-    errors = over_chunks(lambda rows: expected_squared_error(vae.model, vae.guide.distribution(rows), rows), vae, x)
-    return float(errors.double().mean() / vae.model.data_dim)
+    errors = over_chunks(
+        lambda vae, rows: expected_squared_error(vae.model, vae.guide.distribution(rows), rows), vae, x
+    )
+    return float(errors.double().sum() / (~x.isnan()).sum())
 
 
 def expected_squared_error(model: LatentModel, q: Distribution, x: Tensor) -> Tensor:
@@ -38,10 +40,14 @@ def expected_squared_error(model: LatentModel, q: Distribution, x: Tensor) -> Te
     covariance = _covariance(q)
     # a subclass with a forward of its own need not be linear
     if type(model.decoder).forward is not LinearDecoder.forward or covariance is None:
-        return (x - _mean(model, q.sample())).square().sum(-1)
+        return (x - _mean(model, q.sample())).square().nansum(-1)
     weight = cast(LinearDecoder, model.decoder).weight[: model.data_dim]
-    trace = torch.einsum("di,dj,nij->n", weight, weight, covariance)
-    return (x - _mean(model, q.mean)).square().sum(-1) + trace
+    observed = ~x.isnan()
+    if observed.all():
+        trace = torch.einsum("ij,nij->n", weight.mT @ weight, covariance)
+    else:
+        trace = torch.einsum("nd,di,dj,nij->n", observed.to(weight), weight, weight, covariance)
+    return (x - _mean(model, q.mean)).square().nansum(-1) + trace
 
 
 def _mean(model: LatentModel, z: Tensor) -> Tensor:

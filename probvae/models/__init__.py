@@ -1,5 +1,6 @@
 """Everything about p: priors, decoders, likelihoods, and the model p(z) p(x|z) they make."""
 
+from probvae.models.covariates import Covariates, LabelCovariates, NumberCovariates, covariates_for
 from probvae.models.decoders import Decoder, LinearDecoder, MLPDecoder
 from probvae.models.latent import LatentModel
 from probvae.models.likelihoods import (
@@ -14,8 +15,10 @@ from probvae.models.priors import MixturePrior, NormalPrior, Prior, StandardNorm
 __all__ = [
     "BernoulliLikelihood",
     "ContinuousBernoulliLikelihood",
+    "Covariates",
     "Decoder",
     "GaussianLikelihood",
+    "LabelCovariates",
     "LatentModel",
     "Likelihood",
     "LinearDecoder",
@@ -23,6 +26,8 @@ __all__ = [
     "MLPDecoder",
     "MixturePrior",
     "NormalPrior",
+    "NumberCovariates",
     "Prior",
     "StandardNormalPrior",
+    "covariates_for",
 ]

@@ -4,10 +4,14 @@ import pyro
 from torch import Tensor, nn
 
 from probvae._shapes import check_count, check_event
-from probvae.errors import ArgumentError, ShapeError
+from probvae.errors import ArgumentError, ShapeError, unknown_name
 from probvae.models._announce import announce_parameters
+from probvae.models.conditioning import GivenDecoder, GivenPrior
+from probvae.models.covariates import Covariates
 from probvae.models.likelihoods import Likelihood
 from probvae.models.priors import Prior
+
+MISSING = {"refuse": "NaN is an error", "mask": "NaN is a missing entry, left out of log p(x|z)"}
 
 
 class LatentModel(nn.Module):
@@ -23,6 +27,12 @@ class LatentModel(nn.Module):
         f, any ``nn.Module`` from (..., d) to (..., ``likelihood.num_outputs``).
     likelihood
         p(x|z) over R^D.
+    covariates
+        Makes the model conditional, p(z|y) p(x|z, y): how y becomes C columns. The decoder then reads [z, y], so it
+        is built with ``latent_dim`` d + C, and :meth:`given` gives the program for given y.
+    missing
+        ``"mask"``: NaN in x is a missing entry, which adds nothing to log p(x|z) (missing at random).
+        ``"refuse"``: NaN is an error.
 
     Raises :class:`~probvae.errors.ShapeError` when the decoder's sizes, where it says them, do not fit.
     Source: Rocca (2019), "Understanding Variational Autoencoders".
@@ -34,11 +44,25 @@ class LatentModel(nn.Module):
     torch.Size([4, 3])
     """
 
-    def __init__(self, prior: Prior, decoder: nn.Module, likelihood: Likelihood) -> None:
+    def __init__(
+        self,
+        prior: Prior,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        covariates: Covariates | None = None,
+        missing: str = "refuse",
+    ) -> None:
         super().__init__()
-        _check_size(decoder, "latent_dim", prior.latent_dim, "prior.latent_dim")
+        num_covariates = covariates.num_covariates if covariates else 0
+        where = "prior.latent_dim" + " + covariates.num_covariates" * bool(covariates)
+        _check_size(decoder, "latent_dim", prior.latent_dim + num_covariates, where)
         _check_size(decoder, "num_outputs", likelihood.num_outputs, "likelihood.num_outputs")
+        if missing not in MISSING:
+            raise unknown_name("missing", missing, MISSING)
+        _check_covariates(prior, num_covariates)
         self.prior, self.decoder, self.likelihood = prior, decoder, likelihood
+        self.covariates, self.missing = covariates, missing
+        likelihood.missing = missing
 
     @property
     def latent_dim(self) -> int:
@@ -50,12 +74,40 @@ class LatentModel(nn.Module):
         """D."""
         return self.likelihood.data_dim
 
+    def given(self, y: Tensor | None = None, exposure: Tensor | None = None) -> "LatentModel":
+        """p(z|y) p(x|z, y) as an ordinary model, with this model's weights.
+
+        ``y`` is encoded (see :attr:`covariates`): (N, C), a row for each datum, or (1, C), one for all. ``exposure``
+        (N or 1, 1) multiplies the rates of a likelihood of counts.
+        """
+        prior, decoder, likelihood = self.prior, self.decoder, self.likelihood
+        if self.covariates is not None:
+            if y is None:
+                self.check_given()
+            assert y is not None
+            check_event(y, self.covariates.num_covariates, "y", "Encode it with model.covariates.encode(y).")
+            decoder = GivenDecoder(decoder, y)
+            prior = GivenPrior(prior, y) if hasattr(prior, "num_covariates") else prior
+        if exposure is not None:
+            likelihood = likelihood.given_exposure(exposure)  # type: ignore[operator]
+        return LatentModel(prior, decoder, likelihood, missing=self.missing)
+
+    def check_given(self) -> None:
+        """Raise when y is needed and not given."""
+        if self.covariates is not None:
+            raise ArgumentError(
+                "model: p(x|z, y) is conditional, and y was not given. Use vae.given(y) (or model.given(y)), and "
+                "fit(vae, x, y=y)."
+            )
+
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x, z) = log p(z) + log p(x|z), (..., N) for z (..., N, d) and x (N, D), in nats."""
+        self.check_given()
         return self.prior().log_prob(z) + self.likelihood(self.decoder(z)).log_prob(x)
 
     def forward(self, x: Tensor | None = None, num_data: int | None = None) -> Tensor:
         """Run the program: observe ``x`` (N, D), or draw ``num_data`` data (one, if neither is given)."""
+        self.check_given()
         if x is not None:
             check_event(x, self.data_dim, "x", "Use the data the model was built for.")
         num_data = _num_data(x, num_data)
@@ -75,6 +127,15 @@ def _num_data(x: Tensor | None, num_data: int | None) -> int:
     if num_data not in (None, x.shape[-2]):
         raise ArgumentError(f"num_data: expected the {x.shape[-2]} rows of x, got {num_data}. Leave it out.")
     return x.shape[-2]
+
+
+def _check_covariates(prior: Prior, num_covariates: int) -> None:
+    needed = getattr(prior, "num_covariates", None)
+    if needed is not None and needed != num_covariates:
+        raise ShapeError(
+            f"prior: {type(prior).__name__} expects {needed} covariates, the model has {num_covariates}. "
+            f"Build it with num_covariates={num_covariates}, and the model with covariates=..."
+        )
 
 
 def _check_size(decoder: nn.Module, attribute: str, expected: int, where: str) -> None:

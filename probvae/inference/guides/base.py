@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from probvae._registry import Registered
 from probvae._shapes import check_count
-from probvae.errors import ShapeError
+from probvae.inference.encoders import width_of
 from probvae.models._announce import announce_parameters
 
 # |log scale| stays below this: a factor of 22026 from the prior's own scale on either side
@@ -76,7 +76,7 @@ class AmortizedGuide(LocalGuide):
         self.encoder = encoder
         if num_features is not None:
             check_count(num_features, "num_features")
-        self.num_features = _num_features(encoder) if num_features is None else num_features
+        self.num_features = width_of(encoder) if num_features is None else num_features
 
     @abstractmethod
     def heads(self) -> list[nn.Linear]:
@@ -101,13 +101,3 @@ class AmortizedGuide(LocalGuide):
 def bounded_scale(raw: Tensor) -> Tensor:
     """A positive scale from a real number: exp(raw) near zero, within exp(+-10) everywhere, smooth."""
     return torch.exp(LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND))
-
-
-def _num_features(encoder: nn.Module) -> int:
-    num_features = getattr(encoder, "num_features", None)
-    if isinstance(num_features, int):
-        return num_features
-    raise ShapeError(
-        f"encoder: expected an attribute num_features (the width of its output), {type(encoder).__name__} has none. "
-        "Pass num_features=... to the guide."
-    )

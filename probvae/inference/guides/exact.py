@@ -34,7 +34,8 @@ class ExactGuide(Guide, name="exact"):
 
     def __init__(self, model: LatentModel, detach: bool = False) -> None:
         super().__init__(model.latent_dim)
-        linear_gaussian(model)  # raises where there is no closed form
+        if model.covariates is None:
+            linear_gaussian(model)  # raises where there is no closed form
         self.detach = detach
         # in a tuple, which nn.Module does not look into: the parameters are the model's, and are to be listed once
         self._model = (model,)

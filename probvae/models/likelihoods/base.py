@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from typing import Self
 
+import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from probvae._registry import Registered
 from probvae._shapes import check_count, check_event
+from probvae.models.likelihoods._missing import observed_entries
 
 
 class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
@@ -18,6 +20,9 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
     """
 
     data_dim: int
+    # an element of the support, in the place of a missing entry
+    fill_value: float = 0.0
+    missing: str = "refuse"
 
     def __init__(self, data_dim: int) -> None:
         super().__init__()
@@ -33,7 +38,12 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
         """p(x|z) from the decoder's output ``parameters`` (..., num_outputs)."""
         fix = f"Build the decoder with num_outputs={self.num_outputs}."
         check_event(parameters, self.num_outputs, "the decoder's output", fix)
-        return self.distribution(parameters)
+        p = self.distribution(parameters)
+        return p if self.missing == "refuse" else observed_entries(p, self.fill_value)
+
+    def check_data(self, x: Tensor) -> None:
+        """Raise unless the data ``x`` (N, D) are possible; NaN is where ``missing`` is ``"mask"``."""
+        self.check_support(torch.where(x.isnan(), self.fill_value, x) if self.missing == "mask" else x)
 
     @abstractmethod
     def distribution(self, parameters: Tensor) -> TorchDistribution:
