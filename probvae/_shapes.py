@@ -34,7 +34,7 @@ def check_finite(x: Tensor, name: str = "x") -> None:
     bad = (~finite).nonzero()[:, 0]
     raise DataError(
         f"{name}: {len(bad)} of {len(x)} rows contain NaN or infinity (first: row {int(bad[0])}). "
-        f"Drop or repair these rows."
+        "Drop or repair these rows; NaN may stay where the model has missing='mask'."
     )
 
 

@@ -28,6 +28,7 @@ from probvae.inference.guides import (
 from probvae.inference.imputation import Imputation, conditional_covariance, impute_exact
 from probvae.inference.kl import analytic_kl
 from probvae.inference.linear_gaussian import has_exact_posterior
+from probvae.inference.missing import Imputed, impute
 from probvae.inference.objectives import AnalyticKLObjective, ELBOObjective, Objective
 from probvae.inference.traces import LogWeights, log_weights
 from probvae.inference.variance import optimal_variance
@@ -44,6 +45,7 @@ __all__ = [
     "FullCovarianceGuide",
     "Guide",
     "Imputation",
+    "Imputed",
     "LinearEncoder",
     "LocalGuide",
     "LogWeights",
@@ -63,6 +65,7 @@ __all__ = [
     "fit",
     "forward_diagonal_gap",
     "has_exact_posterior",
+    "impute",
     "impute_exact",
     "isotropic_gap",
     "log_weights",
