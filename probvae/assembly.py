@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 from probvae._registry import Registered, option_names
 from probvae._seed import isolated_seed
 from probvae.errors import ConfigError, NotLinearGaussianError, unknown_name
-from probvae.inference.encoders import Encoder
+from probvae.inference.encoders import Encoder, MaskedEncoder
 from probvae.inference.guides import Guide
 from probvae.inference.objectives import Objective
-from probvae.models import Decoder, LatentModel, Likelihood, Prior
+from probvae.models import Covariates, Decoder, LatentModel, Likelihood, Prior
 from probvae.recipes import Recipe
 from probvae.vae import VAE
 
@@ -20,26 +20,39 @@ T = TypeVar("T", bound=Registered)
 _RELATIVE_FLOOR = 1e-6
 
 
-def build_vae(recipe: Recipe, data_dim: int, data_variance: float, num_data: int = 1) -> VAE:
+def build_vae(
+    recipe: Recipe, data_dim: int, data_variance: float, num_data: int = 1, covariates: Covariates | None = None
+) -> VAE:
     """The VAE of a resolved recipe for data of width ``data_dim``, its weights drawn with the recipe's seed.
 
     ``data_variance`` is the mean variance of the data's columns: where a learned c begins; ``num_data`` how many there
-    are, for a guide that has parameters for each.
+    are, for a guide that has parameters for each; ``covariates`` are those that the model is conditional on.
     Raises :class:`~probvae.errors.ConfigError` for a name or an option that there is not.
     """
     with isolated_seed(recipe["training"]["seed"]):
         model, inference = recipe["model"], recipe["inference"]
+        missing = model.get("missing", "refuse")
+        num_covariates = covariates.num_covariates if covariates else 0
         sizes = {"latent_dim": model["latent_dim"], "data_dim": data_dim}
         variances = {"initial_variance": data_variance, "minimum_variance": _RELATIVE_FLOOR * data_variance}
-        prior = component(Prior, model["prior"], sizes)
+        prior = component(Prior, model["prior"], {**sizes, "num_covariates": num_covariates})
         likelihood = component(Likelihood, model["likelihood"], {**sizes, **variances})
-        decoder = component(Decoder, model["decoder"], {**sizes, "num_outputs": likelihood.num_outputs})
-        encoder = component(Encoder, inference["encoder"], sizes)
-        latent_model = LatentModel(prior, decoder, likelihood)
-        guide = component(
-            Guide, inference["guide"], {**sizes, "num_data": num_data, "encoder": encoder, "model": latent_model}
-        )
+        read = {"latent_dim": model["latent_dim"] + num_covariates, "num_outputs": likelihood.num_outputs}
+        decoder = component(Decoder, model["decoder"], {**sizes, **read})
+        num_inputs = data_dim + num_covariates
+        encoder = _encoder(inference["encoder"], data_dim, num_inputs, missing)
+        latent_model = LatentModel(prior, decoder, likelihood, covariates, missing)
+        given = {"encoder": encoder, "model": latent_model, "num_data": num_data}
+        guide = component(Guide, inference["guide"], {**sizes, "data_dim": num_inputs, **given})
         return VAE(latent_model, guide)
+
+
+def _encoder(table: Mapping[str, Any], data_dim: int, num_inputs: int, missing: str) -> Encoder:
+    """The encoder of x and the covariates; with missing data it reads the mask too."""
+    if missing != "mask":
+        return component(Encoder, table, {"data_dim": num_inputs})
+    inner = component(Encoder, table, {"data_dim": num_inputs + data_dim})
+    return MaskedEncoder(inner, num_inputs, num_masked=data_dim)
 
 
 def build_objective(recipe: Recipe) -> Objective:

@@ -21,11 +21,13 @@ from probvae.errors import ArgumentError, ConfigError, NotLinearGaussianError
 from probvae.inference import FitResult, FreeGuide, bound, fit, posterior_mean, reconstruction_error
 from probvae.inference.evidence import best_method
 from probvae.inference.refine import refine
-from probvae.models import GaussianLikelihood
+from probvae.models import GaussianLikelihood, covariates_for
 from probvae.recipes import Recipe, to_toml
 from probvae.runs import Run
 from probvae.vae import VAE
 
+# model.condition: the data's labels; anything else names columns
+LABELS = "labels"
 # Draws a datum for the bound that is reported
 NUM_SAMPLES = 32
 # Held-out data in the ledger of gaps: annealing costs a hundred times what the closed form and quadrature do
@@ -58,9 +60,13 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
     data = load_recipe_data(recipe)
     train, held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])
     x = as_tensor(train)
-    vae = build_vae(recipe, data.data_dim, float(x.var(0, correction=0).mean()) or 1.0, len(x))
+    y = raw_covariates(recipe, train)
+    covariates = None if y is None else covariates_for(y)
+    variance = float(np.nanvar(train.x, axis=0, dtype=np.float64).mean()) or 1.0
+    vae = build_vae(recipe, data.data_dim, variance, len(x), covariates)
+    given(recipe, vae, held_out)  # a label that training has not seen is found before the fit
     if isinstance(vae.guide, FreeGuide):
-        vae.guide.start_from(x)
+        vae.guide.start_from(x if covariates is None or y is None else torch.cat([x, covariates.encode(y)], dim=1))
     objective = build_objective(recipe)
     run = Run(folder, {"config.toml": to_toml(recipe), "environment.json": environment_json(recipe, data)})
     training = {
@@ -68,8 +74,8 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
         "binarization": _fresh_or_none(data),
         "validation": _validation(recipe, vae),
     }
-    result = fit(vae, x, objective=objective, progress=progress, out=run, **training)
-    vae = _for_other_data(vae, held_out, recipe["training"]["seed"])
+    result = fit(vae, x, y=y, exposure=train.exposure, objective=objective, progress=progress, out=run, **training)
+    vae = given(recipe, _for_other_data(vae, held_out, recipe["training"]["seed"]), held_out)
     gap, gap_summary = ledger_of(vae, held_out, recipe["training"]["seed"]) if ledger else (None, None)
     summary = {
         "data": data.name,
@@ -110,7 +116,8 @@ def ledger_of(
     if getattr(vae.model.likelihood, "allow_grey", False):
         return None, {"not_computed": "grey data have no probability under a Bernoulli likelihood"}
     method = best_method(vae) if truth == "auto" else truth
-    x = binarized(data, seed)[: num_data or LEDGER_DATA.get(method, LEDGER_DATA["annealed"])]
+    rows = slice(num_data or LEDGER_DATA.get(method, LEDGER_DATA["annealed"]))
+    vae, x = vae.at(rows), binarized(data, seed)[rows]
     try:
         gap = posterior_gap(vae, x, truth=method, seed=seed)
     except (ArgumentError, NotLinearGaussianError) as error:
@@ -134,9 +141,28 @@ def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:
     return {"variance": c, "squared_error_weight": 1 / (2 * c)}
 
 
+def raw_covariates(recipe: Recipe, data: Dataset) -> np.ndarray | None:
+    """y as it stands in the data: labels or columns, as the recipe says; None for a model without."""
+    condition = recipe["model"].get("condition")
+    if condition is None:
+        return None
+    if condition == LABELS and data.labels is None:
+        raise ConfigError(f"model.condition: {data.name} has no labels. Name a column of it: data.labels='...'.")
+    return data.labels if condition == LABELS else data.covariates
+
+
+def given(recipe: Recipe, vae: VAE, data: Dataset) -> VAE:
+    """The VAE for the covariates and the exposure of ``data``; itself, where there are none."""
+    y = raw_covariates(recipe, data)
+    return vae if y is None and data.exposure is None else vae.given(y, data.exposure)
+
+
 def load_recipe_data(recipe: Recipe, source: str | None = None) -> Dataset:
     """The data of a recipe, or another ``source`` prepared in the same way."""
     arguments = {key: value for key, value in recipe["data"].items() if key != "held_out"}
+    condition = recipe["model"].get("condition", LABELS)
+    arguments["covariates"] = None if condition == LABELS else [condition] if isinstance(condition, str) else condition
+    arguments["missing"] = recipe["model"].get("missing", "refuse")
     if source is not None:
         arguments["source"] = source
     return load_data(arguments.pop("source"), seed=recipe["training"]["seed"], **arguments)

@@ -8,7 +8,7 @@ from torch import Tensor
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
 from probvae.errors import ArgumentError
-from probvae.vae import VAE
+from probvae.vae import VAE, GivenVAE
 
 
 class Sample(NamedTuple):
@@ -23,14 +23,26 @@ class Sample(NamedTuple):
 def sample(vae: VAE, num_samples: int = 64, seed: int = 0) -> Sample:
     """Draw ``num_samples`` data from the model; the caller's random state is left as it was.
 
+    A conditional VAE is given its covariates first, ``vae.given(y)``: one row, or one for each draw; where there are
+    others, the draws take rows at random.
+
     >>> sample(VAE.example(), num_samples=5).x.shape
     torch.Size([5, 3])
     """
     check_count(num_samples, "num_samples")
     with isolated_seed(seed, next(vae.parameters()).device):
-        z = vae.model.prior().sample((num_samples,))
+        vae = _for_draws(vae, num_samples)
+        prior = vae.model.prior()
+        z = prior.sample() if prior.batch_shape else prior.sample((num_samples,))
         p = vae.model.likelihood(vae.model.decoder(z))
         return Sample(z, p.mean, p.sample())
+
+
+def _for_draws(vae: VAE, num_samples: int) -> VAE:
+    vae.model.check_given()
+    if not isinstance(vae, GivenVAE) or vae.num_given in (None, num_samples):
+        return vae
+    return vae.at(torch.randint(vae.num_given, (num_samples,)))
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ DEFAULT: Recipe = {
 COMPONENTS = {"model": ("prior", "decoder", "likelihood"), "inference": ("guide", "encoder", "objective")}
 _NUMBER = (int, float)
 KEYS: dict[str, dict[str, tuple[type, ...]]] = {
-    "model": {"latent_dim": (int,)},
+    "model": {"latent_dim": (int,), "condition": (str, list), "missing": (str,)},
     "inference": {},
     "training": {
         "epochs": (int,),
@@ -70,6 +70,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "binarization": (str,),
         "num_data": (int,),
         "labels": (str,),
+        "exposure": (str,),
         "held_out": _NUMBER,
         "options": (dict,),
     },

@@ -18,14 +18,16 @@ def command(run: Path, data: str | None, out: Path | None) -> None:
     """
     from probvae._files import write_arrays
     from probvae.cli.output import print_line
-    from probvae.experiment import as_tensor
+    from probvae.experiment import as_tensor, given
     from probvae.inference import posterior_mean, posterior_scale
+    from probvae.recipes import read_run_recipe
     from probvae.report.run_figures import draw_latent_plane
     from probvae.vae import load
 
     vae = load(run)
     source = load_data_for(run, vae, data)
     x = as_tensor(source)
+    vae = given(read_run_recipe(run), vae, source)
     codes = {"mean": posterior_mean(vae, x).numpy(), "scale": posterior_scale(vae, x).numpy()}
     labels = {} if source.labels is None else {"labels": source.labels}
     folder = target_folder(run, out)

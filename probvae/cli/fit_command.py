@@ -18,7 +18,10 @@ _KEYS = {
     "binarization": "data.binarization",
     "num_data": "data.num_data",
     "labels": "data.labels",
+    "exposure": "data.exposure",
     "latent_dim": "model.latent_dim",
+    "condition": "model.condition",
+    "missing": "model.missing",
     "prior": "model.prior.name",
     "likelihood": "model.likelihood.name",
     "allow_grey": "model.likelihood.allow_grey",
@@ -45,6 +48,9 @@ _KEYS = {
 @click.option("--num-data", type=int, help="Use the first so many data only.")
 @click.option("--scaling", metavar="NAME", help="none, unit or standardize.")
 @click.option("--binarization", metavar="NAME", help="none, fixed, threshold, or fresh (anew at every use).")
+@click.option("--exposure", metavar="COLUMN", help="For counts: a column, or total (the sum of each row).")
+@click.option("--condition", metavar="COLUMN,...", help="A conditional model p(x|z, y): labels, or columns of a table.")
+@click.option("--missing", metavar="NAME", help="mask: NaN is a missing entry. refuse (default): it is an error.")
 @click.option("--prior", metavar="NAME", help="See `probvae list priors`.")
 @click.option("--likelihood", metavar="NAME", help="See `probvae list likelihoods`.")
 @click.option("--variance", metavar="C", help="c: a number, learned, per-dimension, per-datum or optimal.")
@@ -125,7 +131,9 @@ def _recipe(key: str, value: Any) -> Recipe:
 
 
 def _value(key: str, value: Any) -> Any:
-    return recipes.parse_value(value) if key.endswith(".variance") else value
+    if key.endswith(".variance"):
+        return recipes.parse_value(value)
+    return value.split(",") if key.endswith(".condition") and "," in value else value
 
 
 def _hidden(text: str | None) -> list[Recipe]:

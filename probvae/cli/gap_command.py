@@ -33,7 +33,7 @@ def command(
     """
     from probvae._files import write_text
     from probvae.cli.output import print_gap, print_line
-    from probvae.experiment import binarized, ledger_of, split
+    from probvae.experiment import binarized, given, ledger_of, split
     from probvae.recipes import read_run_recipe
     from probvae.report.run_figures import draw_posteriors
     from probvae.vae import load
@@ -43,6 +43,7 @@ def command(
     source = load_data_for(run, vae, data)
     if data is None:
         source = split(source, recipe["data"]["held_out"], recipe["training"]["seed"])[1]
+    vae = given(recipe, vae, source)
     result, summary = ledger_of(vae, source, seed, truth, num_data)
     if result is None:
         raise ArgumentError(summary["not_computed"])

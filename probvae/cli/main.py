@@ -14,6 +14,7 @@ COMMANDS = {
     "list": "Say what priors, likelihoods, guides, ... there are.",
     "sample": "Draw new data from a fitted model.",
     "reconstruct": "Show data beside what the model makes of them.",
+    "impute": "Fill missing entries with draws and intervals.",
     "encode": "Write the posterior mean and scale of each datum.",
 }
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130

@@ -15,16 +15,18 @@ def command(run: Path, data: str | None, out: Path | None) -> None:
     """Decode the posterior mean of each datum: reconstructions.npz (x, reconstruction, squared_error) and a picture."""
     from probvae._files import write_arrays
     from probvae.cli.output import print_line
-    from probvae.experiment import as_tensor
+    from probvae.experiment import as_tensor, given
     from probvae.inference import reconstruct
+    from probvae.recipes import read_run_recipe
     from probvae.report.run_figures import draw_reconstructions
     from probvae.vae import load
 
     vae = load(run)
     source = load_data_for(run, vae, data)
     x = as_tensor(source)
+    vae = given(read_run_recipe(run), vae, source)
     reconstruction = reconstruct(vae, x)
-    squared_error = (x - reconstruction).square().mean(1)
+    squared_error = (x - reconstruction).square().nanmean(1)
     folder = target_folder(run, out)
     content = {"x": x, "reconstruction": reconstruction, "squared_error": squared_error}
     arrays = write_arrays(folder / "reconstructions.npz", {name: value.numpy() for name, value in content.items()})

@@ -31,6 +31,18 @@ def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
     return data
 
 
+def covariates_from_text(vae: "VAE", text: str) -> object:
+    """One label, or one row of numbers, as `--given` has them."""
+    from probvae.models import NumberCovariates
+
+    if not isinstance(vae.model.covariates, NumberCovariates):
+        return [text]
+    try:
+        return [[float(value) for value in text.split(",")]]
+    except ValueError as error:
+        raise click.BadParameter(f"expected numbers like 0.5,2, got {text!r}.", param_hint="--given") from error
+
+
 def target_folder(run: Path, out: Path | None) -> Path:
     """Where the files go; made if it is not there."""
     from probvae.errors import RunError

@@ -10,17 +10,23 @@ from probvae.cli.run_options import out_option, run_argument, seed_option, targe
 @click.command("sample")
 @run_argument
 @click.option("-n", "--num-samples", type=int, default=64, show_default=True, help="How many.")
+@click.option("--given", metavar="Y,...", help="For a conditional model: one label, or its covariates.")
 @seed_option
 @out_option
-def command(run: Path, num_samples: int, seed: int, out: Path | None) -> None:
+def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path | None) -> None:
     """Draw new data from the model of RUN: samples.npz (z, mean, x) and a picture."""
     from probvae._files import write_arrays
     from probvae.cli.output import print_line
+    from probvae.cli.run_options import covariates_from_text
     from probvae.generation import sample
     from probvae.report.run_figures import draw_samples
     from probvae.vae import load
 
     vae = load(run)
+    if given is None and vae.model.covariates is not None:
+        raise click.UsageError(f"{run} is a conditional model: say what its data are conditional on with --given.")
+    if given is not None:
+        vae = vae.given(covariates_from_text(vae, given))
     drawn = sample(vae, num_samples, seed)
     folder = target_folder(run, out)
     arrays = write_arrays(folder / "samples.npz", {name: value.numpy() for name, value in drawn._asdict().items()})

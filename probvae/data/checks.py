@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from probvae.errors import DataError, ShapeError
+from probvae.errors import DataError, ShapeError, unknown_name
+
+# what NaN may be: an error, or a missing entry
+MISSING = ("refuse", "mask")
 
 
 def as_matrix(values: np.ndarray, name: str) -> tuple[np.ndarray, tuple[int, int] | None]:
@@ -22,15 +25,18 @@ def as_matrix(values: np.ndarray, name: str) -> tuple[np.ndarray, tuple[int, int
     return _as_float(values.reshape(len(values), -1)), image_shape
 
 
-def check_values(x: np.ndarray, name: str) -> None:
-    """Raise unless all values are finite and not all rows are the same."""
-    finite = np.isfinite(x).all(axis=1)
+def check_values(x: np.ndarray, name: str, missing: str = "refuse") -> None:
+    """Raise unless all values are finite (NaN may be there with ``missing="mask"``) and not all rows are the same."""
+    if missing not in MISSING:
+        raise unknown_name("missing", missing, MISSING)
+    finite = (np.isfinite(x) | (np.isnan(x) if missing == "mask" else False)).all(axis=1)
     if not finite.all():
         bad = np.flatnonzero(~finite)
-        raise DataError(
-            f"{name}: {len(bad)} of {len(x)} rows contain NaN or infinity (first: row {bad[0]}). "
-            "Drop or repair these rows."
-        )
+        way_out = "Repair these rows." if missing == "mask" else "Drop these rows, or fit with missing='mask'."
+        raise DataError(f"{name}: {len(bad)} of {len(x)} rows contain NaN or infinity (first: row {bad[0]}). {way_out}")
+    empty = np.flatnonzero(np.isnan(x).all(axis=0))
+    if len(empty):
+        raise DataError(f"{name}: column {empty[0]} has no observed value. Drop it.")
     if len(x) > 1 and (x == x[0]).all():
         raise DataError(f"{name}: all rows are the same, so there is nothing to learn. Check how the file was written.")
 

@@ -23,7 +23,9 @@ class LinearGaussianTruth:
 class Dataset:
     """N data of width D, with what was done to them.
 
-    ``x`` is (N, D), float32 or float64, possibly memory-mapped. ``labels`` (N,) are for colours only.
+    ``x`` is (N, D), float32 or float64, possibly memory-mapped; NaN is a missing entry. ``labels`` (N,) are for
+    colours, and for models that are conditional on them; ``covariates`` (N, C) and ``exposure`` (N,) are given, and
+    not modelled.
     ``image_shape`` says how a row is an image, ``feature_names`` how the columns of a table are called.
     ``binarization="fresh"``: the values are probabilities in [0, 1], to be drawn anew at every use.
     """
@@ -36,6 +38,8 @@ class Dataset:
     scaling: str = "none"
     binarization: str = "none"
     truth: LinearGaussianTruth | None = None
+    covariates: np.ndarray | None = None
+    exposure: np.ndarray | None = None
 
     @property
     def num_data(self) -> int:
@@ -47,10 +51,12 @@ class Dataset:
         """D."""
         return int(self.x.shape[1])
 
-    def take(self, rows: np.ndarray) -> Self:
-        """The data of the given row numbers."""
-        labels = None if self.labels is None else self.labels[rows]
-        return replace(self, x=self.x[rows], labels=labels)
+    def take(self, rows: np.ndarray | slice) -> Self:
+        """The data of some rows."""
+        labels, covariates, exposure = (
+            None if values is None else values[rows] for values in (self.labels, self.covariates, self.exposure)
+        )
+        return replace(self, x=self.x[rows], labels=labels, covariates=covariates, exposure=exposure)
 
     def fingerprint(self) -> str:
         """SHA-256 over shape, dtype and values, as hexadecimal digits."""

@@ -1,12 +1,13 @@
 """One way in: a name or a file becomes a checked, scaled, binarised data set."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probvae.data import builtin, files, vision
 from probvae.data.checks import check_values
+from probvae.data.columns import take_covariates, take_exposure
 from probvae.data.dataset import Dataset
 from probvae.data.transforms import binarize, scale
 from probvae.errors import ArgumentError, ConfigError, DataError, unknown_name
@@ -56,6 +57,9 @@ def load_data(
     split: str | None = None,
     num_data: int | None = None,
     labels: str | None = None,
+    covariates: Sequence[str] | None = None,
+    exposure: str | None = None,
+    missing: str = "refuse",
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Dataset:
@@ -79,6 +83,12 @@ def load_data(
         Take the first so many rows.
     labels
         The column of a table that holds the labels.
+    covariates
+        Names of columns that are given rather than modelled: y of p(x|z, y). They leave x.
+    exposure
+        For counts: the name of a column, which leaves x, or ``"total"``, the sum of each row.
+    missing
+        ``"mask"`` lets NaN (an empty cell of a table) stand for a missing entry; ``"refuse"`` is an error.
     options
         Of ``linear-gaussian``.
     seed
@@ -96,7 +106,11 @@ def load_data(
         data = spec.read(seed=seed, **_accepted(str(source), given, spec.takes))
     else:
         data = files.read_file(_existing(source), **_accepted(str(source), given, ("labels",)))
-    check_values(data.x, data.name)
+    if covariates:
+        data = take_covariates(data, covariates)
+    if exposure is not None:
+        data = take_exposure(data, exposure)
+    check_values(data.x, data.name, missing)
     if num_data is not None:
         data = _first(data, num_data)
     data = scale(data, scaling or (spec.scaling if spec else "none"), spec.pixel_maximum if spec else None)
@@ -122,5 +136,4 @@ def _existing(source: str | Path) -> Path:
 def _first(data: Dataset, num_data: int) -> Dataset:
     if isinstance(num_data, bool) or not 1 <= num_data <= data.num_data:
         raise ArgumentError(f"num_data: expected 1 to {data.num_data} (the rows of {data.name}), got {num_data}.")
-    labels = None if data.labels is None else data.labels[:num_data]
-    return replace(data, x=data.x[:num_data], labels=labels)
+    return data.take(slice(num_data))

@@ -36,28 +36,32 @@ def binarize(data: Dataset, binarization: str, seed: int) -> Dataset:
         raise unknown_name("binarization", binarization, BINARIZATIONS)
     if binarization == "none":
         return data
-    low, high = float(data.x.min()), float(data.x.max())
+    low, high = float(np.nanmin(data.x)), float(np.nanmax(data.x))
     if low < 0 or high > 1:
         raise SupportError(
             f"data: binarization={binarization!r} needs values in [0, 1], got {low:g} to {high:g}. Add scaling='unit'."
         )
+    missing = np.isnan(data.x)
+    if binarization == "fresh" and missing.any():
+        raise SupportError("data: binarization='fresh' knows no missing entries. Use binarization='fixed'.")
+    x = data.x
     if binarization == "fixed":
-        data = replace(data, x=np.random.default_rng(seed).binomial(1, data.x).astype(data.x.dtype))
+        x = np.random.default_rng(seed).binomial(1, np.nan_to_num(x)).astype(x.dtype)
     elif binarization == "threshold":
-        data = replace(data, x=(data.x > 0.5).astype(data.x.dtype))
-    return replace(data, binarization=binarization)
+        x = (x > 0.5).astype(x.dtype)
+    return replace(data, x=np.where(missing, x.dtype.type(np.nan), x), binarization=binarization)
 
 
 def _to_unit(x: np.ndarray, pixel_maximum: float | None) -> np.ndarray:
     if pixel_maximum is not None:
         return x / x.dtype.type(pixel_maximum)
-    low, high = x.min(), x.max()
+    low, high = np.nanmin(x), np.nanmax(x)
     return np.asarray((x - low) / (high - low))
 
 
 def _standardized(x: np.ndarray) -> np.ndarray:
-    centred = x.astype(np.float64) - x.mean(0, dtype=np.float64)
-    spread = centred.std(0)
+    centred = x.astype(np.float64) - np.nanmean(x, 0, dtype=np.float64)
+    spread = np.nanstd(centred, 0)
     # rounding leaves a constant column with a spread of about its own precision, not with zero
-    constant = spread <= 1e-6 * np.abs(x).max(0)
+    constant = spread <= 1e-6 * np.nanmax(np.abs(x), 0)
     return (centred / np.where(constant, 1.0, spread)).astype(x.dtype)

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, MultivariateNormal
+from torch.distributions import Distribution
 
 from probvae.data import Dataset
 from probvae.diagnostics import GapResult
 from probvae.experiment import Experiment, as_tensor, load_recipe_data
 from probvae.generation import Sample, decode_grid, sample
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
+from probvae.inference.local_families import as_normal
 from probvae.inference.quadrature import posterior_grid
 from probvae.recipes import read_run_recipe
 from probvae.report import figures
@@ -21,6 +22,8 @@ NUM_PAIRS = 16
 NUM_SAMPLES = 64
 NUM_POSTERIORS = 6
 GRID_EXTENT = 3.0
+_GRID_POINTS = 81
+_DRAWS_OF_A_REGION = 2000
 
 
 def draw_fit(experiment: Experiment) -> None:
@@ -30,10 +33,10 @@ def draw_fit(experiment: Experiment) -> None:
     x = as_tensor(data)
     figures.save_figure(figures.learning_curve(experiment.fit.history), folder, "learning-curve")
     draw_latent_plane(posterior_mean(vae, x).numpy(), data.labels, folder, posterior_scale(vae, x).numpy())
-    draw_reconstructions(data, reconstruct(vae, x[: _num_shown(data)]).numpy(), folder)
+    draw_reconstructions(data, reconstruct(vae.at(slice(_num_shown(data))), x[: _num_shown(data)]).numpy(), folder)
     _draw_sample(sample(vae, NUM_SAMPLES), data, folder)
     if vae.model.latent_dim == 2 and data.image_shape is not None:
-        images = decode_grid(vae, num_points=15, extent=GRID_EXTENT).numpy()
+        images = decode_grid(vae.at(slice(1)), num_points=15, extent=GRID_EXTENT).numpy()
         figure = figures.decoded_grid(images, data.image_shape, (-GRID_EXTENT, GRID_EXTENT))
         figures.save_figure(figure, folder, "decoded-grid")
     if experiment.gap is not None:
@@ -46,26 +49,35 @@ def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult, folder: Path) -> Path |
         return None
     order = gap.total.value.argsort()
     rows = order[torch.linspace(0, len(order) - 1, min(NUM_POSTERIORS, len(order))).round().long()]
-    with torch.no_grad():
-        own = vae.guide.distribution(x[: len(order)])
-        refined = None if gap.refined is None else gap.refined.distribution(x[: len(order)])
-    panels = [_panel(vae, x, row, float(gap.total.value[row]), own, refined) for row in rows.tolist()]
+    panels = [_panel(vae.at(slice(row, row + 1)), x[row : row + 1], row, gap) for row in rows.tolist()]
     return figures.save_figure(figures.posterior_contours(panels), folder, "posteriors")[0]
 
 
-def _panel(
-    vae: VAE, x: Tensor, row: int, total: float, own: Distribution, refined: Distribution | None
-) -> figures.PosteriorPanel:
-    axes, log_density = posterior_grid(vae.model, x[row : row + 1], num_points=81)
+@torch.no_grad()
+def _panel(vae: VAE, x: Tensor, row: int, gap: GapResult) -> figures.PosteriorPanel:
+    axes, log_density = posterior_grid(vae.model, x, num_points=_GRID_POINTS)
     first, second = (axis.cpu().numpy() for axis in axes)
-    guide, best = _normal(own, row), None if refined is None else _normal(refined, row)
-    title = f"datum {row}: {total:.3g} nats"
+    title = f"datum {row}: {float(gap.total.value[row]):.3g} nats"
+    guide = _in_plane(vae.guide.distribution(x))
+    best = None if gap.refined is None else _in_plane(gap.refined.distribution(x))
     return figures.PosteriorPanel(title, first, second, log_density[0].T.cpu().numpy(), guide, best)
 
 
-def _normal(q: Distribution, row: int) -> figures.NormalInPlane:
-    covariance = q.covariance_matrix[row] if isinstance(q, MultivariateNormal) else torch.diag(q.variance[row])
-    return figures.NormalInPlane(*(t.detach().double().cpu().numpy() for t in (q.mean[row], covariance)))
+def _in_plane(q: Distribution) -> figures.NormalInPlane | figures.DensityInPlane:
+    """q of one datum, as the picture draws it."""
+    normal = as_normal(q)
+    if normal is not None:
+        loc, factor, _ = normal
+        return figures.NormalInPlane(*(_array(value[0]) for value in (loc, factor @ factor.mT)))
+    low, high = q.sample(torch.Size((_DRAWS_OF_A_REGION,)))[:, 0].aminmax(dim=0)
+    axes = [torch.linspace(float(a), float(b), _GRID_POINTS).to(low) for a, b in zip(low, high, strict=True)]
+    nodes = torch.cartesian_prod(*axes)
+    log_density = q.log_prob(nodes.unsqueeze(1)).reshape(_GRID_POINTS, _GRID_POINTS).T
+    return figures.DensityInPlane(*map(_array, (*axes, log_density)))
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()
 
 
 def draw_samples(run: Path, drawn: Sample, folder: Path) -> Path:

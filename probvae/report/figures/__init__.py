@@ -6,12 +6,13 @@ None of them uses pyplot or leaves a matplotlib setting changed.
 from probvae.report.figures.decoding import decoded_grid
 from probvae.report.figures.latent import latent_plane
 from probvae.report.figures.learning import learning_curve
-from probvae.report.figures.posterior import NormalInPlane, PosteriorPanel, posterior_contours
+from probvae.report.figures.posterior import DensityInPlane, NormalInPlane, PosteriorPanel, posterior_contours
 from probvae.report.figures.reconstruction import reconstructions
 from probvae.report.figures.sampling import samples
 from probvae.report.figures.saving import save_figure
 
 __all__ = [
+    "DensityInPlane",
     "NormalInPlane",
     "PosteriorPanel",
     "decoded_grid",

@@ -28,6 +28,15 @@ class NormalInPlane:
 
 
 @dataclass(frozen=True)
+class DensityInPlane:
+    """Any distribution over the latent plane: ``log_density`` (n_2, n_1) over ``first`` (n_1,), ``second`` (n_2,)."""
+
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    log_density: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class PosteriorPanel:
     """One datum: its exact ``log_density`` (n_2, n_1) over ``first`` (n_1,) and ``second`` (n_2,), and the guides."""
 
@@ -35,16 +44,16 @@ class PosteriorPanel:
     first: NDArray[np.float64]
     second: NDArray[np.float64]
     log_density: NDArray[np.float64]
-    guide: NormalInPlane
-    refined: NormalInPlane | None
+    guide: NormalInPlane | DensityInPlane
+    refined: NormalInPlane | DensityInPlane | None
 
 
 @styled
 def posterior_contours(panels: Sequence[PosteriorPanel]) -> Figure:
     """The exact posterior of a few data, with the guide's normal and the best of its family on top.
 
-    Filled: the smallest regions that hold 50, 90 and 99 % of p(z|x). Lines: the ellipse that holds 90 % of the
-    guide's q, and of the best member of its family.
+    Filled: the smallest regions that hold 50, 90 and 99 % of p(z|x). Lines: the smallest region that holds 90 % of
+    the guide's q (for a normal an ellipse), and of the best member of its family.
 
     To read: where the dashed line lies on the middle region's edge, the family suffices; where the solid line lies
     elsewhere, the encoder is at fault.
@@ -65,9 +74,9 @@ def _draw_panel(axes: Axes, panel: PosteriorPanel) -> None:
     polish(axes, num_ticks=3)
     levels = [*_levels(panel.log_density), float(panel.log_density.max()) + 1e-9]
     axes.contourf(panel.first, panel.second, panel.log_density, levels=levels, colors=["#DCE9F2", "#A9CBE2", "#6FA8CF"])
-    _draw_ellipse(axes, panel.guide, ORANGE, "-")
+    _draw_region(axes, panel.guide, ORANGE, "-")
     if panel.refined is not None:
-        _draw_ellipse(axes, panel.refined, INK, "--")
+        _draw_region(axes, panel.refined, INK, "--")
     axes.set_title(panel.title, fontsize=9)
     axes.autoscale_view()
 
@@ -79,6 +88,14 @@ def _levels(log_density: NDArray[np.float64]) -> list[float]:
     found = [float(values[np.searchsorted(mass, share * mass[-1])]) for share in sorted(_MASSES, reverse=True)]
     # a posterior between two nodes of the grid has regions of one node: keep the levels apart
     return [level + 1e-9 * number for number, level in enumerate(found)]
+
+
+def _draw_region(axes: Axes, q: NormalInPlane | DensityInPlane, colour: str, line: str) -> None:
+    if isinstance(q, NormalInPlane):
+        _draw_ellipse(axes, q, colour, line)
+        return
+    level = _levels(q.log_density)[1]
+    axes.contour(q.first, q.second, q.log_density, levels=[level], colors=[colour], linestyles=[line], linewidths=1.6)
 
 
 def _draw_ellipse(axes: Axes, normal: NormalInPlane, colour: str, line: str) -> None:
