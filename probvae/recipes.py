@@ -58,6 +58,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "schedule": (str,),
         "gradient_clip": _NUMBER,
         "patience": (int,),
+        "kl_warmup": (int,),
         "validation": _NUMBER,
         "seed": (int,),
         "device": (str,),

@@ -318,18 +318,18 @@ class LossObjective(ELBOObjective):
 
 
 class SummedStep(ELBOObjective):
-    def step_loss(self, model: nn.Module, guide: nn.Module, x: Tensor) -> StepLoss:
-        loss, kl = super().step_loss(model, guide, x)
-        return StepLoss(loss * len(x), kl)
+    def step_loss(self, model: nn.Module, guide: nn.Module, x: Tensor, kl_weight: float = 1.0) -> StepLoss:
+        step = super().step_loss(model, guide, x)
+        return step._replace(loss=step.loss * len(x))
 
 
 class ModelOnly(ELBOObjective):
-    def __call__(self, model: nn.Module, guide: nn.Module, x: Tensor) -> Tensor:
+    def __call__(self, model: nn.Module, guide: nn.Module, x: Tensor, kl_weight: float = 1.0) -> Tensor:
         z = guide(x).detach()
         return model.likelihood(model.decoder(z)).log_prob(x)
 
-    def step_loss(self, model: nn.Module, guide: nn.Module, x: Tensor) -> StepLoss:
-        return StepLoss(-self(model, guide, x).mean(), torch.zeros(()))
+    def step_loss(self, model: nn.Module, guide: nn.Module, x: Tensor, kl_weight: float = 1.0) -> StepLoss:
+        return StepLoss(-self(model, guide, x).mean(), torch.zeros(()), torch.zeros(()))
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,15 @@ _KEYS = {
     "guide": "inference.guide.name",
     "encoder": "inference.encoder.name",
     "objective": "inference.objective.name",
+    "num_particles": "inference.objective.num_particles",
+    "beta": "inference.objective.beta",
+    "free_bits": "inference.objective.free_bits",
     "epochs": "training.epochs",
     "batch_size": "training.batch_size",
     "learning_rate": "training.learning_rate",
     "schedule": "training.schedule",
     "patience": "training.patience",
+    "kl_warmup": "training.kl_warmup",
     "seed": "training.seed",
     "device": "training.device",
 }
@@ -59,6 +63,9 @@ _KEYS = {
 @click.option("--encoder", metavar="NAME", help="See `probvae list encoders`.")
 @click.option("--guide", metavar="NAME", help="See `probvae list guides`.")
 @click.option("--objective", metavar="NAME", help="See `probvae list objectives`.")
+@click.option("--num-particles", type=int, help="Draws of z in one step (K of iwae).")
+@click.option("--beta", type=float, help="The KL's weight.")
+@click.option("--free-bits", type=float, help="Nats a latent dimension that cost nothing.")
 @click.option("--latent-dim", type=int, help="d, the number of latent dimensions.")
 @click.option("--hidden", metavar="W,W,...", help="Widths of the hidden layers of decoder and encoder.")
 @click.option("--epochs", type=int, help="Passes over the data.")
@@ -66,6 +73,7 @@ _KEYS = {
 @click.option("--learning-rate", type=float, help="Adam's step size.")
 @click.option("--schedule", metavar="NAME", help="constant or cosine.")
 @click.option("--patience", type=int, help="Stop after so many epochs without a better validation ELBO.")
+@click.option("--kl-warmup", type=int, help="Epochs over which the KL's weight rises to its value.")
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda, ...")
 @click.option(

@@ -29,13 +29,23 @@ from probvae.inference.imputation import Imputation, conditional_covariance, imp
 from probvae.inference.kl import analytic_kl
 from probvae.inference.linear_gaussian import has_exact_posterior
 from probvae.inference.missing import Imputed, impute
-from probvae.inference.objectives import AnalyticKLObjective, ELBOObjective, Objective
+from probvae.inference.objectives import (
+    AnalyticKLObjective,
+    DReGObjective,
+    ELBOObjective,
+    IWAEObjective,
+    MMDObjective,
+    Objective,
+    RenyiObjective,
+    STLObjective,
+)
 from probvae.inference.traces import LogWeights, log_weights
-from probvae.inference.variance import optimal_variance
+from probvae.inference.variance import equivalent_variance, optimal_variance
 
 __all__ = [
     "AnalyticKLObjective",
     "Bound",
+    "DReGObjective",
     "DiagonalGuide",
     "ELBOObjective",
     "Encoder",
@@ -44,15 +54,19 @@ __all__ = [
     "FreeGuide",
     "FullCovarianceGuide",
     "Guide",
+    "IWAEObjective",
     "Imputation",
     "Imputed",
     "LinearEncoder",
     "LocalGuide",
     "LogWeights",
     "MLPEncoder",
+    "MMDObjective",
     "MaskedEncoder",
     "Objective",
     "PerDatumGuide",
+    "RenyiObjective",
+    "STLObjective",
     "SemiAmortizedGuide",
     "analytic_kl",
     "best_diagonal_guide",
@@ -60,6 +74,7 @@ __all__ = [
     "conditional_covariance",
     "diagonal_gap",
     "elbo",
+    "equivalent_variance",
     "exact_log_evidence",
     "exact_posterior",
     "fit",

@@ -59,7 +59,8 @@ class SavableVAE(ModelAndGuide, Protocol):
 class FitResult:
     """What a fit gave.
 
-    ``history`` has one dict an epoch: ``epoch``, ``elbo`` and ``kl`` (nats per datum, over the epoch's minibatches),
+    ``history`` has one dict an epoch: ``epoch``, ``objective`` (what was maximised), ``elbo`` and ``kl`` (nats per
+    datum, over the epoch's minibatches; the plain ones, whatever the objective is),
     ``variance`` (c in squared units of x, or None where there is none), ``seconds`` since the start, and
     ``validation_elbo``, ``validation_kl``, ``validation_standard_error`` where there are validation data.
     ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended.
@@ -85,6 +86,7 @@ def fit(
     schedule: str = "constant",
     gradient_clip: float | None = None,
     patience: int | None = None,
+    kl_warmup: int = 0,
     binarization: str = "none",
     device: str = "auto",
     progress: bool = True,
@@ -117,6 +119,9 @@ def fit(
         The largest norm of the gradient of one step; None for no limit.
     patience
         Stop when the validation ELBO has not risen for this many epochs, and restore the best epoch's weights.
+    kl_warmup
+        Over so many epochs the KL's weight rises linearly to one (to ``beta``, where the objective has one); only
+        then does ``patience`` begin to count.
     binarization
         ``"fresh"``: draw x ~ Bernoulli(x) anew at every use (the validation data once).
     seed
@@ -135,7 +140,9 @@ def fit(
     >>> [record["epoch"] for record in result.history]
     [1, 2]
     """
-    options = FitOptions(epochs, batch_size, learning_rate, schedule, gradient_clip, patience, binarization, seed)
+    options = FitOptions(
+        epochs, batch_size, learning_rate, schedule, gradient_clip, patience, kl_warmup, binarization, seed
+    )
     objective = resolve_objective(objective)
     home = next(vae.parameters()).device
     target = _resolve_device(device)
@@ -206,7 +213,8 @@ class _Trainer:
                 self._keep(record)
                 shown.update(record)
                 best = self._track_best(record, best)
-                if self.options.patience and epoch - self.result.best_epoch >= self.options.patience:
+                since = epoch - max(self.result.best_epoch, self.options.kl_warmup)
+                if self.options.patience and since >= self.options.patience:
                     self.result.stopped = f"no better validation ELBO for {self.options.patience} epochs"
                     break
         self._finish()
@@ -214,12 +222,13 @@ class _Trainer:
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
         self.vae.train()
-        totals = torch.zeros(2, dtype=torch.float64)
+        totals = torch.zeros(3, dtype=torch.float64)
         for batch, (part, rows) in enumerate(self._minibatches()):
-            totals += len(rows) * torch.tensor(self._train_step(part, rows, epoch, batch), dtype=totals.dtype)
+            step = self._train_step(part, rows, epoch, batch)
+            totals += len(rows) * torch.tensor([value.item() for value in step], dtype=totals.dtype)
         self.vae.train(False)
-        loss, kl = (totals / len(self.x)).tolist()
-        return {"elbo": -loss, "kl": kl, **self._evaluate(part, rows, epoch, batch)}
+        loss, kl, elbo = (totals / len(self.x)).tolist()
+        return {"objective": -loss, "elbo": elbo, "kl": kl, **self._evaluate(part, rows, epoch, batch)}
 
     def _evaluate(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> dict[str, Any]:
         """c and the validation bound at the weights that the epoch ended with.
@@ -227,7 +236,7 @@ class _Trainer:
         The last step's own loss was taken before it; weights are good only if theirs is finite too.
         """
         with isolated_seed(self.options.seed, self.x.device):
-            loss, _ = self._loss(part, rows, epoch, batch)
+            loss = self._loss(part, rows, epoch, batch).loss
         if not torch.isfinite(loss):
             self._fail(part, rows, epoch, batch, f"after this step the loss is {loss.item()}")
         try:
@@ -252,27 +261,32 @@ class _Trainer:
     def _at_use(self, rows: Tensor) -> Tensor:
         return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
 
-    def _train_step(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> tuple[float, float]:
+    def _train_step(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
         self.optimizer.param_groups[0]["lr"] = self._learning_rate()
         self.optimizer.zero_grad()
-        loss, kl = self._loss(part, rows, epoch, batch)
-        if not torch.isfinite(loss):
-            self._fail(part, rows, epoch, batch, f"the loss is {loss.item()}")
-        loss.backward()
+        step = self._loss(part, rows, epoch, batch)
+        if not torch.isfinite(step.loss):
+            self._fail(part, rows, epoch, batch, f"the loss is {step.loss.item()}")
+        step.loss.backward()
         if self.options.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.options.gradient_clip)
         self.optimizer.step()
         self.step += 1
-        return loss.item(), kl.item()
+        return step
 
     def _loss(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
         try:
-            return self.objective.step_loss(part.model, part.guide, rows)
+            return self.objective.step_loss(part.model, part.guide, rows, self._kl_weight())
         except ValueError as error:
             # torch's own validation of a distribution's parameters: NaN in a location or a scale
             if isinstance(error, ArgumentError):
                 raise
             self._fail(part, rows, epoch, batch, str(error).split("\n")[0])
+
+    def _kl_weight(self) -> float:
+        """From almost zero to one over the epochs of the warm-up."""
+        steps = self.options.kl_warmup * math.ceil(len(self.x) / self.options.batch_size)
+        return min(1.0, (self.step + 1) / steps) if steps else 1.0
 
     def _learning_rate(self) -> float:
         if self.options.schedule == "constant":
@@ -316,6 +330,8 @@ class _Trainer:
         if self.options.patience is None:
             self.result.best_epoch = record["epoch"]
             return best
+        if record["epoch"] < self.options.kl_warmup:
+            return best  # the KL was not at its weight yet: another objective
         if record["validation_elbo"] > best:
             self.good_state, self.good_epoch = _snapshot(self.vae), record["epoch"]
             self.result.best_epoch = record["epoch"]

@@ -27,6 +27,7 @@ class FitOptions:
     schedule: str = "constant"
     gradient_clip: float | None = None
     patience: int | None = None
+    kl_warmup: int = 0
     binarization: str = "none"
     seed: int = 0
 
@@ -41,6 +42,12 @@ class FitOptions:
             check_positive(self.gradient_clip, "gradient_clip")
         if self.patience is not None:
             check_count(self.patience, "patience")
+        check_count(self.kl_warmup, "kl_warmup", least=0)
+        if self.kl_warmup >= self.epochs > 1:
+            raise ArgumentError(
+                f"kl_warmup: expected fewer than epochs={self.epochs}, got {self.kl_warmup}: the fit would end before "
+                "the KL has its weight. Lower it, or raise epochs."
+            )
         if self.binarization not in ("none", "fresh"):
             raise unknown_name("binarization", self.binarization, ["none", "fresh"])
 

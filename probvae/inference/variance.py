@@ -7,6 +7,7 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
+from probvae._shapes import check_positive
 from probvae.errors import ArgumentError
 from probvae.inference.evaluation import ModelAndGuide, check_data, over_chunks
 from probvae.inference.exact import posterior_moments
@@ -33,6 +34,24 @@ def optimal_variance(vae: ModelAndGuide, x: Tensor) -> float:
         lambda vae, rows: expected_squared_error(vae.model, vae.guide.distribution(rows), rows), vae, x
     )
     return float(errors.double().sum() / (~x.isnan()).sum())
+
+
+def equivalent_variance(beta: float, variance: float) -> float:
+    r"""The decoder variance c' = beta c whose ELBO the weight beta on the KL amounts to.
+
+    .. math:: E_q \Big[ -\frac{\lVert x - f(z) \rVert^2}{2c} \Big] - \beta\, \mathrm{KL} =
+              \beta \Big( E_q \Big[ -\frac{\lVert x - f(z) \rVert^2}{2 \beta c} \Big] - \mathrm{KL} \Big)
+
+    so for a Gaussian likelihood of fixed c both have the same optimum in decoder and guide. In squared units of x.
+    Raises :class:`~probvae.errors.ArgumentError` for a number that is not positive.
+    Source: Lucas, Tucker, Grosse and Norouzi (2019), arXiv:1911.02469, section 5.
+
+    >>> equivalent_variance(beta=4.0, variance=0.5)
+    2.0
+    """
+    check_positive(beta, "beta")
+    check_positive(variance, "variance")
+    return beta * variance
 
 
 def expected_squared_error(model: LatentModel, q: Distribution, x: Tensor) -> Tensor:
