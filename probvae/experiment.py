@@ -18,7 +18,16 @@ from probvae.assembly import build_objective, build_vae
 from probvae.data import Dataset, load_data
 from probvae.diagnostics import GapResult, posterior_gap
 from probvae.errors import ArgumentError, ConfigError, NotLinearGaussianError
-from probvae.inference import FitResult, FreeGuide, bound, fit, posterior_mean, reconstruction_error
+from probvae.inference import (
+    FitResult,
+    FreeGuide,
+    Objective,
+    bound,
+    equivalent_variance,
+    fit,
+    posterior_mean,
+    reconstruction_error,
+)
 from probvae.inference.evidence import best_method
 from probvae.inference.refine import refine
 from probvae.models import GaussianLikelihood, covariates_for
@@ -80,6 +89,7 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
     summary = {
         "data": data.name,
         **evaluate(vae, held_out, recipe["training"]["seed"]),
+        **weight_summary(vae, objective),
         "gap": gap_summary,
         "num_train": train.num_data,
         "num_held_out": held_out.num_data,
@@ -129,6 +139,20 @@ def estimate(values: Tensor) -> dict[str, float | None]:
     """Mean and standard error of independent values; one value has no standard error."""
     spread = float(values.double().std()) / math.sqrt(len(values)) if len(values) > 1 else None
     return {"value": float(values.double().mean()), "standard_error": spread}
+
+
+def weight_summary(vae: VAE, objective: Objective) -> dict[str, float]:
+    """The KL's weight beta where it is not one, and for a fixed c the variance whose ELBO it amounts to."""
+    if objective.beta == 1:
+        return {}
+    summary = {"beta": objective.beta}
+    likelihood = vae.model.likelihood
+    # another objective than the ELBO, or a c that is learned with it, has no such equivalent
+    weighted_elbo = objective.registered_name in ("elbo", "analytic-kl", "stl") and not objective.free_bits
+    if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "fixed" and weighted_elbo:
+        c = float(likelihood.fixed_variance)
+        summary["equivalent_variance"] = equivalent_variance(objective.beta, c)
+    return summary
 
 
 def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:

@@ -335,8 +335,8 @@ def test_beta_is_another_variance_when_it_is_trained() -> None:
     eigenvalues = torch.linalg.eigvalsh(torch.cov(x.T, correction=0))[-2:]
     model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 6), GaussianLikelihood(6, variance=c))
     vae = VAE(model, DiagonalGuide(LinearEncoder(6), 2)).double()
-    objective = Objective.registry["analytic-kl"](16, beta=beta)
-    options = {"epochs": 800, "batch_size": 400, "learning_rate": 0.02, "schedule": "cosine"}
+    objective = Objective.registry["analytic-kl"](4, beta=beta)
+    options = {"epochs": 600, "batch_size": 100, "learning_rate": 0.05, "schedule": "cosine"}
     probvae.fit(vae, x, objective=objective, progress=False, **options)
     weight = vae.model.decoder.weight.detach()
     assert_close(torch.linalg.eigvalsh(weight.T @ weight), eigenvalues - beta * c, rtol=1e-2, atol=1e-2)
