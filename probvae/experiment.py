@@ -30,8 +30,8 @@ from probvae.inference import (
 )
 from probvae.inference.evidence import best_method
 from probvae.inference.refine import refine
-from probvae.models import GaussianLikelihood, covariates_for
-from probvae.recipes import Recipe, to_toml
+from probvae.models import GaussianLikelihood, MixedLikelihood, covariates_for
+from probvae.recipes import Recipe, merge, to_toml
 from probvae.runs import Run
 from probvae.vae import VAE
 
@@ -69,6 +69,7 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
     data = load_recipe_data(recipe)
     train, held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])
     x = as_tensor(train)
+    recipe = with_columns(recipe, x)
     y = raw_covariates(recipe, train)
     covariates = None if y is None else covariates_for(y)
     variance = float(np.nanvar(train.x, axis=0, dtype=np.float64).mean()) or 1.0
@@ -115,6 +116,7 @@ def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
         "kl": estimate(values.kl),
         "is_bound": not getattr(vae.model.likelihood, "allow_grey", False),
         **variance_summary(vae, x),
+        "likelihood": likelihood_summary(vae),
         "reconstruction_error": estimate(error),
     }
 
@@ -155,6 +157,12 @@ def weight_summary(vae: VAE, objective: Objective) -> dict[str, float]:
     return summary
 
 
+def likelihood_summary(vae: VAE) -> dict[str, float]:
+    """What the likelihood has beside c: scales, dispersions; the mean where there are several."""
+    with torch.no_grad():
+        return {name: float(value.mean()) for name, value in vae.model.likelihood.numbers().items()}
+
+
 def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:
     """c (averaged where there are several) and Rocca's C = 1/(2c); None for a likelihood without a variance."""
     likelihood = vae.model.likelihood
@@ -163,6 +171,15 @@ def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:
     with torch.no_grad():
         c = float(likelihood.variance(vae.model.decoder(posterior_mean(vae, x))).mean())
     return {"variance": c, "squared_error_weight": 1 / (2 * c)}
+
+
+def with_columns(recipe: Recipe, x: Tensor) -> Recipe:
+    """The recipe with the types of the columns in it, as far as a mixed likelihood was asked for without them."""
+    table = recipe["model"]["likelihood"]
+    if table["name"] != "mixed" or "columns" in table:
+        return recipe
+    columns = MixedLikelihood.guess(x).arguments["columns"]
+    return merge(recipe, {"model": {"likelihood": {"columns": columns}}})
 
 
 def raw_covariates(recipe: Recipe, data: Dataset) -> np.ndarray | None:

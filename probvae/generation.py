@@ -34,8 +34,9 @@ def sample(vae: VAE, num_samples: int = 64, seed: int = 0) -> Sample:
         vae = _for_draws(vae, num_samples)
         prior = vae.model.prior()
         z = prior.sample() if prior.batch_shape else prior.sample((num_samples,))
-        p = vae.model.likelihood(vae.model.decoder(z))
-        return Sample(z, p.mean, p.sample())
+        parameters = vae.model.decoder(z)
+        likelihood = vae.model.likelihood
+        return Sample(z, likelihood.point(parameters), likelihood(parameters).sample())
 
 
 def _for_draws(vae: VAE, num_samples: int) -> VAE:
@@ -54,4 +55,4 @@ def decode_grid(vae: VAE, num_points: int = 20, extent: float = 3.0) -> Tensor:
     first = next(vae.parameters())
     axis = torch.linspace(-extent, extent, num_points, dtype=first.dtype, device=first.device)
     z = torch.cartesian_prod(axis, axis).flip(1)
-    return vae.model.likelihood(vae.model.decoder(z)).mean.reshape(num_points, num_points, -1)
+    return vae.model.likelihood.point(vae.model.decoder(z)).reshape(num_points, num_points, -1)

@@ -61,6 +61,8 @@ def _plain(component: Registered, name: str, value: Any) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [_plain(component, name, item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(component, name, item) for key, item in value.items()}
     if isinstance(value, Registered):
         return describe(value)
     raise ConfigError(

@@ -69,7 +69,8 @@ def check_likelihood(likelihood: Likelihood, dtype: torch.dtype | None = None) -
         _same("log_prob shape", tuple(log_prob.shape), (6,))
         check_gradients(likelihood, log_prob)
         _check_finite_gradient("the decoder's outputs", _gradients(log_prob, [parameters])[0])
-        _same("mean shape", tuple(p.mean.shape), (6, likelihood.data_dim))
+        _same("point shape", tuple(likelihood.point(parameters).shape), (6, likelihood.data_dim))
+        _same("point dtype", likelihood.point(parameters).dtype, dtype)
         stacked = likelihood(parameters.detach().expand(2, *parameters.shape))
         _same("batch_shape with a leading dimension", tuple(stacked.batch_shape), (2, 6))
 

@@ -77,6 +77,8 @@ def _other_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     if summary["variance"] is not None:
         rows.append(("c, the decoder variance", f"{summary['variance']:.5g}", "", "squared units of x"))
         rows.append(("C = 1/(2c), the squared error's weight", f"{summary['squared_error_weight']:.4g}", "", ""))
+    for name, value in summary["likelihood"].items():
+        rows.append((f"{name} of the likelihood", f"{value:.5g}", "", ""))
     if "beta" in summary:
         rows.append(("beta, the KL's weight in training", f"{summary['beta']:g}", "", ""))
     if "equivalent_variance" in summary:

@@ -94,5 +94,5 @@ def _impute_rows(vae: ModelAndGuide, x: Tensor, num_draws: int, interval: float,
 def _weighted_mean(vae: ModelAndGuide, z: Tensor, weight: Tensor) -> Tensor:
     total = torch.zeros((), dtype=z.dtype, device=z.device)
     for part, share in zip(z.split(_AT_ONCE), weight.split(_AT_ONCE), strict=True):
-        total = total + (share.unsqueeze(-1) * vae.model.likelihood(vae.model.decoder(part)).mean).sum(0)
+        total = total + (share.unsqueeze(-1) * vae.model.likelihood.point(vae.model.decoder(part))).sum(0)
     return total

@@ -5,29 +5,43 @@ from probvae.models.decoders import Decoder, LinearDecoder, MLPDecoder
 from probvae.models.latent import LatentModel
 from probvae.models.likelihoods import (
     BernoulliLikelihood,
+    CategoricalLikelihood,
     ContinuousBernoulliLikelihood,
+    DiscretizedLogisticLikelihood,
     GaussianLikelihood,
+    LaplaceLikelihood,
     Likelihood,
+    MixedLikelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
+    StudentTLikelihood,
 )
 from probvae.models.linear_gaussian import LinearGaussianModel
 from probvae.models.priors import MixturePrior, NormalPrior, Prior, StandardNormalPrior
 
 __all__ = [
     "BernoulliLikelihood",
+    "CategoricalLikelihood",
     "ContinuousBernoulliLikelihood",
     "Covariates",
     "Decoder",
+    "DiscretizedLogisticLikelihood",
     "GaussianLikelihood",
     "LabelCovariates",
+    "LaplaceLikelihood",
     "LatentModel",
     "Likelihood",
     "LinearDecoder",
     "LinearGaussianModel",
     "MLPDecoder",
+    "MixedLikelihood",
     "MixturePrior",
+    "NegativeBinomialLikelihood",
     "NormalPrior",
     "NumberCovariates",
+    "PoissonLikelihood",
     "Prior",
     "StandardNormalPrior",
+    "StudentTLikelihood",
     "covariates_for",
 ]

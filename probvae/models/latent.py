@@ -89,7 +89,7 @@ class LatentModel(nn.Module):
             decoder = GivenDecoder(decoder, y)
             prior = GivenPrior(prior, y) if hasattr(prior, "num_covariates") else prior
         if exposure is not None:
-            likelihood = likelihood.given_exposure(exposure)  # type: ignore[operator]
+            likelihood = likelihood.given_exposure(exposure)
         return LatentModel(prior, decoder, likelihood, missing=self.missing)
 
     def check_given(self) -> None:

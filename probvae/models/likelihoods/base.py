@@ -1,6 +1,7 @@
 """The contract of a likelihood."""
 
 from abc import ABC, abstractmethod
+from copy import copy
 from typing import Self
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from probvae._registry import Registered
 from probvae._shapes import check_count, check_event
+from probvae.errors import ArgumentError
 from probvae.models.likelihoods._missing import observed_entries
 
 
@@ -23,6 +25,9 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
     # an element of the support, in the place of a missing entry
     fill_value: float = 0.0
     missing: str = "refuse"
+    # whether rates may be multiplied by an exposure, and the one that is given (N or 1, 1)
+    takes_exposure: bool = False
+    exposure: Tensor | None = None
 
     def __init__(self, data_dim: int) -> None:
         super().__init__()
@@ -40,6 +45,34 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
         check_event(parameters, self.num_outputs, "the decoder's output", fix)
         p = self.distribution(parameters)
         return p if self.missing == "refuse" else observed_entries(p, self.fill_value)
+
+    def point(self, parameters: Tensor) -> Tensor:
+        """What a reconstruction shows, (..., D): the mean, unless the likelihood says otherwise."""
+        return self.distribution(parameters).mean
+
+    def numbers(self) -> dict[str, Tensor]:
+        """Parameters beside the decoder's that a summary prints, by name."""
+        return {}
+
+    def given_exposure(self, exposure: Tensor) -> Self:
+        """The same likelihood (and weights) for data with the exposure ``exposure`` (N or 1, 1).
+
+        Raises :class:`~probvae.errors.ArgumentError` where there are no rates, and for one that is not positive.
+        """
+        if not self.takes_exposure:
+            raise ArgumentError(
+                f"exposure: {type(self).__name__} has no rates to multiply. Leave it out, or take PoissonLikelihood or "
+                "NegativeBinomialLikelihood."
+            )
+        if not (exposure > 0).all() or not exposure.isfinite().all():
+            raise ArgumentError(f"exposure: expected positive numbers, got {float(exposure.min()):g} among them.")
+        given = copy(self)
+        given.exposure = exposure
+        return given
+
+    def exposed(self, log_rates: Tensor) -> Tensor:
+        """Log-rates with the exposure multiplied in."""
+        return log_rates if self.exposure is None else log_rates + self.exposure.to(log_rates).log()
 
     def check_data(self, x: Tensor) -> None:
         """Raise unless the data ``x`` (N, D) are possible; NaN is where ``missing`` is ``"mask"``."""

@@ -1,0 +1,260 @@
+"""Likelihoods against scipy and against their formulas, at random parameters."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from torch.testing import assert_close
+
+import probvae
+from probvae import specification
+from probvae.errors import ArgumentError, ConfigError, SupportError, UnknownNameError
+from probvae.inference import DiagonalGuide, LinearEncoder, elbo
+from probvae.models import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    DiscretizedLogisticLikelihood,
+    GaussianLikelihood,
+    LaplaceLikelihood,
+    LatentModel,
+    Likelihood,
+    LinearDecoder,
+    MixedLikelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
+    StandardNormalPrior,
+    StudentTLikelihood,
+)
+
+EXACT = {"rtol": 1e-11, "atol": 1e-12}
+
+
+def randomise(module: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.3 + 0.4 * torch.randn_like(parameter))
+
+
+@pytest.mark.parametrize("mode", [0.7, "learned", "per-dimension"])
+def test_student_t_matches_scipy(mode: float | str, double: None) -> None:
+    likelihood = StudentTLikelihood(3, degrees=3.3, scale=mode, minimum_scale=0.05)
+    randomise(likelihood)
+    loc, x = torch.randn(6, 3), 3 * torch.randn(6, 3)
+    scale = 0.7 if mode == 0.7 else (0.05 + likelihood.scale.log_value.exp()).detach().numpy()
+    expected = scipy.stats.t(3.3, loc.numpy(), scale).logpdf(x.numpy()).sum(-1)
+    assert_close(likelihood(loc).log_prob(x).detach(), torch.from_numpy(expected), **EXACT)
+    assert torch.equal(likelihood.point(loc), loc)
+
+
+@pytest.mark.parametrize("mode", [0.7, "learned", "per-dimension"])
+def test_laplace_matches_scipy(mode: float | str, double: None) -> None:
+    likelihood = LaplaceLikelihood(3, scale=mode, minimum_scale=0.05)
+    randomise(likelihood)
+    loc, x = torch.randn(6, 3), 3 * torch.randn(6, 3)
+    scale = 0.7 if mode == 0.7 else (0.05 + likelihood.scale.log_value.exp()).detach().numpy()
+    expected = scipy.stats.laplace(loc.numpy(), scale).logpdf(x.numpy()).sum(-1)
+    assert_close(likelihood(loc).log_prob(x).detach(), torch.from_numpy(expected), **EXACT)
+
+
+def test_learned_scale_begins_at_the_datas(double: None) -> None:
+    """The variance of the noise is the one that was given: 2 s^2 for Laplace, s^2 pi^2 / 3 for the logistic."""
+    assert LaplaceLikelihood(3, initial_variance=0.5).scale.value().item() == pytest.approx(0.5)
+    assert StudentTLikelihood(3, initial_variance=0.25).scale.value().item() == pytest.approx(0.5)
+    s = DiscretizedLogisticLikelihood(3, initial_variance=0.3).scale.value().item()
+    assert s**2 * np.pi**2 / 3 == pytest.approx(0.3)
+
+
+def test_given_scale_is_exact_in_float64() -> None:
+    assert LaplaceLikelihood(3, scale=0.1).double().scale.value().item() == 0.1
+
+
+def test_poisson_matches_scipy(double: None) -> None:
+    log_rate, x = torch.randn(6, 3), torch.randint(0, 9, (6, 3)).double()
+    expected = scipy.stats.poisson(log_rate.exp().numpy()).logpmf(x.numpy()).sum(-1)
+    assert_close(PoissonLikelihood(3)(log_rate).log_prob(x), torch.from_numpy(expected), **EXACT)
+
+
+@pytest.mark.parametrize("mode", [1.7, "learned", "per-dimension"])
+def test_negative_binomial_matches_scipy(mode: float | str, double: None) -> None:
+    likelihood = NegativeBinomialLikelihood(3, dispersion=mode, minimum_dispersion=0.01)
+    randomise(likelihood)
+    log_mean, x = torch.randn(6, 3), torch.randint(0, 9, (6, 3)).double()
+    theta = 1.7 if mode == 1.7 else (0.01 + likelihood.dispersion.log_value.exp()).detach().numpy()
+    mean = log_mean.exp().numpy()
+    expected = scipy.stats.nbinom(theta, theta / (theta + mean)).logpmf(x.numpy()).sum(-1)
+    p = likelihood(log_mean)
+    assert_close(p.log_prob(x).detach(), torch.from_numpy(expected), **EXACT)
+    assert_close(p.mean.detach(), torch.from_numpy(mean), **EXACT)
+    assert_close(p.variance.detach(), torch.from_numpy(mean + mean**2 / theta), **EXACT)
+
+
+def test_categorical_matches_its_formula(double: None) -> None:
+    likelihood = CategoricalLikelihood(3, num_categories=4)
+    logits, x = torch.randn(6, 12), torch.randint(0, 4, (6, 3)).double()
+    expected = torch.zeros(6)
+    for column in range(3):
+        log_p = logits[:, 4 * column : 4 * column + 4].log_softmax(-1)
+        expected += log_p[torch.arange(6), x[:, column].long()]
+    p = likelihood(logits)
+    assert_close(p.log_prob(x), expected, **EXACT)
+    assert torch.equal(likelihood.point(logits), logits.reshape(6, 3, 4).argmax(-1).double())
+    codes = torch.arange(4.0)
+    probabilities = logits.reshape(6, 3, 4).softmax(-1)
+    assert_close(p.mean, probabilities @ codes, **EXACT)
+    assert_close(p.variance, probabilities @ codes**2 - (probabilities @ codes) ** 2, **EXACT)
+
+
+def test_discretized_logistic_is_an_integral_over_bins(double: None) -> None:
+    likelihood = DiscretizedLogisticLikelihood(3, num_levels=7, scale="per-dimension", minimum_scale=0.01)
+    randomise(likelihood)
+    loc = torch.randn(6, 3)
+    levels = torch.arange(7.0) / 6
+    scale = (0.01 + likelihood.scale.log_value.exp()).detach().numpy()
+    logistic = scipy.stats.logistic(loc.numpy()[..., None], scale[:, None])
+    edges = np.concatenate([[-np.inf], (np.arange(6) + 0.5) / 6, [np.inf]])
+    expected = np.log(np.diff(logistic.cdf(edges), axis=-1))
+    base = likelihood(loc).base_dist
+    got = torch.stack([base.log_prob(level.expand(6, 3)) for level in levels], dim=-1).detach()
+    assert_close(got, torch.from_numpy(expected), rtol=1e-9, atol=1e-10)
+    assert_close(got.exp().sum(-1), torch.ones(6, 3), **EXACT)
+    assert_close(base.mean.detach(), (got.exp() * levels).sum(-1), **EXACT)
+
+
+def test_discretized_logistic_far_in_the_tails() -> None:
+    """A narrow scale far away: the log density is that of the tail, and its gradient is finite."""
+    likelihood = DiscretizedLogisticLikelihood(1, scale=1e-3)
+    loc = torch.tensor([[-2.0], [3.0], [0.5]], requires_grad=True)
+    value = likelihood(loc).log_prob(torch.tensor([[1.0], [0.0], [128 / 255]]))
+    assert_close(
+        value[:2].detach(), torch.tensor([-(3 - 0.5 / 255) / 1e-3, -(3 - 0.5 / 255) / 1e-3]), rtol=1e-5, atol=0
+    )
+    (gradient,) = torch.autograd.grad(value.sum(), loc)
+    assert gradient.isfinite().all()
+    double = DiscretizedLogisticLikelihood(1, num_levels=256, scale=0.05).double()
+    x = torch.arange(256, dtype=torch.float64)[:, None] / 255
+    for loc_value in (-5.0, 0.3, 40.0):
+        mass = double(torch.full((256, 1), loc_value, dtype=torch.float64)).log_prob(x).exp().sum()
+        assert mass.item() == pytest.approx(1, abs=1e-12)
+
+
+TABLE = ["gaussian", "poisson", {"name": "categorical", "num_categories": 3}, "gaussian", "bernoulli"]
+
+
+def test_mixed_is_the_sum_of_its_columns(double: None) -> None:
+    likelihood = MixedLikelihood(TABLE, initial_variance=0.4)
+    parameters = torch.randn(4, 6, likelihood.num_outputs)
+    x = likelihood(parameters).sample()
+    gaussian, poisson, categorical, bernoulli = likelihood.parts
+    assert likelihood.num_outputs == 2 + 1 + 3 + 1
+    expected = (
+        gaussian(parameters[..., :2]).log_prob(x[..., [0, 3]])
+        + poisson(parameters[..., 2:3]).log_prob(x[..., 1:2])
+        + categorical(parameters[..., 3:6]).log_prob(x[..., 2:3])
+        + bernoulli(parameters[..., 6:]).log_prob(x[..., 4:])
+    )
+    assert_close(likelihood(parameters).log_prob(x), expected, **EXACT)
+    assert gaussian.variance(parameters).item() == pytest.approx(0.4)
+    assert_close(likelihood.point(parameters)[..., [0, 3]], parameters[..., :2])
+    assert_close(likelihood(parameters).expand((2, 4, 6)).log_prob(x)[1], expected.detach(), **EXACT)
+
+
+def test_mixed_names_the_column() -> None:
+    likelihood = MixedLikelihood(TABLE)
+    x = torch.tensor([[0.5, 3.0, 2.0, -1.0, 1.0]])
+    likelihood.check_support(x)
+    with pytest.raises(SupportError, match="x: column 2: a categorical likelihood needs codes 0 to 2, got 3"):
+        likelihood.check_support(torch.tensor([[0.5, 3.0, 3.0, -1.0, 1.0]]))
+    with pytest.raises(SupportError, match="x: column 1: a Poisson likelihood needs counts"):
+        likelihood.check_support(torch.tensor([[0.5, 3.5, 2.0, -1.0, 1.0]]))
+
+
+def test_mixed_guesses_its_columns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.stack(
+        [
+            torch.randn(200, generator=generator),
+            torch.randint(2, (200,), generator=generator).float(),
+            torch.randint(4, (200,), generator=generator).float(),
+            torch.poisson(torch.full((200,), 30.0), generator=generator),
+            -torch.randint(4, (200,), generator=generator).float(),
+        ],
+        dim=1,
+    )
+    x[3, 1] = torch.nan
+    expected = ["gaussian", "bernoulli", {"name": "categorical", "num_categories": 4}, "poisson", "gaussian"]
+    assert MixedLikelihood.guess(x).arguments["columns"] == expected
+
+
+def test_mixed_described_and_rebuilt() -> None:
+    description = specification.describe(MixedLikelihood(TABLE))
+    assert specification.build(description).num_outputs == 7
+    for bad, error in (
+        (["gauss"], UnknownNameError),
+        ([{"num_categories": 3}], ConfigError),
+        ([{"name": "gaussian", "noise": 3}], UnknownNameError),
+        (["mixed"], ArgumentError),
+        ([{"name": "gaussian", "variance": "optimal"}], ArgumentError),
+    ):
+        with pytest.raises(error):
+            MixedLikelihood(bad if bad != ["mixed"] else [{"name": "mixed", "columns": ["gaussian"]}])
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "x", "message"),
+    [
+        (PoissonLikelihood(2), [[1.0, 2.0], [0.5, 1.0]], r"counts 0, 1, 2, ..., got 0.5 \(row 1, column 0; 1 such"),
+        (NegativeBinomialLikelihood(2), [[1.0, -2.0], [3.0, 1.0]], r"got -2 \(row 0, column 1.*scaling='none'"),
+        (CategoricalLikelihood(2, 3), [[1.0, 2.0], [3.0, 1.0]], r"codes 0 to 2, got 3 .*num_categories=4"),
+        (DiscretizedLogisticLikelihood(2), [[0.0, 1.0], [0.5, 1.0]], r"levels k/255 in \[0, 1\], got 0.5 \(row 1"),
+        (DiscretizedLogisticLikelihood(2, 17), [[0.0, 1.0], [0.5, 3.0]], r"got 3 \(row 1.*scaling='unit'"),
+    ],
+)
+def test_data_outside_the_support(likelihood: Likelihood, x: list[list[float]], message: str) -> None:
+    with pytest.raises(SupportError, match=message):
+        likelihood.check_support(torch.tensor(x))
+
+
+def test_exposure_multiplies_the_rates(double: None) -> None:
+    log_rate, exposure = torch.randn(6, 3), torch.rand(6, 1) * 5
+    for likelihood in (PoissonLikelihood(3), NegativeBinomialLikelihood(3, 2.0)):
+        given = likelihood.given_exposure(exposure)
+        assert_close(given(log_rate).mean, exposure * log_rate.exp())
+        assert likelihood.exposure is None
+        assert_close(given(log_rate.expand(2, 6, 3)).mean[1], exposure * log_rate.exp())
+    mixed = MixedLikelihood(TABLE)
+    parameters = torch.randn(6, mixed.num_outputs)
+    assert_close(mixed.given_exposure(exposure)(parameters).mean[:, 1], exposure[:, 0] * parameters[:, 2].exp())
+    assert_close(mixed(parameters).mean[:, 1], parameters[:, 2].exp())
+
+
+def test_bad_exposure() -> None:
+    with pytest.raises(ArgumentError, match=r"GaussianLikelihood has no rates to multiply.*PoissonLikelihood"):
+        GaussianLikelihood(3).given_exposure(torch.ones(4, 1))
+    with pytest.raises(ArgumentError, match="expected positive numbers, got 0"):
+        PoissonLikelihood(3).given_exposure(torch.tensor([[1.0], [0.0]]))
+
+
+def test_fit_with_exposure_finds_the_rates() -> None:
+    """With W = 0 the best rate of one unit is sum_n x_n / sum_n e_n, the maximum of the likelihood."""
+    torch.manual_seed(0)
+    exposure = torch.rand(1000) * 20 + 1
+    rates = torch.tensor([0.5, 2.0, 7.0])
+    x = torch.poisson(exposure[:, None] * rates)
+    model = LatentModel(StandardNormalPrior(1), LinearDecoder(1, 3), PoissonLikelihood(3))
+    vae = probvae.VAE(model, DiagonalGuide(LinearEncoder(3), 1))
+    torch.nn.init.zeros_(vae.model.decoder.weight).requires_grad_(False)
+    torch.nn.init.zeros_(vae.guide.loc.weight)
+    probvae.fit(vae, x, exposure=exposure, epochs=60, learning_rate=0.05, schedule="cosine", progress=False)
+    assert_close(vae.model.decoder.bias.detach().exp(), x.sum(0) / exposure.sum(), rtol=5e-3, atol=0)
+    assert elbo(vae.given(exposure=exposure), x).mean() > elbo(vae, x).mean() + 10
+
+
+@pytest.mark.parametrize("name", sorted(Likelihood.registry))
+def test_numbers_are_finite(name: str) -> None:
+    for value in Likelihood.registry[name].example().numbers().values():
+        assert value.isfinite().all()
+
+
+def test_point_of_a_bernoulli_is_its_mean() -> None:
+    parameters = torch.randn(4, 3)
+    assert_close(BernoulliLikelihood(3).point(parameters), parameters.sigmoid())
