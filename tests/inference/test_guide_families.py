@@ -1,7 +1,11 @@
 """Oracles of the guide families beyond the diagonal and the full one. Their contracts: test_guides.py."""
 
+import math
+from collections.abc import Sequence
+
 import pytest
 import torch
+from pyro import distributions as dist
 from torch.distributions import (
     Independent,
     Laplace,
@@ -13,10 +17,11 @@ from torch.distributions import (
 from torch.testing import assert_close
 
 import probvae
-from probvae.errors import ArgumentError
+from probvae.errors import ArgumentError, UnknownNameError
 from probvae.inference import Guide, LinearEncoder, MLPEncoder, analytic_kl
-from probvae.inference.guides import LowRankGuide
-from probvae.inference.objectives import AnalyticKLObjective
+from probvae.inference.guides import LowRankGuide, MixtureGuide
+from probvae.inference.guides._mixture_of_normals import MixtureOfNormals, _with_gradient
+from probvae.inference.objectives import AnalyticKLObjective, STLObjective
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -104,3 +109,207 @@ def test_low_rank_guide_refuses_a_rank_that_there_is_not() -> None:
     for rank, message in {0: "rank: expected an integer >= 1", 3: "rank: expected at most latent_dim=2, got 3"}.items():
         with pytest.raises(ArgumentError, match=message):
             LowRankGuide(LinearEncoder(3), latent_dim=2, rank=rank)
+
+
+def random_mixture(d: int, k: int, batch: tuple[int, ...] = (), spread: float = 1.0) -> list[torch.Tensor]:
+    """Logits, means and Cholesky factors (their diagonals positive) of a mixture, ready for gradients."""
+    factor = 0.5 * torch.randn(*batch, k, d, d).tril(-1) + torch.diag_embed(torch.rand(*batch, k, d) + 0.3)
+    parts = [torch.randn(*batch, k), spread * torch.randn(*batch, k, d), factor]
+    return [part.requires_grad_() for part in parts]
+
+
+def mixture(logits: torch.Tensor, loc: torch.Tensor, factor: torch.Tensor) -> MixtureOfNormals:
+    return MixtureOfNormals(dist.Categorical(logits=logits), dist.MultivariateNormal(loc, scale_tril=factor))
+
+
+def distributional_transform(
+    z: torch.Tensor, logits: torch.Tensor, loc: torch.Tensor, factor: torch.Tensor
+) -> torch.Tensor:
+    """S (d,) of one z (d,) by its definition: the conditional distribution functions, dimension by dimension."""
+    noise = [(torch.linalg.inv(matrix) @ (z - mean)) for mean, matrix in zip(loc, factor, strict=True)]
+    density, rows = logits.softmax(-1), []
+    for j in range(len(z)):
+        inside = torch.stack([torch.special.ndtr(eps[j]) for eps in noise])
+        rows.append((density * inside).sum() / density.sum())
+        normal = torch.stack([torch.exp(-0.5 * eps[j] ** 2) for eps in noise])
+        density = density * normal / torch.stack([matrix[j, j] for matrix in factor])
+    return torch.stack(rows)
+
+
+def lower(gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Of logits, means and factors; of the factors the entries that they have."""
+    return [*gradients[:2], gradients[2].tril()]
+
+
+@pytest.mark.parametrize(("d", "k"), [(1, 2), (2, 3), (4, 2), (3, 1)])
+def test_draws_move_along_the_distributional_transform(d: int, k: int, double: None) -> None:
+    parameters = random_mixture(d, k)
+    for _ in range(5):
+        z = mixture(*parameters).rsample()
+        jacobian = torch.autograd.functional.jacobian(
+            lambda z: distributional_transform(z, *[part.detach() for part in parameters]), z.detach()
+        )
+        direction = torch.randn(d)
+        pulled = -torch.linalg.solve(jacobian.T, direction)
+        expected = torch.autograd.grad(distributional_transform(z.detach(), *parameters) @ pulled, parameters)
+        got = torch.autograd.grad(z @ direction, parameters)
+        for gradient, truth in zip(lower(got), lower(expected), strict=True):
+            assert_close(gradient, truth, rtol=1e-9, atol=1e-9)
+
+
+def test_one_component_is_the_ordinary_normal(double: None) -> None:
+    logits, loc, factor = random_mixture(4, 1, batch=(3,))
+    z = mixture(logits, loc, factor).rsample((5,))
+    noise = torch.linalg.solve(factor[:, 0], (z - loc[:, 0]).unsqueeze(-1)).detach()
+    ordinary = loc[:, 0] + (factor[:, 0] @ noise).squeeze(-1)
+    direction = torch.randn(5, 3, 4)
+    got = torch.autograd.grad((z * direction).sum(), [loc, factor])
+    expected = torch.autograd.grad((ordinary * direction).sum(), [loc, factor])
+    assert_close(got[0], expected[0], rtol=1e-10, atol=1e-10)
+    assert_close(got[1].tril(), expected[1].tril(), rtol=1e-10, atol=1e-10)
+
+
+def moments(logits: torch.Tensor, loc: torch.Tensor, factor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and second moment of a mixture, in closed form."""
+    weight = logits.softmax(-1)
+    second = factor @ factor.mT + loc.unsqueeze(-1) * loc.unsqueeze(-2)
+    return torch.einsum("k,ki->i", weight, loc), torch.einsum("k,kij->ij", weight, second)
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_gradient_of_moments_against_the_closed_form(d: int, double: None) -> None:
+    """E[a.z] and E[z'Bz] of a mixture of three; the estimate of each derivative has a standard error of its own."""
+    parameters = random_mixture(d, 3)
+    a, matrix = torch.randn(d), torch.randn(d, d)
+    many = [part.detach().expand(40_000, *part.shape).clone().requires_grad_() for part in parameters]
+    z = mixture(*many).rsample()
+    mean, second = moments(*parameters)
+    for values, truth in [(z @ a, mean @ a), (((z @ matrix) * z).sum(-1), (matrix * second).sum())]:
+        # the zero: what a moment does not depend on has the gradient zero
+        truth = truth + 0 * sum(part.sum() for part in parameters)
+        exact = lower(torch.autograd.grad(truth, parameters, retain_graph=True))
+        each = lower(torch.autograd.grad(values.sum(), many, retain_graph=True))
+        for samples, expected in zip(each, exact, strict=True):
+            error = samples.std(0) / len(samples) ** 0.5
+            assert ((samples.mean(0) - expected).abs() <= 5 * error + 1e-12).all()
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_mixture_guide_is_the_mixture_of_its_heads(covariance: str, double: None) -> None:
+    guide = MixtureGuide(MLPEncoder(4, hidden=(5,)), latent_dim=3, num_components=2, covariance=covariance)
+    randomise(guide)
+    x, z = torch.randn(6, 4), torch.randn(6, 3)
+    weight = output(guide.logits, guide, x).softmax(-1)
+    loc = output(guide.loc, guide, x).reshape(6, 2, 3)
+    scale = scale_of(output(guide.log_scale, guide, x)).reshape(6, 2, 3)
+    unit = torch.eye(3).repeat(6, 2, 1, 1)
+    if covariance == "full":
+        t = output(guide.dependence, guide, x).reshape(6, 2, 3)
+        unit[..., 1, 0], unit[..., 2, 0], unit[..., 2, 1] = t.unbind(-1)
+    factor = torch.diag_embed(scale) @ unit
+    noise = torch.linalg.solve(factor, (z[:, None] - loc)[..., None])[..., 0]
+    density = torch.exp(-0.5 * noise**2 - 0.5 * math.log(2 * math.pi)).prod(-1) / scale.prod(-1)
+    q = guide.distribution(x)
+    assert_close(q.log_prob(z), (weight * density).sum(-1).log(), **EXACT)
+    assert_close(q.mean, (weight[..., None] * loc).sum(1), **EXACT)
+    second = (weight[..., None] * (factor.square().sum(-1) + loc**2)).sum(1)
+    assert_close(q.variance, second - q.mean**2, **EXACT)
+
+
+def test_diagonal_components_draw_as_full_ones(double: None) -> None:
+    logits, loc, factor = random_mixture(3, 2, batch=(4,))
+    scale = factor.detach().diagonal(dim1=-2, dim2=-1).clone().requires_grad_()
+    gradients = []
+    for components in (
+        dist.Normal(loc, scale).to_event(1),
+        dist.MultivariateNormal(loc, scale_tril=torch.diag_embed(scale)),
+    ):
+        torch.manual_seed(3)
+        z = MixtureOfNormals(dist.Categorical(logits=logits), components).rsample()
+        gradients.append(torch.autograd.grad(z.square().sum(), [logits, loc, scale]))
+    for one, other in zip(*gradients, strict=True):
+        assert_close(one, other, **EXACT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [1.0, 30.0, 1e4])
+@pytest.mark.parametrize("width", [1e-3, 1.0])
+def test_gradient_is_finite_however_far_apart(dtype: torch.dtype, spread: float, width: float) -> None:
+    parts = [part.detach().to(dtype) for part in random_mixture(5, 4, batch=(20,), spread=spread)]
+    logits, loc, factor = [part.requires_grad_() for part in (parts[0], parts[1], width * parts[2])]
+    z = mixture(logits, loc, factor).rsample((50,))
+    for gradient in torch.autograd.grad(z.square().sum(), [logits, loc, factor]):
+        assert gradient.isfinite().all()
+
+
+def test_value_of_a_draw_is_that_of_sample_and_plates_keep_the_class() -> None:
+    parameters = random_mixture(2, 3, batch=(4,))
+    q = mixture(*parameters)
+    for p in (q, q.expand((5, 4))):
+        assert type(p) is MixtureOfNormals
+        assert isinstance(p, torch.distributions.MixtureSameFamily)
+        torch.manual_seed(2)
+        value = p.sample()
+        torch.manual_seed(2)
+        assert torch.equal(p.rsample(), value)
+
+
+def test_single_precision_follows_double(double: None) -> None:
+    parameters = random_mixture(3, 3, batch=(500,))
+    single = [part.detach().float().requires_grad_() for part in parameters]
+    z = mixture(*parameters).sample()
+    gradients = [
+        torch.autograd.grad(_with_gradient(z.to(part[0]), *part).square().sum(), part) for part in (parameters, single)
+    ]
+    for exact, rounded in zip(*gradients, strict=True):
+        assert_close(rounded.double(), exact, rtol=1e-3, atol=1e-3)
+
+
+def test_landing_is_stuck_at_the_exact_mixture_posterior(double: None) -> None:
+    """stl's gradient is zero where q is the posterior, a mixture under a mixture prior, for every draw."""
+    prior = probvae.MixturePrior(2, num_components=2, covariance="full")
+    randomise(prior)
+    model = probvae.LatentModel(prior, probvae.LinearDecoder(2, 3), probvae.GaussianLikelihood(3, variance=0.3))
+    randomise(model.decoder)
+    x = torch.randn(1, 3)
+    guide = MixtureGuide(LinearEncoder(3), latent_dim=2, num_components=2, covariance="full")
+    _set_to(guide, probvae.exact_posterior(model, x))
+    assert_close(guide.distribution(x).log_prob(x[:, :2]), probvae.exact_posterior(model, x).log_prob(x[:, :2]))
+    objective = STLObjective(num_particles=20)
+    gradients = torch.autograd.grad(objective(model, guide, x).sum(), list(guide.parameters()))
+    assert max(gradient.abs().max() for gradient in gradients) < 1e-9
+
+
+@torch.no_grad()
+def _set_to(guide: MixtureGuide, posterior: torch.distributions.MixtureSameFamily) -> None:
+    """The biases of a guide so that it is ``posterior`` (of one datum), its weights at zero."""
+    components = posterior.component_distribution
+    scale = components.scale_tril.diagonal(dim1=-2, dim2=-1)
+    values = {
+        guide.logits: posterior.mixture_distribution.logits,
+        guide.loc: components.loc,
+        guide.log_scale: 10 * torch.atanh(scale.log() / 10),
+        guide.dependence: components.scale_tril[..., 1, 0] / scale[..., 1],
+    }
+    for head, value in values.items():
+        head.weight.zero_()
+        head.bias.copy_(value.flatten())
+
+
+def test_mixture_guide_begins_with_components_apart() -> None:
+    q = MixtureGuide(MLPEncoder(4), latent_dim=3, num_components=4).distribution(torch.randn(5, 4))
+    assert torch.pdist(q.component_distribution.mean[0]).min() > 0.1
+    assert_close(q.mixture_distribution.probs, torch.full((5, 4), 0.25))
+
+
+def test_mixture_guide_refuses_what_there_is_not() -> None:
+    with pytest.raises(ArgumentError, match="num_components: expected an integer >= 1, got 0"):
+        MixtureGuide(LinearEncoder(3), latent_dim=2, num_components=0)
+    with pytest.raises(UnknownNameError, match="unknown covariance 'low'"):
+        MixtureGuide(LinearEncoder(3), latent_dim=2, covariance="low")
+
+
+def test_analytic_kl_refuses_the_mixture_guide() -> None:
+    model = probvae.VAE.example().model
+    with pytest.raises(ArgumentError, match=r"MixtureOfNormals.*objective='elbo'"):
+        AnalyticKLObjective()(model, MixtureGuide.example(), torch.randn(5, 3))

@@ -6,6 +6,7 @@ from .diagonal import DiagonalGuide as DiagonalGuide
 from .exact import ExactGuide as ExactGuide
 from .full_covariance import FullCovarianceGuide as FullCovarianceGuide
 from .low_rank import LowRankGuide as LowRankGuide
+from .mixture import MixtureGuide as MixtureGuide
 from .per_datum import FreeGuide as FreeGuide
 from .per_datum import PerDatumGuide as PerDatumGuide
 from .semi_amortized import SemiAmortizedGuide as SemiAmortizedGuide
