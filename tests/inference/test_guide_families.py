@@ -1,7 +1,11 @@
 """Oracles of the guide families beyond the diagonal and the full one. Their contracts: test_guides.py."""
 
+import copy
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +21,10 @@ from torch.distributions import (
 from torch.testing import assert_close
 
 import probvae
+from probvae import testing
 from probvae.errors import ArgumentError, UnknownNameError
 from probvae.inference import Guide, LinearEncoder, MLPEncoder, analytic_kl
-from probvae.inference.guides import LowRankGuide, MixtureGuide
+from probvae.inference.guides import FlowGuide, LowRankGuide, MixtureGuide
 from probvae.inference.guides._mixture_of_normals import MixtureOfNormals, _with_gradient
 from probvae.inference.objectives import AnalyticKLObjective, STLObjective
 
@@ -231,6 +236,20 @@ def test_diagonal_components_draw_as_full_ones(double: None) -> None:
         assert_close(one, other, **EXACT)
 
 
+def test_tails_are_mirror_images(double: None) -> None:
+    """Far out in the upper tail S is one to every digit; the draw moves as its mirror image does in the lower one."""
+    logits, loc, _ = random_mixture(2, 3, spread=0.1)
+    parameters = [logits, loc, torch.eye(2).repeat(3, 1, 1).requires_grad_()]
+    mirrored = [logits, (-loc.detach()).requires_grad_(), parameters[2]]
+    z = torch.tensor([9.0, 12.0])
+    upper = torch.autograd.grad(_with_gradient(z, *parameters).sum(), parameters)
+    below = torch.autograd.grad(_with_gradient(-z, *mirrored).sum(), mirrored)
+    assert_close(below[0], -upper[0], **EXACT)
+    assert_close(below[1], upper[1], **EXACT)
+    assert_close(below[2], -upper[2], **EXACT)
+    assert upper[0].abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("spread", [1.0, 30.0, 1e4])
 @pytest.mark.parametrize("width", [1e-3, 1.0])
@@ -313,3 +332,86 @@ def test_analytic_kl_refuses_the_mixture_guide() -> None:
     model = probvae.VAE.example().model
     with pytest.raises(ArgumentError, match=r"MixtureOfNormals.*objective='elbo'"):
         AnalyticKLObjective()(model, MixtureGuide.example(), torch.randn(5, 3))
+
+
+def random_flow(latent_dim: int, num_transforms: int = 2) -> FlowGuide:
+    guide = FlowGuide(LinearEncoder(3), latent_dim, num_transforms, hidden=(6,), num_bins=4, context_dim=2)
+    randomise(guide)
+    return guide
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_flow_begins_as_the_diagonal_normal(d: int, double: None) -> None:
+    guide = FlowGuide(MLPEncoder(4), latent_dim=d, num_transforms=3)
+    x, z = torch.randn(5, 4), torch.randn(7, 5, d)
+    expected = Normal(output(guide.loc, guide, x), 1.0).log_prob(z).sum(-1)
+    assert_close(guide.distribution(x).log_prob(z), expected, **EXACT)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_flow_density_is_the_change_of_variables(d: int, double: None) -> None:
+    """Noise through the map by hand, with the determinant of the map's Jacobian by automatic differentiation."""
+    guide = random_flow(d)
+    x, noise = torch.randn(1, 3), 1.5 * torch.randn(d)
+
+    def pushed(noise: torch.Tensor) -> torch.Tensor:
+        bent = guide.flow(output(guide.context, guide, x)[0])(noise)
+        return output(guide.loc, guide, x)[0] + scale_of(output(guide.log_scale, guide, x))[0] * bent
+
+    jacobian = torch.autograd.functional.jacobian(pushed, noise)
+    expected = Normal(0.0, 1.0).log_prob(noise).sum() - torch.linalg.slogdet(jacobian).logabsdet
+    got = guide.distribution(x).log_prob(pushed(noise).detach().clone()[None])[0]
+    assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_bent_flow_keeps_the_contract(d: int, double: None) -> None:
+    """Total mass one, and draws that follow the density: the contract tests see the flow as it begins, unbent."""
+    testing.check_guide(random_flow(d))
+
+
+def test_flow_draws_remember_nothing(double: None) -> None:
+    """No cache: a draw's density is the same from a fresh distribution, and after the parameters have moved."""
+    guide, x = random_flow(2), torch.randn(4, 3)
+    q = guide.distribution(x)
+    z = q.rsample((6,))
+    assert_close(q.log_prob(z), guide.distribution(x).log_prob(z.detach().clone()), **EXACT)
+    randomise(guide)
+    moved = guide.distribution(x)
+    assert_close(moved.log_prob(z), moved.log_prob(z.detach().clone()), **EXACT)
+
+
+def test_flow_expands_over_plates(double: None) -> None:
+    guide, x = random_flow(3), torch.randn(4, 3)
+    q = guide.distribution(x)
+    wide = q.expand((5, 4))
+    assert (wide.batch_shape, wide.event_shape) == ((5, 4), (3,))
+    z = wide.rsample()
+    assert_close(wide.log_prob(z), torch.stack([q.log_prob(row) for row in z]), **EXACT)
+
+
+def test_flow_guide_is_saved_and_copied(tmp_path: Path) -> None:
+    model = probvae.VAE.example().model
+    vae = probvae.VAE(model, FlowGuide.example())
+    randomise(vae.guide)
+    vae.save(tmp_path / "vae.safetensors")
+    x, z = torch.randn(5, 3), torch.randn(5, 2)
+    for other in (probvae.VAE.load(tmp_path / "vae.safetensors"), copy.deepcopy(vae)):
+        assert torch.equal(other(x).log_prob(z), vae(x).log_prob(z))
+
+
+def test_zuko_leaves_validation_on_in_a_fresh_process() -> None:
+    code = (
+        "import sys, torch, probvae; assert 'zuko' not in sys.modules; import probvae.inference; "
+        "assert 'zuko' not in sys.modules; from probvae.inference.guides import FlowGuide; "
+        "FlowGuide.example().distribution(torch.zeros(2, 3)).rsample(); "
+        "print(torch.distributions.Distribution._validate_args)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
+@pytest.mark.parametrize("option", ["num_transforms", "num_bins", "context_dim"])
+def test_flow_guide_refuses_counts_below_one(option: str) -> None:
+    with pytest.raises(ArgumentError, match=f"{option}: expected an integer >= 1, got 0"):
+        FlowGuide(LinearEncoder(3), 2, **{option: 0})

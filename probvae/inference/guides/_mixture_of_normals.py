@@ -72,11 +72,16 @@ def _rates(log_joint: Tensor, log_density: Tensor, noise: Tensor) -> tuple[Tenso
     log_weight = torch.log_softmax(log_joint[..., :-1], dim=-2)
     log_conditional = torch.logsumexp(log_weight + log_density, dim=-2, keepdim=True)
     # in the upper tail Phi is one and its digits are lost: there 1 - Phi
-    lower = (log_weight.exp() * torch.special.ndtr(noise)).sum(-2, keepdim=True) < 0.5
+    lower = (log_weight.exp() * _normal_cdf(noise)).sum(-2, keepdim=True) < 0.5
     sign = torch.where(lower, 1.0, -1.0).to(noise)
-    tail = torch.special.ndtr(sign * noise)
+    tail = _normal_cdf(sign * noise)
     excess = sign * (tail - (log_weight.exp() * tail).sum(-2, keepdim=True))
     # a bound that only a draw in the middle of nowhere reaches: infinity times zero would spoil the whole batch
     largest = -0.5 * torch.log(torch.tensor(torch.finfo(noise.dtype).tiny)).item()
     rate = (log_weight - log_conditional).clamp(max=largest).exp() * excess
     return rate, torch.softmax(log_joint[..., 1:], dim=-2)
+
+
+def _normal_cdf(value: Tensor) -> Tensor:
+    # torch.special.ndtr takes one from 1 + erf in the lower tail: zero below -8.3
+    return 0.5 * torch.erfc(-value / 2**0.5)
