@@ -12,7 +12,7 @@ import probvae
 PACKAGE = Path(probvae.__file__).parent
 # lowest first; what stands on one level may import what stands on lower levels, and its own
 LEVELS = [
-    ("errors", "_files", "_seed", "_registry", "_shapes", "_factor", "_networks", "_threads"),
+    ("errors", "_files", "_seed", "_registry", "_shapes", "_factor", "_flows", "_networks", "_threads"),
     ("runs", "data"),
     ("models",),
     ("inference",),
@@ -62,7 +62,7 @@ def test_pyro_sample_stands_in_two_places() -> None:
 
 @pytest.mark.parametrize("code", ["import probvae", "import probvae.cli"])
 def test_import_is_light(code: str) -> None:
-    heavy = ["torch", "pyro", "matplotlib", "arviz", "sklearn", "scipy", "pandas", "pyarrow", "torchvision"]
+    heavy = ["torch", "pyro", "matplotlib", "arviz", "sklearn", "scipy", "pandas", "pyarrow", "torchvision", "zuko"]
     check = f"{code}; import sys; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

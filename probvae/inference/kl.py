@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import (
     Distribution,
     Independent,
+    LowRankMultivariateNormal,
     MultivariateNormal,
     Normal,
     kl_divergence,
@@ -37,10 +38,30 @@ def full_to_independent_normal(q: MultivariateNormal, p: "Independent[Any]") -> 
 @register_kl(Independent, MultivariateNormal)
 def independent_normal_to_full(q: "Independent[Any]", p: MultivariateNormal) -> Tensor:
     """KL(prod_i N(m_i, s_i^2) || N(mu, L L^T)) in nats, batched: torch's formula, with diag(s) as q's factor."""
-    if not isinstance(q.base_dist, Normal) or q.reinterpreted_batch_ndims != 1:
-        raise NotImplementedError(f"no closed form of KL({q} || MultivariateNormal)")
-    full = MultivariateNormal(q.base_dist.loc, scale_tril=torch.diag_embed(q.base_dist.scale))
-    return kl_divergence(full, p)
+    return kl_divergence(_as_full(q), p)
+
+
+@register_kl(LowRankMultivariateNormal, Independent)
+def low_rank_to_independent_normal(q: LowRankMultivariateNormal, p: "Independent[Any]") -> Tensor:
+    r"""KL(N(m, V V^T + D) || prod_i N(mu_i, s_i^2)) in nats, batched.
+
+    .. math:: \tfrac12 \sum_i \Big[\frac{(V V^T)_{ii} + D_i + (m_i - \mu_i)^2}{s_i^2} - 1
+              + \log \frac{s_i^2}{D_i}\Big] - \tfrac12 \log\det(I + V^T D^{-1} V)
+    """
+    if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != 1:
+        raise NotImplementedError(f"no closed form of KL(LowRankMultivariateNormal || {p})")
+    factor, diagonal, scale = q.cov_factor, q.cov_diag, p.base_dist.scale
+    squared = (q.variance + (q.loc - p.base_dist.loc).square()) / scale.square()
+    log_ratio = 2 * scale.log() - diagonal.log()
+    capacitance = torch.eye(factor.shape[-1]).to(factor) + factor.mT @ (factor / diagonal.unsqueeze(-1))
+    log_det = torch.linalg.cholesky(capacitance).diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return 0.5 * (squared - 1 + log_ratio).sum(-1) - log_det
+
+
+@register_kl(Independent, LowRankMultivariateNormal)
+def independent_normal_to_low_rank(q: "Independent[Any]", p: LowRankMultivariateNormal) -> Tensor:
+    """KL(prod_i N(m_i, s_i^2) || N(mu, V V^T + D)) in nats, batched: torch's formula, with diag(s) as q's factor."""
+    return kl_divergence(_as_full(q), p)
 
 
 def analytic_kl(q: Distribution, p: Distribution) -> Tensor:
@@ -68,6 +89,12 @@ def has_analytic_kl(q: Distribution, p: Distribution) -> bool:
     except NotImplementedError:
         return False
     return True
+
+
+def _as_full(q: "Independent[Any]") -> MultivariateNormal:
+    if not isinstance(q.base_dist, Normal) or q.reinterpreted_batch_ndims != 1:
+        raise NotImplementedError(f"no closed form of KL from {q}")
+    return MultivariateNormal(q.base_dist.loc, scale_tril=torch.diag_embed(q.base_dist.scale))
 
 
 def _describe(distribution: Distribution) -> str:

@@ -4,7 +4,10 @@ from .base import Guide as Guide
 from .base import LocalGuide as LocalGuide
 from .diagonal import DiagonalGuide as DiagonalGuide
 from .exact import ExactGuide as ExactGuide
+from .flow import FlowGuide as FlowGuide
 from .full_covariance import FullCovarianceGuide as FullCovarianceGuide
+from .low_rank import LowRankGuide as LowRankGuide
+from .mixture import MixtureGuide as MixtureGuide
 from .per_datum import FreeGuide as FreeGuide
 from .per_datum import PerDatumGuide as PerDatumGuide
 from .semi_amortized import SemiAmortizedGuide as SemiAmortizedGuide
