@@ -8,7 +8,7 @@ from probvae._registry import Registered, option_names
 from probvae._seed import isolated_seed
 from probvae.errors import ConfigError, NotLinearGaussianError, unknown_name
 from probvae.inference.encoders import Encoder, MaskedEncoder
-from probvae.inference.guides import Guide
+from probvae.inference.guides import Guide, inside_support
 from probvae.inference.objectives import Objective
 from probvae.models import Covariates, Decoder, LatentModel, Likelihood, Prior
 from probvae.recipes import Recipe
@@ -35,16 +35,40 @@ def build_vae(
         num_covariates = covariates.num_covariates if covariates else 0
         sizes = {"latent_dim": model["latent_dim"], "data_dim": data_dim}
         variances = {"initial_variance": data_variance, "minimum_variance": _RELATIVE_FLOOR * data_variance}
-        prior = component(Prior, model["prior"], {**sizes, "num_covariates": num_covariates})
+        drawn_first = not _takes(Prior, model["prior"], "guide")
+        known = {**sizes, "num_covariates": num_covariates}
+        prior = component(Prior, model["prior"], known) if drawn_first else None
         likelihood = component(Likelihood, model["likelihood"], {**sizes, **variances})
         read = {"latent_dim": model["latent_dim"] + num_covariates, "num_outputs": likelihood.num_outputs}
         decoder = component(Decoder, model["decoder"], {**sizes, **read})
         num_inputs = data_dim + num_covariates
-        encoder = _encoder(inference["encoder"], data_dim, num_inputs, missing)
+        given: dict[str, Any] = {
+            "encoder": _encoder(inference["encoder"], data_dim, num_inputs, missing),
+            "num_data": num_data,
+            "data_dim": num_inputs,
+        }
+        if prior is None:
+            guide = _guide_before_model(recipe, {**sizes, **given})
+            prior = component(Prior, model["prior"], {**known, "guide": guide, "data_dim": num_inputs})
+            return VAE(LatentModel(prior, decoder, likelihood, covariates, missing), guide)
         latent_model = LatentModel(prior, decoder, likelihood, covariates, missing)
-        given = {"encoder": encoder, "model": latent_model, "num_data": num_data}
-        guide = component(Guide, inference["guide"], {**sizes, "data_dim": num_inputs, **given})
-        return VAE(latent_model, guide)
+        guide = component(Guide, inference["guide"], {**sizes, **given, "model": latent_model})
+        return VAE(latent_model, inside_support(guide, prior))
+
+
+def _guide_before_model(recipe: Recipe, known: Mapping[str, Any]) -> Guide:
+    """The guide, for a prior that is made of it."""
+    prior, guide = recipe["model"]["prior"], recipe["inference"]["guide"]
+    if _takes(Guide, guide, "model"):
+        raise ConfigError(
+            f"prior {prior['name']!r} is made of the guide, and guide {guide['name']!r} of the model. Use guide "
+            "'diagonal', or another prior."
+        )
+    return component(Guide, guide, known)
+
+
+def _takes(family: type[Registered], table: Mapping[str, Any], option: str) -> bool:
+    return option in option_names(family.named(table["name"]))
 
 
 def _encoder(table: Mapping[str, Any], data_dim: int, num_inputs: int, missing: str) -> Encoder:

@@ -75,8 +75,10 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
     variance = float(np.nanvar(train.x, axis=0, dtype=np.float64).mean()) or 1.0
     vae = build_vae(recipe, data.data_dim, variance, len(x), covariates)
     given(recipe, vae, held_out)  # a label that training has not seen is found before the fit
-    if isinstance(vae.guide, FreeGuide):
-        vae.guide.start_from(x if covariates is None or y is None else torch.cat([x, covariates.encode(y)], dim=1))
+    inputs = x if covariates is None or y is None else torch.cat([x, covariates.encode(y)], dim=1)
+    with isolated_seed(recipe["training"]["seed"]):
+        vae.model.prior.start_from(inputs)
+        vae.guide.start_from(inputs)
     objective = build_objective(recipe)
     run = Run(folder, {"config.toml": to_toml(recipe), "environment.json": environment_json(recipe, data)})
     training = {

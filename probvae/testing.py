@@ -38,7 +38,7 @@ NUM_SAMPLES = 50_000
 def check_prior(prior: Prior) -> None:
     """Shapes, dtype, a finite gradient for every parameter, total mass one, and draws that follow the density."""
     with isolated_seed(0):
-        p = prior()
+        p = _built(prior)
         z = p.sample(torch.Size((7, 3)))
         _same("batch_shape", tuple(p.batch_shape), ())
         _same("event_shape", tuple(p.event_shape), (prior.latent_dim,))
@@ -48,7 +48,16 @@ def check_prior(prior: Prior) -> None:
         _same("log_prob shape", tuple(log_prob.shape), (7, 3))
         _same("log_prob dtype", log_prob.dtype, _dtype(prior))
         check_gradients(prior, log_prob)
-        _check_density(prior())
+        _check_density(_built(prior))
+
+
+def _built(prior: Prior) -> dist.TorchDistribution:
+    """p(z), or p(z|y) at one y of our own."""
+    num_covariates = getattr(prior, "num_covariates", None)
+    if num_covariates is None:
+        return prior()
+    y = torch.linspace(-1.0, 1.0, num_covariates, dtype=_dtype(prior))
+    return prior.given(y.unsqueeze(0))  # type: ignore[operator]
 
 
 def check_likelihood(likelihood: Likelihood, dtype: torch.dtype | None = None) -> None:
@@ -206,7 +215,7 @@ def _check_density(p: dist.TorchDistribution) -> None:
     zero = drawn.new_zeros(p.event_shape)
     wide = dist.StudentT(3.0, zero, torch.full_like(zero, 2.0)).to_event(1)
     z = wide.sample(torch.Size((NUM_SAMPLES, *[1] * len(p.batch_shape))))
-    mass = (p.log_prob(z) - wide.log_prob(z)).exp()
+    mass = (_log_density(p, z) - wide.log_prob(z)).exp()
     mean, error = _estimate(mass)
     assert ((mean - 1).abs() < NUM_SIGMAS * error).all(), f"total mass: expected 1, got {mean} +- {error}"
     # the characteristic function is bounded, so that both estimates have an error
@@ -219,6 +228,16 @@ def _check_density(p: dist.TorchDistribution) -> None:
             assert near.all(), (
                 f"draws: expected to follow the density, whose mean of {name}(t.z) is {expected}, got {got}"
             )
+
+
+def _log_density(p: dist.TorchDistribution, z: Tensor) -> Tensor:
+    """log p(z), and minus infinity outside the support, where torch raises an error."""
+    support: Any = p.support
+    z = z.expand(len(z), *p.batch_shape, *p.event_shape)
+    inside = support.check(z)
+    if inside.ndim == z.ndim:
+        inside = inside.all(-1)
+    return p.log_prob(torch.where(inside.unsqueeze(-1), z, p.sample())).masked_fill(~inside, -torch.inf)
 
 
 def _estimate(values: Tensor) -> tuple[Tensor, Tensor]:

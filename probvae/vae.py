@@ -1,5 +1,6 @@
 """A model and a guide that belong together."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ from torch import Tensor, nn
 
 from probvae import specification
 from probvae._files import write_atomic
+from probvae._registry import option_names
 from probvae.errors import ArgumentError, ConfigError, RunError, ShapeError
 from probvae.inference.encoders import Encoder, MaskedEncoder, MLPEncoder
 from probvae.inference.guides import DiagonalGuide, ExactGuide, Guide
 from probvae.inference.guides.given import given
-from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
+from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, Prior, StandardNormalPrior
 
 FORMAT_VERSION = "1"
 
@@ -110,7 +112,8 @@ class VAE(nn.Module):
             "likelihood": model.likelihood,
             "guide": self.guide,
         }
-        components: dict[str, Any] = {r: specification.describe(part, {"model": model}) for r, part in parts.items()}
+        given = {"model": model, "guide": self.guide}
+        components: dict[str, Any] = {role: specification.describe(part, given) for role, part in parts.items()}
         if model.covariates is not None:
             components["covariates"] = specification.describe(model.covariates)
         if model.missing != "refuse":
@@ -120,10 +123,15 @@ class VAE(nn.Module):
     @classmethod
     def from_components(cls, components: dict[str, Any]) -> "VAE":
         """The inverse of :meth:`components`, with fresh weights."""
-        built = {role: specification.build(components[role]) for role in ("prior", "decoder", "likelihood")}
+        # a prior that is made of the guide comes after it; every other part comes before
+        made_of_guide = _made_of_guide(components["prior"])
+        guide = specification.build(components["guide"]) if made_of_guide else None
+        given = {"guide": guide} if made_of_guide else None
+        parts: list[Any] = [specification.build(components[role], given) for role in ("prior", "decoder", "likelihood")]
         covariates = specification.build(components["covariates"]) if "covariates" in components else None
-        model = LatentModel(**built, covariates=covariates, missing=components.get("missing", "refuse"))
-        return cls(model, specification.build(components["guide"], {"model": model}))
+        prior, decoder, likelihood = parts
+        model = LatentModel(prior, decoder, likelihood, covariates, components.get("missing", "refuse"))
+        return cls(model, guide or specification.build(components["guide"], {"model": model}))
 
     @classmethod
     def example(cls) -> "VAE":
@@ -169,6 +177,11 @@ class GivenVAE(VAE):
         raise ConfigError(
             "vae: expected the conditional VAE, got one for given y. Save the VAE that given() was called on."
         )
+
+
+def _made_of_guide(prior: Any) -> bool:
+    known = Prior.registry.get(str(prior.get("name"))) if isinstance(prior, Mapping) else None
+    return known is not None and "guide" in option_names(known)
 
 
 def _rows(values: Tensor | None, rows: slice | Tensor) -> Tensor | None:

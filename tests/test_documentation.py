@@ -54,12 +54,12 @@ def test_the_prior_that_contributing_shows_works(monkeypatch: pytest.MonkeyPatch
     from probvae.testing import check_prior
 
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    diff = re.search(r"```diff\n(\+\"\"\"A prior with heavier.*?)```", text, re.DOTALL)
+    diff = re.search(r"```diff\n(\+\"\"\"A prior with somewhat.*?)```", text, re.DOTALL)
     assert diff
     code = "\n".join(line.removeprefix("+") for line in diff.group(1).splitlines())
-    code = code.replace('name="laplace"', 'name="laplace-from-contributing"')
+    code = code.replace('name="logistic"', 'name="logistic-from-contributing"')
     try:
         exec(compile(code, "CONTRIBUTING.md", "exec"), {})
-        check_prior(Prior.registry["laplace-from-contributing"].example())
+        check_prior(Prior.registry["logistic-from-contributing"].example())
     finally:
-        Prior.registry.pop("laplace-from-contributing", None)
+        Prior.registry.pop("logistic-from-contributing", None)

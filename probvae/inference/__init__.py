@@ -16,6 +16,7 @@ from probvae.inference.exact import exact_log_evidence, exact_posterior, posteri
 from probvae.inference.fit import FitResult, fit
 from probvae.inference.gaussian_gaps import diagonal_gap, forward_diagonal_gap, isotropic_gap
 from probvae.inference.guides import (
+    ConstrainedGuide,
     DiagonalGuide,
     ExactGuide,
     FreeGuide,
@@ -45,6 +46,7 @@ from probvae.inference.variance import equivalent_variance, optimal_variance
 __all__ = [
     "AnalyticKLObjective",
     "Bound",
+    "ConstrainedGuide",
     "DReGObjective",
     "DiagonalGuide",
     "ELBOObjective",

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, TransformedDistribution, constraints
 
 from probvae._shapes import check_count, check_finite, check_matrix
-from probvae.errors import ShapeError
+from probvae.errors import ArgumentError, ShapeError
 from probvae.inference.guides import Guide
 from probvae.inference.kl import analytic_kl
 from probvae.inference.moments import mean_and_variance
@@ -112,6 +113,27 @@ def check_data(vae: ModelAndGuide, x: Tensor) -> None:
     check_matrix(x, vae.model.data_dim)
     _check_given(vae, len(x))
     vae.model.likelihood.check_data(x)
+
+
+def check_supports(p: Distribution, q: Distribution) -> None:
+    """Raise where q_x reaches over all of R^d and the prior does not: the KL would be infinite."""
+    if _unbounded(q) and not _unbounded(p):
+        raise ArgumentError(
+            f"guide: expected q_x inside the prior's support ({p.support}), got one that reaches beyond it. Use "
+            "ConstrainedGuide(guide, low, high)."
+        )
+
+
+def _unbounded(p: Distribution) -> bool:
+    if isinstance(p, TransformedDistribution):  # an affine map says real numbers, whatever it was given
+        return not any(_base(transform.codomain) is not type(constraints.real) for transform in p.transforms)
+    return _base(p.support) is type(constraints.real)
+
+
+def _base(support: Any) -> type:
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return type(support)
 
 
 def _check_input(vae: ModelAndGuide, x: Tensor) -> None:

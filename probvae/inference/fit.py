@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from probvae._seed import isolated_seed
 from probvae._threads import threads_for_step
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
-from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, posterior_mean
+from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports, posterior_mean
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
 from probvae.inference.preparation import FitOptions, Prepared, prepare
 from probvae.inference.progress import EpochProgress
@@ -195,6 +195,7 @@ class _Trainer:
         if self.run_folder is not None:
             self.vae.components()
         rows, part = self._at_use(self.x[:2]), at_rows(self.given, slice(2))
+        check_supports(part.model.prior(), part.guide.distribution(rows))
         try:
             self.objective.step_loss(part.model, part.guide, rows)
         except ValueError as error:

@@ -17,18 +17,34 @@ from probvae.models.likelihoods import (
     StudentTLikelihood,
 )
 from probvae.models.linear_gaussian import LinearGaussianModel
-from probvae.models.priors import MixturePrior, NormalPrior, Prior, StandardNormalPrior
+from probvae.models.priors import (
+    ConditionalNormalPrior,
+    DistributionPrior,
+    FlowPrior,
+    LaplacePrior,
+    MixturePrior,
+    NormalPrior,
+    Prior,
+    StandardNormalPrior,
+    StudentTPrior,
+    UniformHypercubePrior,
+    VampPrior,
+)
 
 __all__ = [
     "BernoulliLikelihood",
     "CategoricalLikelihood",
+    "ConditionalNormalPrior",
     "ContinuousBernoulliLikelihood",
     "Covariates",
     "Decoder",
     "DiscretizedLogisticLikelihood",
+    "DistributionPrior",
+    "FlowPrior",
     "GaussianLikelihood",
     "LabelCovariates",
     "LaplaceLikelihood",
+    "LaplacePrior",
     "LatentModel",
     "Likelihood",
     "LinearDecoder",
@@ -43,5 +59,8 @@ __all__ = [
     "Prior",
     "StandardNormalPrior",
     "StudentTLikelihood",
+    "StudentTPrior",
+    "UniformHypercubePrior",
+    "VampPrior",
     "covariates_for",
 ]

@@ -2,6 +2,7 @@
 
 import pyro
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from probvae._shapes import check_count, check_event
 from probvae.errors import ArgumentError, ShapeError, unknown_name
@@ -9,7 +10,7 @@ from probvae.models._announce import announce_parameters
 from probvae.models.conditioning import GivenDecoder, GivenPrior
 from probvae.models.covariates import Covariates
 from probvae.models.likelihoods import Likelihood
-from probvae.models.priors import Prior
+from probvae.models.priors import DistributionPrior, Prior
 
 MISSING = {"refuse": "NaN is an error", "mask": "NaN is a missing entry, left out of log p(x|z)"}
 
@@ -22,7 +23,7 @@ class LatentModel(nn.Module):
     Parameters
     ----------
     prior
-        p(z) over R^d.
+        p(z) over R^d: a :class:`Prior`, or any distribution of torch's or Pyro's with event_shape (d,).
     decoder
         f, any ``nn.Module`` from (..., d) to (..., ``likelihood.num_outputs``).
     likelihood
@@ -46,13 +47,14 @@ class LatentModel(nn.Module):
 
     def __init__(
         self,
-        prior: Prior,
+        prior: Prior | Distribution,
         decoder: nn.Module,
         likelihood: Likelihood,
         covariates: Covariates | None = None,
         missing: str = "refuse",
     ) -> None:
         super().__init__()
+        prior = DistributionPrior(prior) if isinstance(prior, Distribution) else prior
         num_covariates = covariates.num_covariates if covariates else 0
         where = "prior.latent_dim" + " + covariates.num_covariates" * bool(covariates)
         _check_size(decoder, "latent_dim", prior.latent_dim + num_covariates, where)

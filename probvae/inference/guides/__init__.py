@@ -2,6 +2,8 @@
 
 from .base import Guide as Guide
 from .base import LocalGuide as LocalGuide
+from .constrained import ConstrainedGuide as ConstrainedGuide
+from .constrained import inside_support as inside_support
 from .diagonal import DiagonalGuide as DiagonalGuide
 from .exact import ExactGuide as ExactGuide
 from .flow import FlowGuide as FlowGuide

@@ -36,6 +36,10 @@ class Guide(nn.Module, Registered, ABC, family="guide"):
     def distribution(self, x: Tensor) -> TorchDistribution:
         """q_x(z) for each row of ``x`` (N, D)."""
 
+    def start_from(self, x: Tensor) -> Self:
+        """Take from the training data ``x`` (what the guide reads) what the guide needs; most need nothing."""
+        return self
+
     def forward(self, x: Tensor, num_data: int | None = None) -> Tensor:
         """Run the program: draw z (N, d) from q_x. ``num_data`` is there for the model's sake and not used."""
         announce_parameters(self, "guide")

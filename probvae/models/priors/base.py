@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Self
 
 from pyro.distributions import TorchDistribution
-from torch import nn
+from torch import Tensor, nn
 
 from probvae._registry import Registered
 
@@ -20,6 +20,10 @@ class Prior(nn.Module, Registered, ABC, family="prior"):
     @abstractmethod
     def forward(self) -> TorchDistribution:
         """Build p(z) from the current parameters."""
+
+    def start_from(self, x: Tensor) -> Self:
+        """Take from the training data ``x`` (what the guide reads) what a good start needs; most need nothing."""
+        return self
 
     @classmethod
     @abstractmethod
