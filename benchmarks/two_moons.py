@@ -39,7 +39,10 @@ GUIDES: dict[str, dict[str, Any]] = {
     "flow": {"name": "flow"},
 }
 NOISE = 0.08
-DECODER = {"name": "mlp", "hidden": [32, 32]}
+# c begins near where it ends, so that the latents are not switched off first
+START_VARIANCE = 0.1
+# few hidden units: the decoder alone cannot tear the plane into two moons
+DECODER = {"name": "mlp", "hidden": [16]}
 ENCODER = {"name": "mlp", "hidden": [64, 64]}
 
 
@@ -73,10 +76,10 @@ def fitted(x: Tensor, prior: dict[str, Any], guide: dict[str, Any], epochs: int,
     recipe = resolve(
         [{"model": {"prior": prior, "decoder": DECODER}, "inference": {"guide": guide, "encoder": ENCODER}}]
     )
-    vae = build_vae(recipe, 2, float(x.var(0).mean()))
+    vae = build_vae(recipe, 2, START_VARIANCE)
     if model is not None:
         vae = VAE(model.model.requires_grad_(False), vae.guide)
-    fit(vae, x, epochs=epochs, learning_rate=2e-3, schedule="cosine", batch_size=128)
+    fit(vae, x, epochs=epochs, learning_rate=5e-3, schedule="cosine", batch_size=200)
     return vae
 
 

@@ -1,7 +1,7 @@
 """From a recipe's names to objects: the one place where names become components."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from probvae._registry import Registered, option_names
@@ -21,12 +21,18 @@ _RELATIVE_FLOOR = 1e-6
 
 
 def build_vae(
-    recipe: Recipe, data_dim: int, data_variance: float, num_data: int = 1, covariates: Covariates | None = None
+    recipe: Recipe,
+    data_dim: int,
+    data_variance: float,
+    num_data: int = 1,
+    covariates: Covariates | None = None,
+    image_shape: Sequence[int] | None = None,
 ) -> VAE:
     """The VAE of a resolved recipe for data of width ``data_dim``, its weights drawn with the recipe's seed.
 
     ``data_variance`` is the mean variance of the data's columns: where a learned c begins; ``num_data`` how many there
-    are, for a guide that has parameters for each; ``covariates`` are those that the model is conditional on.
+    are, for a guide that has parameters for each; ``covariates`` are those that the model is conditional on;
+    ``image_shape`` is that of a row, for convolutions.
     Raises :class:`~probvae.errors.ConfigError` for a name or an option that there is not.
     """
     with isolated_seed(recipe["training"]["seed"]):
@@ -40,10 +46,11 @@ def build_vae(
         prior = component(Prior, model["prior"], known) if drawn_first else None
         likelihood = component(Likelihood, model["likelihood"], {**sizes, **variances})
         read = {"latent_dim": model["latent_dim"] + num_covariates, "num_outputs": likelihood.num_outputs}
-        decoder = component(Decoder, model["decoder"], {**sizes, **read})
+        image = {} if image_shape is None else {"image_shape": list(image_shape)}
+        decoder = component(Decoder, model["decoder"], {**sizes, **read, **image})
         num_inputs = data_dim + num_covariates
         given: dict[str, Any] = {
-            "encoder": _encoder(inference["encoder"], data_dim, num_inputs, missing),
+            "encoder": _encoder(inference["encoder"], data_dim, num_inputs, missing, image),
             "num_data": num_data,
             "data_dim": num_inputs,
         }
@@ -71,11 +78,13 @@ def _takes(family: type[Registered], table: Mapping[str, Any], option: str) -> b
     return option in option_names(family.named(table["name"]))
 
 
-def _encoder(table: Mapping[str, Any], data_dim: int, num_inputs: int, missing: str) -> Encoder:
+def _encoder(
+    table: Mapping[str, Any], data_dim: int, num_inputs: int, missing: str, image: Mapping[str, Any]
+) -> Encoder:
     """The encoder of x and the covariates; with missing data it reads the mask too."""
     if missing != "mask":
-        return component(Encoder, table, {"data_dim": num_inputs})
-    inner = component(Encoder, table, {"data_dim": num_inputs + data_dim})
+        return component(Encoder, table, {"data_dim": num_inputs, **image})
+    inner = component(Encoder, table, {"data_dim": num_inputs + data_dim, **image})
     return MaskedEncoder(inner, num_inputs, num_masked=data_dim)
 
 
@@ -95,7 +104,8 @@ def component(family: type[T], table: Mapping[str, Any], known: Mapping[str, Any
     filled = {name: value for name, value in known.items() if name in parameters} | options
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in filled]
     if missing:
-        raise ConfigError(f"{family.family} {table['name']!r}: expected a value for {missing[0]!r}, got none.")
+        fix = " The data are no images: take 'mlp', or give it." if missing[0] == "image_shape" else ""
+        raise ConfigError(f"{family.family} {table['name']!r}: expected a value for {missing[0]!r}, got none.{fix}")
     try:
         return chosen(**filled)
     except NotLinearGaussianError:

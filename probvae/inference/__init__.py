@@ -1,7 +1,7 @@
 """Everything about q: encoders, guides, objectives, and the fit."""
 
 from probvae.inference.best_guides import best_diagonal_guide
-from probvae.inference.encoders import Encoder, LinearEncoder, MaskedEncoder, MLPEncoder
+from probvae.inference.encoders import ConvEncoder, Encoder, LinearEncoder, MaskedEncoder, MLPEncoder
 from probvae.inference.evaluation import (
     Bound,
     bound,
@@ -47,6 +47,7 @@ __all__ = [
     "AnalyticKLObjective",
     "Bound",
     "ConstrainedGuide",
+    "ConvEncoder",
     "DReGObjective",
     "DiagonalGuide",
     "ELBOObjective",

@@ -1,5 +1,6 @@
 """g_1 = h_1: from a datum to the features that the guide's heads share."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Self
@@ -7,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from probvae._networks import hidden_layers
+from probvae._networks import Rows, activation_of, check_dropout, down, halved, hidden_layers, image_size
 from probvae._registry import Registered
 from probvae._shapes import check_count, check_event
 from probvae.errors import ShapeError
@@ -75,18 +76,27 @@ class LinearEncoder(Encoder, name="linear"):
 class MLPEncoder(Encoder, name="mlp"):
     """Multilayer perceptron.
 
-    Parameters: ``hidden`` is the width of each hidden layer, ``activation`` one of relu, silu, softplus, tanh.
+    Parameters: ``hidden`` is the width of each hidden layer, ``activation`` one of relu, silu, softplus, tanh;
+    ``layer_norm`` normalises each hidden layer before its activation; ``dropout`` sets that share of a hidden layer to
+    zero while it is trained (never in evaluation).
 
     >>> MLPEncoder(data_dim=64, hidden=(32, 16)).num_features
     16
     """
 
-    def __init__(self, data_dim: int, hidden: Sequence[int] = (256, 256), activation: str = "silu") -> None:
+    def __init__(
+        self,
+        data_dim: int,
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "silu",
+        layer_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         check_count(data_dim, "data_dim")
         self.data_dim = data_dim
         self.num_features = hidden[-1] if hidden else data_dim
-        self.network = nn.Sequential(*hidden_layers(data_dim, hidden, activation))
+        self.network = nn.Sequential(*hidden_layers(data_dim, hidden, activation, layer_norm, dropout))
 
     def features(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -94,6 +104,49 @@ class MLPEncoder(Encoder, name="mlp"):
     @classmethod
     def example(cls) -> Self:
         return cls(data_dim=3, hidden=(5,))
+
+
+class ConvEncoder(Encoder, name="conv"):
+    """Strided convolutions for images: height and width halved layer by layer.
+
+    Parameters: ``image_shape`` [H, W] or [C, H, W], any size; ``channels`` of the layers; ``activation`` one of relu,
+    silu, softplus, tanh; ``dropout`` of whole channels while it is trained. Columns beyond the image (covariates, the
+    mask of missing data) are put beside the features.
+
+    >>> ConvEncoder(data_dim=35, image_shape=[5, 7], channels=(4, 8)).num_features
+    32
+    """
+
+    def __init__(
+        self,
+        data_dim: int,
+        image_shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        activation: str = "silu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_count(data_dim, "data_dim")
+        num_pixels = math.prod(image_shape)
+        depth, height, width = self._size = image_size(image_shape, min(data_dim, num_pixels))
+        check_dropout(dropout)
+        self.data_dim = data_dim
+        layers: list[nn.Module] = []
+        for num_in, num_out in zip([depth, *channels[:-1]], channels, strict=True):
+            check_count(num_out, "channels")
+            layers += [down(num_in, num_out), activation_of(activation)()] + [nn.Dropout2d(dropout)] * (dropout > 0)
+        self.network = Rows(nn.Sequential(*layers), 3)
+        smallest = channels[-1] * halved(height, len(channels))[-1] * halved(width, len(channels))[-1]
+        self.num_features = smallest + data_dim - num_pixels
+
+    def features(self, x: Tensor) -> Tensor:
+        num_pixels = math.prod(self._size)
+        image = x[..., :num_pixels].unflatten(-1, self._size)
+        return torch.cat([self.network(image).flatten(-3), x[..., num_pixels:]], dim=-1)
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(data_dim=3, image_shape=[1, 3], channels=(4,))
 
 
 class MaskedEncoder(Encoder, name="masked"):

@@ -1,7 +1,7 @@
 """Everything about p: priors, decoders, likelihoods, and the model p(z) p(x|z) they make."""
 
 from probvae.models.covariates import Covariates, LabelCovariates, NumberCovariates, covariates_for
-from probvae.models.decoders import Decoder, LinearDecoder, MLPDecoder
+from probvae.models.decoders import ConvDecoder, Decoder, LinearDecoder, MLPDecoder
 from probvae.models.latent import LatentModel
 from probvae.models.likelihoods import (
     BernoulliLikelihood,
@@ -36,6 +36,7 @@ __all__ = [
     "CategoricalLikelihood",
     "ConditionalNormalPrior",
     "ContinuousBernoulliLikelihood",
+    "ConvDecoder",
     "Covariates",
     "Decoder",
     "DiscretizedLogisticLikelihood",

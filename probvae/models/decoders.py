@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from probvae._networks import hidden_layers
+from probvae._networks import Rows, activation_of, check_dropout, halved, hidden_layers, image_size, up
 from probvae._registry import Registered
 from probvae._shapes import check_count
 
@@ -69,6 +70,8 @@ class MLPDecoder(Decoder, name="mlp"):
 
     Parameters: ``hidden`` is the width of each hidden layer, ``activation`` one of relu, silu, softplus, tanh.
     The default, silu, is smooth: quadrature and Hamiltonian Monte Carlo over z converge faster for it.
+    ``layer_norm`` normalises each hidden layer before its activation; ``dropout`` sets that share of a hidden layer to
+    zero while it is trained (never in evaluation).
 
     >>> MLPDecoder(latent_dim=2, data_dim=64, hidden=(32,))(torch.zeros(5, 2)).shape
     torch.Size([5, 64])
@@ -80,11 +83,13 @@ class MLPDecoder(Decoder, name="mlp"):
         data_dim: int,
         hidden: Sequence[int] = (256, 256),
         activation: str = "silu",
+        layer_norm: bool = False,
+        dropout: float = 0.0,
         num_outputs: int | None = None,
     ) -> None:
         super().__init__()
         self._set_sizes(latent_dim, data_dim, num_outputs)
-        layers = hidden_layers(latent_dim, hidden, activation)
+        layers = hidden_layers(latent_dim, hidden, activation, layer_norm, dropout)
         last = hidden[-1] if hidden else latent_dim
         self.network = nn.Sequential(*layers, nn.Linear(last, self.num_outputs))
 
@@ -94,3 +99,54 @@ class MLPDecoder(Decoder, name="mlp"):
     @classmethod
     def example(cls) -> Self:
         return cls(latent_dim=2, data_dim=3, hidden=(5,))
+
+
+class ConvDecoder(Decoder, name="conv"):
+    """Transposed convolutions for images: a linear layer, then height and width doubled layer by layer.
+
+    Parameters: ``image_shape`` [H, W] or [C, H, W] with H W C = ``data_dim``, any size; ``channels`` of the layers from
+    the image inwards, so that the last is what the linear layer makes; ``activation`` one of relu, silu, softplus,
+    tanh; ``dropout`` of whole channels while it is trained. ``num_outputs`` may be a multiple of ``data_dim`` (as many
+    channels a pixel, the numbers of a pixel beside each other); other sizes get a linear last layer.
+
+    >>> ConvDecoder(latent_dim=2, data_dim=35, image_shape=[5, 7], channels=(4, 8))(torch.zeros(3, 2)).shape
+    torch.Size([3, 35])
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        data_dim: int,
+        image_shape: Sequence[int],
+        channels: Sequence[int] = (32, 64),
+        activation: str = "silu",
+        dropout: float = 0.0,
+        num_outputs: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._set_sizes(latent_dim, data_dim, num_outputs)
+        depth, height, width = image_size(image_shape, data_dim)
+        check_dropout(dropout)
+        for size in channels:
+            check_count(size, "channels")
+        self.per_pixel = self.num_outputs // data_dim if self.num_outputs % data_dim == 0 else 1
+        heights, widths = (halved(size, len(channels)) for size in (height, width))
+        start = (channels[-1], heights[-1], widths[-1])
+        layers: list[nn.Module] = [nn.Linear(latent_dim, start[0] * start[1] * start[2]), nn.Unflatten(1, start)]
+        outwards = [*reversed(channels), depth * self.per_pixel]
+        for level, (num_in, num_out) in enumerate(pairwise(outwards)):
+            target = len(channels) - 1 - level
+            layers += [activation_of(activation)()] + [nn.Dropout2d(dropout)] * (dropout > 0)
+            layers.append(up(num_in, num_out, (heights[target] % 2 == 1, widths[target] % 2 == 1)))
+        self.network = Rows(nn.Sequential(*layers), 1)
+        rest = self.num_outputs != data_dim * self.per_pixel
+        self.last = nn.Linear(data_dim, self.num_outputs) if rest else None
+
+    def forward(self, z: Tensor) -> Tensor:
+        image = self.network(z).flatten(-2)  # (..., C k, H W)
+        pixels = image.unflatten(-2, (-1, self.per_pixel)).movedim(-2, -1).flatten(-3)
+        return pixels if self.last is None else self.last(pixels)
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(latent_dim=2, data_dim=3, image_shape=[1, 3], channels=(4,))
