@@ -1,7 +1,6 @@
 """`probvae fit`."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -109,15 +108,12 @@ def run(recipe: Recipe, out: Path | None, gap: bool, figures: bool, progress: bo
     from probvae.cli import output
     from probvae.experiment import run_recipe
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with output.shown_warnings():
         experiment = run_recipe(recipe, out, progress, gap)
         if figures:
             from probvae.report.run_figures import draw_fit
 
             draw_fit(experiment)
-    for warning in caught:
-        output.warn(str(warning.message))
     if as_json:
         click.echo(json.dumps(experiment.summary))
     else:

@@ -1,7 +1,9 @@
 """How results look on a terminal."""
 
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +13,16 @@ from rich.table import Table
 def warn(message: str) -> None:
     """A warning, on stderr."""
     Console(stderr=True, soft_wrap=True).print(f"[yellow]warning:[/yellow] {_escaped(message)}", highlight=False)
+
+
+@contextmanager
+def shown_warnings() -> Iterator[None]:
+    """Warnings from inside, on stderr when it is over: a progress bar would be torn by them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        warn(str(warning.message))
 
 
 def print_table(
