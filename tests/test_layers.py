@@ -21,6 +21,7 @@ LEVELS = [
     ("recipes", "assembly", "generation", "probabilistic_pca"),
     ("diagnostics",),
     ("experiment",),
+    ("comparison",),
     ("report",),
     ("estimator", "testing"),
     ("cli", "__main__"),

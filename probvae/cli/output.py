@@ -31,7 +31,8 @@ def print_table(
     """One table on stdout, as wide as the terminal allows."""
     table = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number in (0, len(columns) - 1) else "right")
+        justify: Any = "left" if number in (0, len(columns) - 1) else "right"
+        table.add_column(column, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*map(_escaped, row))
     _stdout().print(table)
