@@ -14,6 +14,9 @@ from probvae.inference.guides.base import AmortizedGuide
 from probvae.inference.guides.diagonal import diagonal_normal
 from probvae.inference.guides.full_covariance import full_normal
 
+# Of the prior's scale. Components that begin far from the posterior lose their weight before they get there.
+_FIRST_DISTANCE = 0.3
+
 
 class MixtureGuide(AmortizedGuide, name="mixture"):
     r"""Mixture of K normals, q_x(z) = sum_k pi_k(x) N(g_k(x), L_k(x) L_k(x)^T), with reparameterised draws.
@@ -22,8 +25,8 @@ class MixtureGuide(AmortizedGuide, name="mixture"):
               \pi(x) = \operatorname{softmax}(l(x))
 
     For posteriors with several modes, with skew or with curvature. Its draws are differentiated implicitly, so that
-    every objective takes it; first derivatives only. It begins with equal weights, unit covariances, and means that
-    are spread as N(0, I): components that began at one place would get the same gradient and stay together.
+    every objective takes it; first derivatives only. It begins with equal weights, unit covariances, and means a little
+    apart: components that began at one place would get the same gradient and stay together.
 
     Parameters: ``logits`` (K), ``loc`` (K d), ``log_scale`` (K d) and, with ``covariance="full"``, ``dependence``
     (K d (d - 1) / 2) are linear heads on the features of ``encoder``; the scales are standard deviations in the
@@ -53,7 +56,7 @@ class MixtureGuide(AmortizedGuide, name="mixture"):
         self.num_components, self.covariance = num_components, covariance
         self.logits = self.zero_head(num_components)
         self.loc = self.linear_head(num_components * latent_dim)
-        nn.init.normal_(self.loc.bias)
+        _begin_apart(self.loc, num_components)
         self.log_scale = self.zero_head(num_components * latent_dim)
         size = num_components * num_dependences(latent_dim, covariance)
         self.dependence = self.zero_head(size) if size else None
@@ -72,3 +75,11 @@ class MixtureGuide(AmortizedGuide, name="mixture"):
     @classmethod
     def example(cls) -> Self:
         return cls(MLPEncoder(data_dim=3, hidden=(5,)), latent_dim=2, num_components=3, covariance="full")
+
+
+@torch.no_grad()
+def _begin_apart(loc: nn.Linear, num_components: int) -> None:
+    """One function of x for all means, and an offset for each: where each had its own, the worst would be given up."""
+    first = loc.weight.chunk(num_components)[0]
+    loc.weight.copy_(first.repeat(num_components, 1))
+    nn.init.normal_(loc.bias, std=_FIRST_DISTANCE)
