@@ -24,6 +24,7 @@ import probvae
 from probvae import testing
 from probvae.errors import ArgumentError, UnknownNameError
 from probvae.inference import (
+    ConstrainedGuide,
     DiagonalGuide,
     FullCovarianceGuide,
     Guide,
@@ -472,3 +473,19 @@ def test_fitted_gap_on_a_correlated_posterior(name: str, double: None) -> None:
             gap, error = each.mean(), each.std() / len(each) ** 0.5
     assert gap.item() == pytest.approx(expected, abs=tolerance)
     assert error < tolerance / 3
+
+
+@pytest.mark.parametrize("inner", [LowRankGuide, MixtureGuide, FlowGuide])
+def test_constrained_guide_is_the_inner_one_through_a_sigmoid(inner: type[Guide], double: None) -> None:
+    guide = ConstrainedGuide(inner(LinearEncoder(3), 2), low=-0.5, high=2.0)
+    x, u = torch.randn(5, 3), torch.randn(5, 2)
+    # a millionth of the box is left free on each side
+    low, width = -0.5 + 2.5e-6, 2.5 * (1 - 2e-6)
+    share = 1 / (1 + torch.exp(-u))
+    expected = guide.guide.distribution(x).log_prob(u) - (width * share * (1 - share)).log().sum(-1)
+    q = guide.distribution(x)
+    assert_close(q.log_prob(low + width * share), expected, rtol=1e-9, atol=1e-9)
+    z = q.rsample((1000,))
+    assert z.requires_grad
+    assert z.min() > -0.5
+    assert z.max() < 2.0
