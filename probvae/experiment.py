@@ -69,12 +69,13 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
     data = load_recipe_data(recipe)
     train, held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])
     x = as_tensor(train)
-    recipe = with_columns(recipe, x)
+    recipe = with_columns(recipe, as_tensor(data))
     y = raw_covariates(recipe, train)
     covariates = None if y is None else covariates_for(y)
     variance = float(np.nanvar(train.x, axis=0, dtype=np.float64).mean()) or 1.0
     vae = build_vae(recipe, data.data_dim, variance, len(x), covariates, data.image_shape)
     given(recipe, vae, held_out)  # a label that training has not seen is found before the fit
+    vae.model.likelihood.check_data(binarized(data, recipe["training"]["seed"]))  # and so are impossible held-out data
     inputs = x if covariates is None or y is None else torch.cat([x, covariates.encode(y)], dim=1)
     with isolated_seed(recipe["training"]["seed"]):
         vae.model.prior.start_from(inputs)

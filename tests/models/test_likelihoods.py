@@ -196,7 +196,9 @@ def test_mixed_names_the_column() -> None:
     likelihood = MixedLikelihood(TABLE)
     x = torch.tensor([[0.5, 3.0, 2.0, -1.0, 1.0]])
     likelihood.check_support(x)
-    with pytest.raises(SupportError, match="x: column 2: a categorical likelihood needs codes 0 to 2, got 3"):
+    with pytest.raises(
+        SupportError, match=r"x: column 2: a categorical .* codes 0 to 2, got 3 \(row 0; 1 such"
+    ):
         likelihood.check_support(torch.tensor([[0.5, 3.0, 3.0, -1.0, 1.0]]))
     with pytest.raises(SupportError, match="x: column 1: a Poisson likelihood needs counts"):
         likelihood.check_support(torch.tensor([[0.5, 3.5, 2.0, -1.0, 1.0]]))
@@ -233,9 +235,38 @@ def test_mixed_described_and_rebuilt() -> None:
             MixedLikelihood(bad if bad != ["mixed"] else [{"name": "mixed", "columns": ["gaussian"]}])
 
 
+def test_values_between_codes_or_levels_have_no_density() -> None:
+    with pytest.raises(ValueError, match="within the support"):
+        CategoricalLikelihood(2, 3)(torch.zeros(1, 6)).log_prob(torch.tensor([[0.7, 1.0]]))
+    with pytest.raises(ValueError, match="within the support"):
+        DiscretizedLogisticLikelihood(2, 17)(torch.zeros(1, 2)).log_prob(torch.tensor([[0.03, 1.0]]))
+    bytes_in_float32 = (torch.arange(256, dtype=torch.uint8).float() / 255)[:, None]
+    assert DiscretizedLogisticLikelihood(1)(torch.zeros(1, 1)).log_prob(bytes_in_float32).isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [0.05, 1.0, 50.0])
+def test_discretized_logistic_in_float32_is_that_in_float64(scale: float) -> None:
+    """The bin's width is no difference of the edges' positions, which float32 rounds."""
+    likelihood = DiscretizedLogisticLikelihood(1, scale=scale)
+    x, loc = torch.arange(256.0)[:, None] / 255, torch.tensor([[0.3]])
+    single = likelihood(loc).log_prob(x)
+    double = likelihood.double()(loc.double()).log_prob(torch.arange(256.0).double()[:, None] / 255)
+    assert_close(single.double(), double, rtol=1e-6, atol=2e-6)
+
+
+def test_discretized_logistic_variance(double: None) -> None:
+    p = DiscretizedLogisticLikelihood(3, num_levels=9, scale=0.3)(torch.randn(5, 3)).base_dist
+    levels = (torch.arange(9.0) / 8)[:, None, None]
+    probability = p.log_prob(levels.expand(9, 5, 3)).exp()
+    assert_close(p.variance, (probability * (levels - p.mean) ** 2).sum(0), **EXACT)
+
+
 @pytest.mark.parametrize(
     ("likelihood", "x", "message"),
     [
+        (CategoricalLikelihood(2, 3), [[1.0, 2.0], [0.5, 7.0]], r"got 0.5 \(row 1, column 0; 2 such.*scaling='none'"),
+        (DiscretizedLogisticLikelihood(2), [[0.0, 1.0], [0.25, 1.0]], r"Use num_levels=5, which these data have"),
+        (DiscretizedLogisticLikelihood(2), [[0.0, 1.0], [0.123456, 1.0]], "continuous-bernoulli"),
         (PoissonLikelihood(2), [[1.0, 2.0], [0.5, 1.0]], r"counts 0, 1, 2, ..., got 0.5 \(row 1, column 0; 1 such"),
         (NegativeBinomialLikelihood(2), [[1.0, -2.0], [3.0, 1.0]], r"got -2 \(row 0, column 1.*scaling='none'"),
         (CategoricalLikelihood(2, 3), [[1.0, 2.0], [3.0, 1.0]], r"codes 0 to 2, got 3 .*num_categories=4"),
