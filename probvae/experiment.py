@@ -120,6 +120,7 @@ def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
         "is_bound": not getattr(vae.model.likelihood, "allow_grey", False),
         **variance_summary(vae, x),
         "likelihood": likelihood_summary(vae),
+        "point": vae.model.likelihood.point_name,
         "reconstruction_error": estimate(error),
     }
 

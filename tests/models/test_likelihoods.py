@@ -196,9 +196,7 @@ def test_mixed_names_the_column() -> None:
     likelihood = MixedLikelihood(TABLE)
     x = torch.tensor([[0.5, 3.0, 2.0, -1.0, 1.0]])
     likelihood.check_support(x)
-    with pytest.raises(
-        SupportError, match=r"x: column 2: a categorical .* codes 0 to 2, got 3 \(row 0; 1 such"
-    ):
+    with pytest.raises(SupportError, match=r"x: column 2: a categorical .* codes 0 to 2, got 3 \(row 0; 1 such"):
         likelihood.check_support(torch.tensor([[0.5, 3.0, 3.0, -1.0, 1.0]]))
     with pytest.raises(SupportError, match="x: column 1: a Poisson likelihood needs counts"):
         likelihood.check_support(torch.tensor([[0.5, 3.5, 2.0, -1.0, 1.0]]))

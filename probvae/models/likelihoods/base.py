@@ -25,6 +25,8 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
     # an element of the support, in the place of a missing entry
     fill_value: float = 0.0
     missing: str = "refuse"
+    # what point() gives, for headings
+    point_name: str = "E[x|z]"
     # whether rates may be multiplied by an exposure, and the one that is given (N or 1, 1)
     takes_exposure: bool = False
     exposure: Tensor | None = None

@@ -36,6 +36,8 @@ class DiscretizedLogisticLikelihood(Likelihood, name="discretized-logistic"):
     torch.Size([3])
     """
 
+    point_name = "location of p(x|z)"
+
     def __init__(
         self,
         data_dim: int,

@@ -34,6 +34,8 @@ class MixedLikelihood(Likelihood, name="mixed"):
     6
     """
 
+    point_name = "mean or mode of p(x|z)"
+
     def __init__(self, columns: Sequence[str | Mapping[str, Any]], initial_variance: float = 1.0) -> None:
         super().__init__(len(columns))
         self.kinds = _kinds(columns)

@@ -27,6 +27,8 @@ class StudentTLikelihood(Likelihood, name="student-t"):
     torch.Size([3])
     """
 
+    point_name = "location of p(x|z)"
+
     def __init__(
         self,
         data_dim: int,
