@@ -163,8 +163,11 @@ def weight_summary(vae: VAE, objective: Objective) -> dict[str, float]:
 
 def likelihood_summary(vae: VAE) -> dict[str, float]:
     """What the likelihood has beside c: scales, dispersions; the mean where there are several."""
+    likelihood = vae.model.likelihood
+    if isinstance(likelihood, GaussianLikelihood):
+        return {}  # its c has a place of its own
     with torch.no_grad():
-        return {name: float(value.mean()) for name, value in vae.model.likelihood.numbers().items()}
+        return {name: float(value.mean()) for name, value in likelihood.numbers().items()}
 
 
 def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:

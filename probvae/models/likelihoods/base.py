@@ -56,6 +56,10 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
         """Parameters beside the decoder's that a summary prints, by name."""
         return {}
 
+    def floor_warning(self, parameters: Tensor) -> str | None:
+        """The warning for learned variances or scales on their floor, at the decoder's outputs ``parameters``."""
+        return None
+
     def given_exposure(self, exposure: Tensor) -> Self:
         """The same likelihood (and weights) for data with the exposure ``exposure`` (N or 1, 1).
 

@@ -50,6 +50,9 @@ class StudentTLikelihood(Likelihood, name="student-t"):
     def point(self, parameters: Tensor) -> Tensor:
         return parameters
 
+    def floor_warning(self, parameters: Tensor) -> str | None:
+        return self.scale.floor_warning()
+
     def numbers(self) -> dict[str, Tensor]:
         return {"scale": self.scale.value()}
 
