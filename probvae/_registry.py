@@ -3,6 +3,7 @@
 import inspect
 from typing import Any, ClassVar, Self
 
+from probvae._plugins import load_plugins
 from probvae.errors import ConfigError, unknown_name
 
 
@@ -39,8 +40,16 @@ class Registered:
     def named(cls, name: str) -> type[Self]:
         """The class that is registered under ``name``; an unknown name is an error with a suggestion."""
         if name not in cls.registry:
+            load_plugins(cls.family)
+        if name not in cls.registry:
             raise unknown_name(cls.family, name, cls.registry)
         return cls.registry[name]
+
+    @classmethod
+    def all_registered(cls) -> dict[str, type[Self]]:
+        """The registry, with what installed packages add to it."""
+        load_plugins(cls.family)
+        return cls.registry
 
     @classmethod
     def summary(cls) -> str:

@@ -56,6 +56,10 @@ class FloorWarning(UserWarning):
     """A learned variance sits on its floor: the likelihood has no finite maximum there."""
 
 
+class PluginWarning(UserWarning):
+    """A component of another package cannot be loaded."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """The error for a name that is not among ``known``, with the nearest one suggested."""
     known = sorted(known)

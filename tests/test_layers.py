@@ -12,7 +12,7 @@ import probvae
 PACKAGE = Path(probvae.__file__).parent
 # lowest first; what stands on one level may import what stands on lower levels, and its own
 LEVELS = [
-    ("errors", "_files", "_seed", "_registry", "_shapes", "_factor", "_flows", "_networks", "_threads"),
+    ("errors", "_files", "_seed", "_registry", "_shapes", "_factor", "_flows", "_networks", "_plugins", "_threads"),
     ("runs", "data"),
     ("models",),
     ("inference",),
@@ -21,6 +21,7 @@ LEVELS = [
     ("recipes", "assembly", "generation", "probabilistic_pca"),
     ("diagnostics",),
     ("experiment",),
+    ("comparison",),
     ("report",),
     ("estimator", "testing"),
     ("cli", "__main__"),

@@ -1,7 +1,6 @@
 """`probvae fit`."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from probvae import recipes
 from probvae.recipes import Recipe
 
 # option -> key of the recipe that it sets
-_KEYS = {
+KEYS = {
     "data": "data.source",
     "data_dir": "data.data_dir",
     "scaling": "data.scaling",
@@ -109,15 +108,12 @@ def run(recipe: Recipe, out: Path | None, gap: bool, figures: bool, progress: bo
     from probvae.cli import output
     from probvae.experiment import run_recipe
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with output.shown_warnings():
         experiment = run_recipe(recipe, out, progress, gap)
         if figures:
             from probvae.report.run_figures import draw_fit
 
             draw_fit(experiment)
-    for warning in caught:
-        output.warn(str(warning.message))
     if as_json:
         click.echo(json.dumps(experiment.summary))
     else:
@@ -127,11 +123,12 @@ def run(recipe: Recipe, out: Path | None, gap: bool, figures: bool, progress: bo
 def _from_options(options: dict[str, Any]) -> list[Recipe]:
     """One small recipe for each option that was given."""
     hidden = options.pop("hidden")
-    given = [(key, options[name]) for name, key in _KEYS.items() if options[name] is not None]
-    return [_recipe(key, _value(key, value)) for key, value in given] + _hidden(hidden)
+    given = [(key, options[name]) for name, key in KEYS.items() if options[name] is not None]
+    return [recipe_of(key, _value(key, value)) for key, value in given] + _hidden(hidden)
 
 
-def _recipe(key: str, value: Any) -> Recipe:
+def recipe_of(key: str, value: Any) -> Recipe:
+    """A recipe that sets one ``key`` ("model.prior.name")."""
     table, *path = key.split(".")
     for name in reversed(path):
         value = {name: value}
@@ -151,4 +148,4 @@ def _hidden(text: str | None) -> list[Recipe]:
         widths = [int(width) for width in text.split(",") if width.strip()]
     except ValueError as error:
         raise click.BadParameter(f"expected widths like 256,128, got {text!r}.", param_hint="--hidden") from error
-    return [_recipe("model.decoder.hidden", widths), _recipe("inference.encoder.hidden", widths)]
+    return [recipe_of("model.decoder.hidden", widths), recipe_of("inference.encoder.hidden", widths)]

@@ -9,7 +9,10 @@ FAMILIES = ("priors", "likelihoods", "decoders", "encoders", "guides", "objectiv
 @click.argument("what", type=click.Choice(FAMILIES))
 def command(what: str) -> None:
     """Say what there is, one line each."""
-    names = _data_sets() if what == "data" else _components(what)
+    from probvae.cli.output import shown_warnings
+
+    with shown_warnings():
+        names = _data_sets() if what == "data" else _components(what)
     width = max(map(len, names))
     for name, summary in sorted(names.items()):
         click.echo(f"{name:<{width}}  {summary}")
@@ -21,7 +24,7 @@ def _components(what: str) -> dict[str, str]:
 
     families = (Prior, Likelihood, Decoder, Encoder, Guide, Objective)
     family = next(f for f in families if f"{f.family}s" == what)
-    return {name: component.summary() for name, component in family.registry.items()}
+    return {name: component.summary() for name, component in family.all_registered().items()}
 
 
 def _data_sets() -> dict[str, str]:

@@ -11,6 +11,7 @@ from probvae.errors import FitError, ProbvaeError
 COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",
     "gap": "Say how wrong a run's posterior is, and why, in nats.",
+    "compare": "Compare runs, or fit all combinations of options, with paired differences.",
     "list": "Say what priors, likelihoods, guides, ... there are.",
     "sample": "Draw new data from a fitted model.",
     "reconstruct": "Show data beside what the model makes of them.",

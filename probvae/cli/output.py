@@ -1,7 +1,9 @@
 """How results look on a terminal."""
 
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -13,13 +15,24 @@ def warn(message: str) -> None:
     Console(stderr=True, soft_wrap=True).print(f"[yellow]warning:[/yellow] {_escaped(message)}", highlight=False)
 
 
+@contextmanager
+def shown_warnings() -> Iterator[None]:
+    """Warnings from inside, on stderr when it is over: a progress bar would be torn by them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        warn(str(warning.message))
+
+
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]], caption: str | None = None
 ) -> None:
     """One table on stdout, as wide as the terminal allows."""
     table = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number in (0, len(columns) - 1) else "right")
+        justify: Any = "left" if number in (0, len(columns) - 1) else "right"
+        table.add_column(column, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*map(_escaped, row))
     _stdout().print(table)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from probvae.comparison import Comparison, Difference
 from probvae.data import Dataset
 from probvae.diagnostics import GapResult
 from probvae.experiment import Experiment, as_tensor, load_recipe_data
@@ -78,6 +79,28 @@ def _in_plane(q: Distribution) -> figures.NormalInPlane | figures.DensityInPlane
 
 def _array(values: Tensor) -> np.ndarray:
     return values.double().cpu().numpy()
+
+
+def draw_comparison(comparison: Comparison, folder: Path) -> None:
+    """The paired differences, and where c or beta was swept the rate and the distortion."""
+    base = comparison.entries[comparison.baseline]
+    others = [entry for entry in comparison.entries if entry is not base]
+    if others:
+        elbo, evidence = (
+            [_estimate(comparison.difference(entry, what)) for entry in others] for what in ("elbo", "evidence")
+        )
+        figure = figures.paired_differences([entry.name for entry in others], elbo, evidence, base.name)
+        figures.save_figure(figure, folder, "differences")
+    swept = {key.split(".")[-1] for entry in comparison.entries for key in entry.changed}
+    if swept & {"variance", "beta"}:
+        rates = [entry.summary["kl"]["value"] for entry in comparison.entries]
+        distortions = [-entry.summary["log_likelihood"]["value"] for entry in comparison.entries]
+        figure = figures.rate_distortion([entry.name for entry in comparison.entries], rates, distortions)
+        figures.save_figure(figure, folder, "rate-distortion")
+
+
+def _estimate(difference: Difference | None) -> tuple[float, float] | None:
+    return None if difference is None else (difference.value, difference.standard_error)
 
 
 def draw_samples(run: Path, drawn: Sample, folder: Path, point_name: str) -> Path:

@@ -3,6 +3,7 @@
 None of them uses pyplot or leaves a matplotlib setting changed.
 """
 
+from probvae.report.figures.comparing import paired_differences, rate_distortion
 from probvae.report.figures.decoding import decoded_grid
 from probvae.report.figures.latent import latent_plane
 from probvae.report.figures.learning import learning_curve
@@ -18,7 +19,9 @@ __all__ = [
     "decoded_grid",
     "latent_plane",
     "learning_curve",
+    "paired_differences",
     "posterior_contours",
+    "rate_distortion",
     "reconstructions",
     "samples",
     "save_figure",
