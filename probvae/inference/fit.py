@@ -404,16 +404,5 @@ def _some_outputs(vae: ModelAndGuide, x: Tensor) -> Tensor:
 
 
 def _warn_at_floor(vae: ModelAndGuide, x: Tensor) -> None:
-    likelihood = vae.model.likelihood
-    if not isinstance(likelihood, GaussianLikelihood):
-        return
-    if not (count := likelihood.num_at_floor(_some_outputs(vae, x))):
-        return
-    warnings.warn(
-        f"variance: {count} learned variance(s) sit on the floor minimum_variance={likelihood.minimum_variance:g}. "
-        "The data lie on a surface that the decoder reaches (constant columns, or more latent dimensions than the "
-        "data need), and the likelihood has no finite maximum there. Drop constant columns, lower latent_dim, or fix "
-        "the variance.",
-        FloorWarning,
-        stacklevel=4,
-    )
+    if message := vae.model.likelihood.floor_warning(_some_outputs(vae, x)):
+        warnings.warn(message, FloorWarning, stacklevel=4)
