@@ -196,8 +196,8 @@ class _Trainer:
         if self.run_folder is not None:
             self.vae.components()
         rows, part = self._at_use(self.x[:2]), at_rows(self.given, slice(2))
-        check_supports(part.model.prior(), part.guide.distribution(rows))
         try:
+            check_supports(part.model.prior(), part.guide.distribution(rows))
             self.objective.step_loss(part.model, part.guide, rows)
         except ValueError as error:
             if isinstance(error, ArgumentError):
