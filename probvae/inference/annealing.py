@@ -215,7 +215,9 @@ class _Path:
             at_joint, at_start = self._log_ends(z)
             value = beta * at_joint + (1 - beta) * at_start
             (gradient,) = torch.autograd.grad(value.sum(), z)
-        return value.detach(), gradient
+        # where a density underflows; any bounded field leaves the leapfrog steps reversible, and the density refuses
+        limit = torch.finfo(z.dtype).max ** 0.5
+        return value.detach(), gradient.nan_to_num(0.0).clamp(-limit, limit)
 
     def _transition(self, z: Tensor, beta: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """One HMC proposal with the mass 1 / scale^2, accepted or not; the acceptance probability (N,)."""

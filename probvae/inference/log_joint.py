@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from probvae.models import LatentModel
 from probvae.models.likelihoods._missing import ObservedEntries
+from probvae.models.likelihoods.categorical import Codes
+from probvae.models.likelihoods.poisson import LogPoisson
 
 # Elements of one pass over (pairs, nodes, D): 8 MiB, so that the handful of temporaries stays in the cache
 _ELEMENTS = 2**20
@@ -23,7 +25,7 @@ def double_copy(model: LatentModel, device: torch.device) -> LatentModel:
 class LogJoint:
     r"""log p(x_n, z) = log p(z) + log p(x_n|z), with z given as the nodes of cells.
 
-    Normal and Bernoulli likelihoods are affine in statistics of x,
+    Normal, Bernoulli, Poisson and categorical likelihoods are affine in statistics of x,
 
     .. math:: \log p(x|z) = T(x) \cdot \eta(z) - A(z)
 
@@ -83,7 +85,25 @@ def affine_form(p: dist.TorchDistribution, x: Tensor, origin: Tensor) -> AffineF
     if type(base) is dist.Bernoulli:
         offset = -nn.functional.softplus(base.logits).sum(-1)
         return AffineForm(x, base.logits, offset, float(offset.abs().max()))
+    if type(base) is LogPoisson:
+        return _poisson_form(base.log_rate, x)
+    if type(base) is Codes:
+        return _categorical_form(base.logits, x)
     return None
+
+
+def _poisson_form(log_rate: Tensor, x: Tensor) -> AffineForm:
+    offset = -log_rate.exp().sum(-1)
+    log_factorials = (x + 1).lgamma().sum(-1, keepdim=True)
+    natural = torch.cat([log_rate, -torch.ones_like(log_rate[:, :1])], dim=1)
+    magnitude = float(offset.abs().max() + log_factorials.max())
+    return AffineForm(torch.cat([x, log_factorials], dim=1), natural, offset, magnitude)
+
+
+def _categorical_form(log_p: Tensor, x: Tensor) -> AffineForm:
+    codes = nn.functional.one_hot(x.long(), log_p.shape[-1]).to(log_p)
+    # all terms have one sign: nothing cancels
+    return AffineForm(codes.flatten(1), log_p.flatten(1), log_p.new_zeros(len(log_p)), 0.0)
 
 
 def _normal_form(loc: Tensor, scale: Tensor, x: Tensor) -> AffineForm:

@@ -147,3 +147,19 @@ def test_bad_options(options: dict, message: str) -> None:
         annealed_log_evidence(exact_vae(), example_a.X, **options)
     with pytest.raises(ProbvaeError, match="num_samples: expected an integer >= 1"):
         importance_log_evidence(exact_vae(), example_a.X, 0)
+
+
+def test_annealing_of_counts_whose_rates_overflow_on_the_way() -> None:
+    """A leapfrog step into rates beyond floating point is refused, and the estimate is that of quadrature."""
+    torch.manual_seed(0)
+    exposure = torch.rand(8, 1) * 20 + 1
+    x = torch.poisson(exposure * torch.tensor([0.5, 2.0, 7.0]))
+    model = probvae.LatentModel(
+        probvae.StandardNormalPrior(2), probvae.LinearDecoder(2, 3), probvae.models.PoissonLikelihood(3)
+    )
+    vae = probvae.VAE(model, probvae.DiagonalGuide(probvae.LinearEncoder(3), 2)).double()
+    x = x.double()
+    exact = probvae.log_evidence(vae, x[:2], method="quadrature").value
+    annealed = annealed_log_evidence(vae, x, start="prior", seed=3)
+    assert annealed.log_evidence.isfinite().all()
+    assert ((annealed.log_evidence[:2] - exact).abs() < 5 * annealed.standard_error[:2]).all()

@@ -88,6 +88,40 @@ def test_negative_binomial_matches_scipy(mode: float | str, double: None) -> Non
     assert_close(p.variance.detach(), torch.from_numpy(mean + mean**2 / theta), **EXACT)
 
 
+COUNTS = [[0.0, 3.0, 41.0], [7.0, 0.0, 1.0], [900.0, 2.0, 0.0], [5.0, 5.0, 5.0]]
+
+
+def per_dimension(likelihood: Likelihood, parameters: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return likelihood(parameters).base_dist.log_prob(x)
+
+
+def test_poisson_far_out_is_no_nan(double: None) -> None:
+    """A rate that underflows keeps its logarithm; one that overflows has no probability left."""
+    log_rate = torch.tensor([[-2000.0, 2000.0, 0.0]], requires_grad=True)
+    log_prob = per_dimension(PoissonLikelihood(3), log_rate, torch.tensor([[3.0, 3.0, 3.0]]))
+    assert log_prob[0, 0].item() == pytest.approx(-6000 - np.log(6), abs=1e-9)
+    assert log_prob[0, 1].item() == -np.inf
+    assert torch.autograd.grad(log_prob[0, 0], log_rate)[0][0, 0].item() == 3.0
+
+
+@pytest.mark.parametrize("theta", [0.02, 19.999, 20.001, 300.0])
+def test_negative_binomial_on_both_sides_of_the_series(theta: float, double: None) -> None:
+    log_mean, x = torch.randn(4, 3), torch.tensor(COUNTS)
+    expected = scipy.stats.nbinom(theta, theta / (theta + log_mean.exp().numpy())).logpmf(x.numpy())
+    likelihood = NegativeBinomialLikelihood(3, dispersion=theta)
+    got = per_dimension(likelihood, log_mean, x)
+    assert_close(got, torch.from_numpy(expected), rtol=1e-12, atol=1e-11)
+    theirs = torch.distributions.NegativeBinomial(torch.tensor(theta), logits=log_mean - np.log(theta))
+    assert_close(got, theirs.log_prob(x), rtol=1e-12, atol=1e-11)
+
+
+def test_negative_binomial_of_large_theta_is_a_poisson_in_float32_too() -> None:
+    """By differences of log-gammas it is wrong by 13 nats a dimension at theta = 1e7."""
+    log_mean, x = torch.randn(3, 3), torch.tensor([COUNTS[0], COUNTS[1], COUNTS[3]])
+    got = per_dimension(NegativeBinomialLikelihood(3, dispersion=1e7), log_mean, x)
+    assert_close(got, per_dimension(PoissonLikelihood(3), log_mean, x), rtol=1e-4, atol=1e-4)
+
+
 def test_categorical_matches_its_formula(double: None) -> None:
     likelihood = CategoricalLikelihood(3, num_categories=4)
     logits, x = torch.randn(6, 12), torch.randint(0, 4, (6, 3)).double()

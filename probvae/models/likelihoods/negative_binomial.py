@@ -2,12 +2,17 @@
 
 from typing import Self
 
+import torch
 from pyro import distributions as dist
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from probvae.models.likelihoods._counts import check_counts
 from probvae.models.likelihoods._scale import PositiveParameter
 from probvae.models.likelihoods.base import Likelihood
+
+# From here on Stirling's series with four terms is exact to 1e-15
+_LARGE = 20.0
 
 
 class NegativeBinomialLikelihood(Likelihood, name="negative-binomial"):
@@ -43,7 +48,7 @@ class NegativeBinomialLikelihood(Likelihood, name="negative-binomial"):
 
     def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
         theta = self.dispersion.value()
-        return dist.NegativeBinomial(theta, logits=self.exposed(parameters) - theta.log()).to_event(1)
+        return StableNegativeBinomial(theta, logits=self.exposed(parameters) - theta.log()).to_event(1)
 
     def numbers(self) -> dict[str, Tensor]:
         return {"dispersion": self.dispersion.value()}
@@ -54,3 +59,30 @@ class NegativeBinomialLikelihood(Likelihood, name="negative-binomial"):
     @classmethod
     def example(cls) -> Self:
         return cls(data_dim=3, dispersion="per-dimension", initial_dispersion=2.0)
+
+
+class StableNegativeBinomial(dist.NegativeBinomial):
+    """torch's, and for a large ``total_count`` too, where its differences of log-gammas lose their digits."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        # log(theta mu / (theta + mu)), which becomes log mu
+        log_rate = self.total_count.log() + logsigmoid(self.logits)
+        terms = value * log_rate + self.total_count * logsigmoid(-self.logits)
+        return terms + _log_rising(value, self.total_count) - (value + 1).lgamma()
+
+
+def _log_rising(x: Tensor, theta: Tensor) -> Tensor:
+    """log Gamma(x + theta) - log Gamma(theta) - x log theta, which vanishes as theta grows."""
+    large = theta.clamp(min=_LARGE)
+    by_series = (large + x - 0.5) * torch.log1p(x / large) - x + _stirling(large + x) - _stirling(large)
+    direct = (x + theta).lgamma() - theta.lgamma() - x * theta.log()
+    return torch.where(theta >= _LARGE, by_series, direct)
+
+
+def _stirling(y: Tensor) -> Tensor:
+    """log Gamma(y) - (y - 1/2) log y + y - log(2 pi)/2, for y >= 20."""
+    inverse = y.reciprocal()
+    square = inverse.square()
+    return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))

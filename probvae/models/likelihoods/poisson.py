@@ -1,6 +1,6 @@
 """Counts whose variance is their mean."""
 
-from typing import Self
+from typing import Any, Self
 
 from pyro import distributions as dist
 from torch import Tensor
@@ -26,7 +26,7 @@ class PoissonLikelihood(Likelihood, name="poisson"):
     takes_exposure = True
 
     def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
-        return dist.Poisson(self.exposed(parameters).exp()).to_event(1)
+        return LogPoisson(self.exposed(parameters)).to_event(1)
 
     def check_support(self, x: Tensor) -> None:
         check_counts(x, "a Poisson likelihood")
@@ -34,3 +34,21 @@ class PoissonLikelihood(Likelihood, name="poisson"):
     @classmethod
     def example(cls) -> Self:
         return cls(data_dim=3)
+
+
+class LogPoisson(dist.Poisson):
+    """Poisson by its log-rate: finite where the rate underflows, minus infinity (not NaN) where it overflows."""
+
+    def __init__(self, log_rate: Tensor, validate_args: bool | None = None) -> None:
+        self.log_rate = log_rate
+        super().__init__(log_rate.exp(), validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "LogPoisson":
+        new: LogPoisson = self._get_checked_instance(LogPoisson, _instance)
+        new.log_rate = self.log_rate.expand(batch_shape)
+        return super().expand(batch_shape, new)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return value * self.log_rate - self.rate - (value + 1).lgamma()
