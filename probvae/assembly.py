@@ -84,8 +84,8 @@ def _encoder(
 ) -> Encoder:
     """The encoder of x and the covariates; with missing data it reads the mask too."""
     if missing != "mask":
-        return component(Encoder, table, {"data_dim": num_inputs, **image})
-    inner = component(Encoder, table, {"data_dim": num_inputs + data_dim, **image})
+        return component(Encoder, table, {"data_dim": num_inputs, "num_beside": num_inputs - data_dim, **image})
+    inner = component(Encoder, table, {"data_dim": num_inputs + data_dim, "num_beside": num_inputs, **image})
     return MaskedEncoder(inner, num_inputs, num_masked=data_dim)
 
 

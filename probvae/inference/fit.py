@@ -163,6 +163,7 @@ def fit(
                 run.create()
             return trainer.run(progress)
         finally:
+            vae.train(False)
             vae.to(home)
 
 
