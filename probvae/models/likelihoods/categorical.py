@@ -25,6 +25,8 @@ class CategoricalLikelihood(Likelihood, name="categorical"):
     12
     """
 
+    measure = "probability"
+
     def __init__(self, data_dim: int, num_categories: int) -> None:
         super().__init__(data_dim)
         check_count(num_categories, "num_categories", least=2)

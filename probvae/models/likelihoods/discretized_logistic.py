@@ -32,6 +32,8 @@ class DiscretizedLogisticLikelihood(Likelihood, name="discretized-logistic"):
     torch.Size([3])
     """
 
+    measure = "probability"
+
     def __init__(
         self,
         data_dim: int,
