@@ -88,7 +88,7 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
         "validation": _validation(recipe, vae),
     }
     result = fit(vae, x, y=y, exposure=train.exposure, objective=objective, progress=progress, out=run, **training)
-    vae = given(recipe, _for_other_data(vae, held_out, recipe["training"]["seed"]), held_out)
+    vae = given(recipe, for_other_data(vae, held_out, recipe["training"]["seed"]), held_out)
     gap, gap_summary = ledger_of(vae, held_out, recipe["training"]["seed"]) if ledger else (None, None)
     summary = {
         "data": data.name,
@@ -228,9 +228,10 @@ def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
 
 
 def as_tensor(data: Dataset) -> Tensor:
-    """The data as a torch tensor; memory-mapped data are read, because torch cannot share read-only memory."""
+    """The data as a torch tensor of the dtype that models are built in, in memory of its own where they are mapped."""
     x = np.ascontiguousarray(data.x)
-    return torch.from_numpy(x if x.flags.writeable else x.copy())
+    # torch cannot share read-only memory
+    return torch.from_numpy(x if x.flags.writeable else x.copy()).to(torch.get_default_dtype())
 
 
 def binarized(data: Dataset, seed: int) -> Tensor:
@@ -276,7 +277,7 @@ def _validation(recipe: Recipe, vae: VAE) -> float | None:
     return (recipe["training"]["validation"] or None) if vae.guide.amortized else None
 
 
-def _for_other_data(vae: VAE, data: Dataset, seed: int) -> VAE:
+def for_other_data(vae: VAE, data: Dataset, seed: int) -> VAE:
     """The VAE to evaluate with: a guide that is not amortised gets its best members for these data."""
     if vae.guide.amortized:
         return vae

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probvae.comparison import Comparison, Difference
+from probvae.comparison import Comparison, Difference, label_of
 from probvae.data import Dataset
 from probvae.diagnostics import GapResult
 from probvae.experiment import Experiment, as_tensor, load_recipe_data
@@ -20,6 +20,8 @@ from probvae.report import figures
 from probvae.vae import VAE
 
 NUM_PAIRS = 16
+# what moves a fit along the curve of rate and distortion, as it is called in the picture
+_TRADE_OFFS = {"model.likelihood.variance": "c", "inference.objective.beta": "β"}
 NUM_SAMPLES = 64
 NUM_POSTERIORS = 6
 GRID_EXTENT = 3.0
@@ -89,17 +91,33 @@ def draw_comparison(comparison: Comparison, folder: Path) -> None:
         elbo, evidence = (
             [_estimate(comparison.difference(entry, what)) for entry in others] for what in ("elbo", "evidence")
         )
-        figure = figures.paired_differences([entry.name for entry in others], elbo, evidence, base.name)
+        labels = [
+            label for label, entry in zip(comparison.labels, comparison.entries, strict=True) if entry is not base
+        ]
+        figure = figures.paired_differences(labels, elbo, evidence, comparison.labels[comparison.baseline])
         figures.save_figure(figure, folder, "differences")
-    swept = {key.split(".")[-1] for entry in comparison.entries for key in entry.changed}
-    if swept & {"variance", "beta"}:
-        rates = [entry.summary["kl"]["value"] for entry in comparison.entries]
-        distortions = [-entry.summary["log_likelihood"]["value"] for entry in comparison.entries]
-        figure = figures.rate_distortion([entry.name for entry in comparison.entries], rates, distortions)
-        figures.save_figure(figure, folder, "rate-distortion")
+    if comparison.changed[0].keys() & set(_TRADE_OFFS):
+        figures.save_figure(figures.rate_distortion(_rate_points(comparison)), folder, "rate-distortion")
 
 
-def _estimate(difference: Difference | None) -> tuple[float, float] | None:
+def _rate_points(comparison: Comparison) -> list[figures.RatePoint]:
+    """A point a run; runs that differ in c or beta only are on one line."""
+    points = []
+    for entry, changed in zip(comparison.entries, comparison.changed, strict=True):
+        # a beta that is not in the recipe is one
+        known = {"inference.objective.beta": 1.0} | {key: value for key, value in changed.items() if value is not None}
+        swept = {key: known[key] for key in changed if key in _TRADE_OFFS and key in known}
+        line = label_of({key: value for key, value in changed.items() if key not in _TRADE_OFFS})
+        name = ", ".join(
+            f"{_TRADE_OFFS[key]} {value:g}" if isinstance(value, float) else f"{_TRADE_OFFS[key]} {value}"
+            for key, value in swept.items()
+        )
+        rate, distortion = entry.summary["kl"]["value"], -entry.summary["log_likelihood"]["value"]
+        points.append(figures.RatePoint(line, name, rate, distortion))
+    return points
+
+
+def _estimate(difference: Difference | None) -> tuple[float, float | None] | None:
     return None if difference is None else (difference.value, difference.standard_error)
 
 

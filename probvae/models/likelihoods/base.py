@@ -22,6 +22,9 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
     """
 
     data_dim: int
+    # what log p(x|z) is the logarithm of, a "density" or a "probability"; "none" where it is no likelihood. Numbers of
+    # different kinds cannot be compared.
+    measure: str = "density"
     # an element of the support, in the place of a missing entry
     fill_value: float = 0.0
     missing: str = "refuse"

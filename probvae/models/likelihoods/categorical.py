@@ -26,6 +26,7 @@ class CategoricalLikelihood(Likelihood, name="categorical"):
     """
 
     point_name = "mode of p(x|z)"
+    measure = "probability"
 
     def __init__(self, data_dim: int, num_categories: int) -> None:
         super().__init__(data_dim)

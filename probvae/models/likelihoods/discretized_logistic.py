@@ -37,6 +37,7 @@ class DiscretizedLogisticLikelihood(Likelihood, name="discretized-logistic"):
     """
 
     point_name = "location of p(x|z)"
+    measure = "probability"
 
     def __init__(
         self,

@@ -48,6 +48,7 @@ class MixedLikelihood(Likelihood, name="mixed"):
         parts = [kind.own or _build(kind.table, len(kind.columns), initial_variance) for kind in self.kinds]
         self.parts = nn.ModuleList(parts)
         self.takes_exposure = any(part.takes_exposure for part in parts)
+        self.measure = self._joint_measure()
 
     @property
     def num_outputs(self) -> int:
@@ -78,6 +79,16 @@ class MixedLikelihood(Likelihood, name="mixed"):
         for kind, part in zip(self.kinds, self._parts(), strict=True):
             for column in kind.columns:
                 _check_column(x[:, column : column + 1], column, part)
+
+    def _joint_measure(self) -> str:
+        """A density of some columns and a probability of others: of which ones is a part of what it is."""
+        pairs = list(zip(self.kinds, self._parts(), strict=True))
+        counted = sorted(column for kind, part in pairs if part.measure == "probability" for column in kind.columns)
+        if any(part.measure == "none" for _, part in pairs):
+            return "none"
+        if not counted:
+            return "density"
+        return "probability" if len(counted) == self.data_dim else f"probability of the columns {counted}"
 
     def _apart(self, parameters: Tensor, method: str) -> list[Any]:
         sizes = [part.num_outputs for part in self._parts()]

@@ -34,6 +34,8 @@ class NegativeBinomialLikelihood(Likelihood, name="negative-binomial"):
     (1.0, 1.5)
     """
 
+    measure = "probability"
+
     takes_exposure = True
 
     def __init__(

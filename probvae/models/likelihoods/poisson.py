@@ -23,6 +23,8 @@ class PoissonLikelihood(Likelihood, name="poisson"):
     tensor([1., 1., 1.])
     """
 
+    measure = "probability"
+
     takes_exposure = True
 
     def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
