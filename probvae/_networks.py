@@ -22,6 +22,7 @@ def hidden_layers(
     """Linear layers of the given widths, each with its norm, the activation, and dropout."""
     make = activation_of(activation)
     check_dropout(dropout)
+    check_flag(layer_norm, "layer_norm")
     layers: list[nn.Module] = []
     for width in hidden:
         check_count(width, "hidden")
@@ -44,11 +45,25 @@ def check_dropout(dropout: float) -> None:
         raise ArgumentError(f"dropout: expected a probability in [0, 1), got {dropout!r}.")
 
 
+def check_flag(value: bool, name: str) -> None:
+    """Raise unless ``value`` is True or False: another truthy value is a mistake, not a yes."""
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{name}: expected true or false, got {value!r}.")
+
+
+def check_channels(channels: Sequence[int]) -> None:
+    """Raise unless there is one layer at least, and every one has channels."""
+    if not isinstance(channels, Sequence) or isinstance(channels, str) or not channels:
+        raise ArgumentError(f"channels: expected a count for each layer, as in [32, 64], got {channels!r}.")
+    for count in channels:
+        check_count(count, "channels")
+
+
 def image_size(image_shape: Sequence[int], data_dim: int) -> tuple[int, int, int]:
     """(channels, height, width) from [H, W] or [C, H, W], whose product is ``data_dim``."""
+    if not isinstance(image_shape, Sequence) or isinstance(image_shape, str) or len(image_shape) not in (2, 3):
+        raise ShapeError(f"image_shape: expected [H, W] or [C, H, W], got {image_shape!r}. Write [28, 28].")
     sizes = tuple(image_shape)
-    if len(sizes) not in (2, 3):
-        raise ShapeError(f"image_shape: expected [H, W] or [C, H, W], got {list(image_shape)}.")
     for size in sizes:
         check_count(size, "image_shape")
     channels, height, width = sizes if len(sizes) == 3 else (1, *sizes)

@@ -40,7 +40,8 @@ def build_vae(
         missing = model.get("missing", "refuse")
         num_covariates = covariates.num_covariates if covariates else 0
         sizes = {"latent_dim": model["latent_dim"], "data_dim": data_dim}
-        variances = {"initial_variance": data_variance, "minimum_variance": _RELATIVE_FLOOR * data_variance}
+        floor = _RELATIVE_FLOOR * data_variance
+        variances = {"initial_variance": data_variance, "minimum_variance": floor, "minimum_scale": floor**0.5}
         drawn_first = not _takes(Prior, model["prior"], "guide")
         known = {**sizes, "num_covariates": num_covariates}
         prior = component(Prior, model["prior"], known) if drawn_first else None
@@ -83,8 +84,8 @@ def _encoder(
 ) -> Encoder:
     """The encoder of x and the covariates; with missing data it reads the mask too."""
     if missing != "mask":
-        return component(Encoder, table, {"data_dim": num_inputs, **image})
-    inner = component(Encoder, table, {"data_dim": num_inputs + data_dim, **image})
+        return component(Encoder, table, {"data_dim": num_inputs, "num_beside": num_inputs - data_dim, **image})
+    inner = component(Encoder, table, {"data_dim": num_inputs + data_dim, "num_beside": num_inputs, **image})
     return MaskedEncoder(inner, num_inputs, num_masked=data_dim)
 
 

@@ -101,7 +101,7 @@ class VAE(nn.Module):
             vae.load_state_dict(tensors)
         except (RuntimeError, StopIteration) as error:
             raise RunError(f"{path}: the weights do not fit the components ({error}).") from error
-        return vae
+        return vae.eval()  # what was fitted is there to be used: no dropout
 
     def components(self) -> dict[str, Any]:
         """The registered names and options of all parts, as plain data."""

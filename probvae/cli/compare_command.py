@@ -1,27 +1,34 @@
 """`probvae compare`."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from probvae import recipes
+from probvae.cli.fit_command import KEYS, recipe_of, recipes_of_options
+from probvae.cli.fit_command import command as fit_command
+from probvae.recipes import Recipe
 
 if TYPE_CHECKING:
     from probvae.comparison import Comparison, Difference, Entry
+
+# an axis of a sweep that sets two keys
+HIDDEN = "hidden"
 
 
 @click.command("compare")
 @click.argument("arguments", metavar="RUN... | [RECIPE.toml ...] [NAME=VALUE,...]", nargs=-1)
 @click.option("--sweep", metavar="NAME=VALUE,...", multiple=True, help="Fit all combinations, e.g. prior=vamp,mixture.")
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of the recipe, for all fits.")
 @click.option("--baseline", metavar="NAME", help="The run that the others are compared with [default: the best ELBO].")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("comparison"), show_default=True, help="Folder.")
 @click.option("--figures/--no-figures", default=True, help="Draw the pictures.")
-@click.option("--json", "as_json", is_flag=True, help="Print compare.json instead of the tables.")
+@click.option("--json", "as_json", is_flag=True, help="Print compare.json instead of the table.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of the recipe, for all fits.")
 def command(
     arguments: tuple[str, ...],
     sweep: tuple[str, ...],
@@ -30,22 +37,25 @@ def command(
     out: Path,
     figures: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Compare runs on the same held-out data, with paired differences and their standard errors.
 
     Give finished runs, or `--sweep prior=standard-normal,mixture guide=diagonal,flow variance=0.1,learned` to fit all
-    combinations into folders below --out (what is there already is not fitted again). Writes compare.json and pictures.
+    combinations into folders below --out (what is there already is not fitted again). The options of `probvae fit`
+    hold for all these fits. Writes compare.json and pictures.
     """
     from probvae.cli.output import shown_warnings
     from probvae.comparison import compare
 
+    given = [*recipes_of_options(options), *map(recipes.parse_setting, settings)]
     with shown_warnings():
         if sweep:
             axes = [*sweep, *(text for text in arguments if "=" in text)]
             files = [text for text in arguments if "=" not in text]
-            entries, failures = _fit(files, axes, settings, out)
+            entries, failures = _fit(files, axes, given, out)
         else:
-            entries, failures = _read(arguments, settings)
+            entries, failures = _read(arguments, given)
         result = compare(entries, baseline, failures)
     _write(result, out, figures)
     if as_json:
@@ -54,32 +64,34 @@ def command(
         _print(result, out)
 
 
-def _read(arguments: tuple[str, ...], settings: tuple[str, ...]) -> tuple[list["Entry"], dict[str, str]]:
-    from probvae.comparison import read_entry
+command.params += [parameter for parameter in fit_command.params if parameter.name in (*KEYS, HIDDEN)]
 
-    if settings or any("=" in text for text in arguments):
+
+def _read(arguments: tuple[str, ...], given: list[Recipe]) -> tuple[list["Entry"], dict[str, str]]:
+    from probvae.comparison import read_runs
+
+    if given or any("=" in text for text in arguments):
         raise click.UsageError("settings are for fits: give --sweep NAME=VALUE,... with them.")
     if not arguments:
         raise click.UsageError("give run folders, or --sweep NAME=VALUE,... to fit some.")
     with _progress() as advance:
-        entries = []
-        for number, run in enumerate(arguments, start=1):
-            advance(run, number, len(arguments))
-            entries.append(read_entry(Path(run)))
-    return entries, {}
+        return read_runs([Path(run) for run in arguments], advance), {}
 
 
-def _fit(
-    files: list[str], axes: list[str], settings: tuple[str, ...], out: Path
-) -> tuple[list["Entry"], dict[str, str]]:
-    from probvae.cli.fit_command import KEYS, recipe_of
+def _fit(files: list[str], axes: list[str], given: list[Recipe], out: Path) -> tuple[list["Entry"], dict[str, str]]:
     from probvae.comparison import parse_sweep, run_sweep
 
-    recipe = recipes.resolve(
-        [*(recipes.read_recipe(Path(file)) for file in files), *map(recipes.parse_setting, settings)]
-    )
+    recipe = recipes.resolve([*(recipes.read_recipe(Path(file)) for file in files), *given])
+    chosen = parse_sweep(axes, {**KEYS, HIDDEN: HIDDEN})
     with _progress() as advance:
-        return run_sweep(recipe, parse_sweep(axes, KEYS), out, recipe_of, advance)
+        return run_sweep(recipe, chosen, out, _recipe_of, advance)
+
+
+def _recipe_of(key: str, value: Any) -> Recipe:
+    if key != HIDDEN:
+        return recipe_of(key, value)
+    widths = value if isinstance(value, list) else [value]
+    return recipes.merge(recipe_of("model.decoder.hidden", widths), recipe_of("inference.encoder.hidden", widths))
 
 
 @contextmanager
@@ -103,7 +115,7 @@ def _write(result: "Comparison", out: Path, figures: bool) -> None:
     from probvae.cli.run_options import target_folder
 
     folder = target_folder(out, None)
-    write_text(folder / "compare.json", json.dumps(result.as_data(), indent=2) + "\n")
+    write_text(folder / "compare.json", json.dumps(result.as_data(), indent=2, allow_nan=False) + "\n")
     if figures:
         from probvae.report.run_figures import draw_comparison
 
@@ -114,36 +126,81 @@ def _print(result: "Comparison", out: Path) -> None:
     from probvae.cli.output import print_line, print_table, warn
 
     base = result.entries[result.baseline]
-    rows = [(entry.name, *_numbers(entry)) for entry in result.entries]
-    columns = ["run", "ELBO", "log p(x)", "gap", "approx.", "amort.", "active", "c", "seconds"]
-    count = f"{len(base.elbo)} held-out data; nats per datum; gap = approximation + amortisation"
-    print_table("runs", columns, rows, count)
-    others = [entry for entry in result.entries if entry is not base]
-    if others:
-        table = [(e.name, *(_difference(result.difference(e, what)) for what in ("elbo", "evidence"))) for e in others]
-        caption = "mean ± standard error of the paired difference, and how many standard errors it is"
-        print_table(f"difference to {base.name}", ["run", "ELBO", "log p(x)"], table, caption)
-    if any(entry.fingerprint != base.fingerprint for entry in result.entries):
-        warn(f"runs with other held-out data than {base.name} cannot be paired; their differences are left out.")
+    columns = ["run", "ELBO\nminus best", "log p(x)\nminus best", "gap\nappr.+am.", "used", "c", "s"]
+    if base.elbo.mean() < max(entry.elbo.mean() for entry in result.entries):
+        columns = [column.replace("minus best", "minus base") for column in columns]
+    rows = [(label, *_cells(result, entry)) for label, entry in zip(result.labels, result.entries, strict=True)]
+    print_table(f"{len(base.elbo)} held-out data, nats per datum", columns, rows, _caption(result), compact=True)
+    for text in _remarks(result):
+        warn(text)
     for name, reason in result.failures.items():
         warn(f"{name} failed: {reason}")
     print_line(f"wrote {out / 'compare.json'}")
 
 
-def _numbers(entry: "Entry") -> tuple[str, ...]:
-    summary, gap = entry.summary, entry.summary["gap"]
-    parts = ("total", "approximation", "amortisation")
-    gaps = ["-"] * 3 if "not_computed" in gap else [f"{gap[part]['value']:.3f}" for part in parts]
-    evidence = "-" if entry.evidence is None else f"{float(entry.evidence.double().mean()):.3f}"
-    bound_sign = {"lower bound": ">= ", "estimate": "~ "}.get(gap.get("kind", ""), "")
-    c = "-" if summary["variance"] is None else f"{summary['variance']:.4g}"
-    elbo = f"{summary['elbo']['value']:.3f} ± {summary['elbo']['standard_error']:.3f}"
+def _caption(result: "Comparison") -> str:
+    chosen = result.labels[result.baseline]
+    kinds = {entry.evidence.kind for entry in result.entries if entry.evidence is not None}
+    parts = [
+        f"Second lines: difference to {chosen}, paired datum by datum, with its standard error; approximation + "
+        "amortisation. used: latents whose posterior mean varies."
+    ]
+    if any(entry.held_out != result.entries[result.baseline].held_out for entry in result.entries):
+        parts.append("~ : on other held-out data, not paired.")
+    parts += ["≥ : a lower bound."] * ("lower bound" in kinds) + ["≈ : an estimate."] * ("estimate" in kinds)
+    return " ".join(parts)
+
+
+def _remarks(result: "Comparison") -> Iterator[str]:
+    base = result.entries[result.baseline]
+    pairs = list(zip(result.labels, result.entries, strict=True))
+    other = [label for label, entry in pairs if entry.held_out != base.held_out]
+    if other:
+        yield f"{'; '.join(other)}: other held-out data than the baseline's (another seed, or another share)."
+    strange = [f"{label} ({entry.measure})" for label, entry in pairs if entry.measure != base.measure]
+    if strange:
+        yield (
+            f"{'; '.join(strange)}: log p(x) is of another kind than the baseline's ({base.measure}); densities and "
+            "probabilities cannot be compared."
+        )
+
+
+def _cells(result: "Comparison", entry: "Entry") -> tuple[str, ...]:
+    summary, evidence = entry.summary, entry.mean_evidence()
+    base = entry is result.entries[result.baseline]
+    elbo = _with_error(summary["elbo"]["value"], summary["elbo"]["standard_error"])
+    log_p = "-" if evidence is None else _with_error(evidence["value"], evidence["standard_error"])
+    sign = {"lower bound": "≥ ", "estimate": "≈ "}.get(evidence["kind"] if evidence else "", "")
+    differences = (
+        ["baseline", ""] if base else [_difference(result.difference(entry, what)) for what in ("elbo", "evidence")]
+    )
+    c = "-" if summary["variance"] is None else f"{summary['variance']:.3g}"
     active = f"{summary['active_units']}/{summary['latent_dim']}"
-    return elbo, bound_sign + evidence, *gaps, active, c, f"{summary['seconds']:.0f}"
+    seconds = "-" if summary["seconds"] is None else f"{summary['seconds']:.0f}"
+    return f"{elbo}\n{differences[0]}", f"{sign}{log_p}\n{differences[1]}", _gaps(summary["gap"]), active, c, seconds
+
+
+def _gaps(gap: dict[str, Any]) -> str:
+    if "not_computed" in gap:
+        return "-"
+    total, approximation, amortisation = (gap[part]["value"] for part in ("total", "approximation", "amortisation"))
+    return f"{_short(total)}\n{_short(approximation)}+{_short(amortisation)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.1g}"
+
+
+def _with_error(value: float, error: float | None, sign: str = "") -> str:
+    """The value, to two digits of its error, as far as a column of a narrow terminal holds them."""
+    if error is None:
+        return f"{value:{sign}.3f}"
+    digits = 3 if error <= 0 else min(max(1 - math.floor(math.log10(error)), 2), 3)
+    return f"{value:{sign}.{digits}f} ± {error:.{digits}f}"
 
 
 def _difference(difference: "Difference | None") -> str:
     if difference is None:
         return "-"
-    sigmas = abs(difference.value) / difference.standard_error if difference.standard_error else float("inf")
-    return f"{difference.value:+.4f} ± {difference.standard_error:.4f} ({sigmas:.1f})"
+    mark = "" if difference.paired else "~ "
+    return mark + _with_error(difference.value, difference.standard_error, "+")

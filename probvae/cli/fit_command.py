@@ -98,7 +98,7 @@ def command(
     Without arguments: Rocca's VAE (two latent dimensions, c learned, diagonal guide) on handwritten digits.
     """
     recipe = recipes.resolve(
-        [*map(recipes.read_recipe, recipe_files), *_from_options(options), *map(recipes.parse_setting, settings)]
+        [*map(recipes.read_recipe, recipe_files), *recipes_of_options(options), *map(recipes.parse_setting, settings)]
     )
     run(recipe, out, gap, figures, progress, as_json)
 
@@ -120,7 +120,7 @@ def run(recipe: Recipe, out: Path | None, gap: bool, figures: bool, progress: bo
         output.print_summary(experiment.summary)
 
 
-def _from_options(options: dict[str, Any]) -> list[Recipe]:
+def recipes_of_options(options: dict[str, Any]) -> list[Recipe]:
     """One small recipe for each option that was given."""
     hidden = options.pop("hidden")
     given = [(key, options[name]) for name, key in KEYS.items() if options[name] is not None]

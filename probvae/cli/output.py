@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -26,13 +27,21 @@ def shown_warnings() -> Iterator[None]:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]], caption: str | None = None
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, ...]],
+    caption: str | None = None,
+    compact: bool = False,
 ) -> None:
-    """One table on stdout, as wide as the terminal allows."""
-    table = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
+    """One table on stdout, as wide as the terminal allows; a ``compact`` one has lines between its rows only."""
+    narrow: dict[str, Any] = {"show_lines": True, "collapse_padding": True, "pad_edge": False, "box": box.HORIZONTALS}
+    look = narrow if compact else {}
+    table = Table(
+        title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left", **look
+    )
     for number, column in enumerate(columns):
-        justify: Any = "left" if number in (0, len(columns) - 1) else "right"
-        table.add_column(column, justify=justify, overflow="fold")
+        justify: Any = "left" if number == 0 or (number == len(columns) - 1 and not compact) else "right"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=compact and number > 0)
     for row in rows:
         table.add_row(*map(_escaped, row))
     _stdout().print(table)
@@ -84,9 +93,8 @@ def _bound_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _other_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [
-        ("mean squared error of E[x|z = E_q z]", *_numbers(summary["reconstruction_error"]), "squared units of x")
-    ]
+    error = f"mean squared error of {summary['point'].replace('|z', '|z = E_q z')}"
+    rows: list[tuple[str, ...]] = [(error, *_numbers(summary["reconstruction_error"]), "squared units of x")]
     if summary["variance"] is not None:
         rows.append(("c, the decoder variance", f"{summary['variance']:.5g}", "", "squared units of x"))
         rows.append(("C = 1/(2c), the squared error's weight", f"{summary['squared_error_weight']:.4g}", "", ""))

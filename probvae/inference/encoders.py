@@ -8,7 +8,16 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from probvae._networks import Rows, activation_of, check_dropout, down, halved, hidden_layers, image_size
+from probvae._networks import (
+    Rows,
+    activation_of,
+    check_channels,
+    check_dropout,
+    down,
+    halved,
+    hidden_layers,
+    image_size,
+)
 from probvae._registry import Registered
 from probvae._shapes import check_count, check_event
 from probvae.errors import ShapeError
@@ -110,8 +119,9 @@ class ConvEncoder(Encoder, name="conv"):
     """Strided convolutions for images: height and width halved layer by layer.
 
     Parameters: ``image_shape`` [H, W] or [C, H, W], any size; ``channels`` of the layers; ``activation`` one of relu,
-    silu, softplus, tanh; ``dropout`` of whole channels while it is trained. Columns beyond the image (covariates, the
-    mask of missing data) are put beside the features.
+    silu, softplus, tanh; ``dropout`` of whole channels while it is trained. The last ``num_beside`` columns are no
+    pixels (covariates, the mask of missing data) and are put beside the features.
+    Raises :class:`~probvae.errors.ShapeError` unless image and ``num_beside`` make up ``data_dim``.
 
     >>> ConvEncoder(data_dim=35, image_shape=[5, 7], channels=(4, 8)).num_features
     32
@@ -124,20 +134,21 @@ class ConvEncoder(Encoder, name="conv"):
         channels: Sequence[int] = (32, 64),
         activation: str = "silu",
         dropout: float = 0.0,
+        num_beside: int = 0,
     ) -> None:
         super().__init__()
         check_count(data_dim, "data_dim")
-        num_pixels = math.prod(image_shape)
-        depth, height, width = self._size = image_size(image_shape, min(data_dim, num_pixels))
+        check_count(num_beside, "num_beside", least=0)
+        depth, height, width = self._size = image_size(image_shape, data_dim - num_beside)
         check_dropout(dropout)
+        check_channels(channels)
         self.data_dim = data_dim
         layers: list[nn.Module] = []
         for num_in, num_out in zip([depth, *channels[:-1]], channels, strict=True):
-            check_count(num_out, "channels")
             layers += [down(num_in, num_out), activation_of(activation)()] + [nn.Dropout2d(dropout)] * (dropout > 0)
         self.network = Rows(nn.Sequential(*layers), 3)
         smallest = channels[-1] * halved(height, len(channels))[-1] * halved(width, len(channels))[-1]
-        self.num_features = smallest + data_dim - num_pixels
+        self.num_features = smallest + num_beside
 
     def features(self, x: Tensor) -> Tensor:
         num_pixels = math.prod(self._size)

@@ -163,6 +163,7 @@ def fit(
                 run.create()
             return trainer.run(progress)
         finally:
+            vae.train(False)
             vae.to(home)
 
 
@@ -195,8 +196,8 @@ class _Trainer:
         if self.run_folder is not None:
             self.vae.components()
         rows, part = self._at_use(self.x[:2]), at_rows(self.given, slice(2))
-        check_supports(part.model.prior(), part.guide.distribution(rows))
         try:
+            check_supports(part.model.prior(), part.guide.distribution(rows))
             self.objective.step_loss(part.model, part.guide, rows)
         except ValueError as error:
             if isinstance(error, ArgumentError):
@@ -305,7 +306,7 @@ class _Trainer:
         likelihood = self.vae.model.likelihood
         if not isinstance(likelihood, GaussianLikelihood):
             return None
-        return float(likelihood.variance(_outputs_for_variance(self.given, self.x, likelihood)).mean())
+        return float(likelihood.variance(_outputs_for_variance(self.given, self.x)).mean())
 
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
@@ -396,9 +397,10 @@ def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str:
 
 
 @torch.no_grad()
-def _outputs_for_variance(vae: ModelAndGuide, x: Tensor, likelihood: GaussianLikelihood) -> Tensor:
+def _outputs_for_variance(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """The decoder's outputs at the posterior means of enough data, where it gives c; otherwise none."""
-    if likelihood.mode != "per-datum":
+    likelihood = vae.model.likelihood
+    if getattr(likelihood, "mode", None) != "per-datum":
         # a guide without closed form takes a thousand draws a datum for its means, at every epoch
         return x.new_empty(0, likelihood.num_outputs)
     part = at_rows(vae, slice(_VARIANCE_SUBSET))
@@ -407,16 +409,5 @@ def _outputs_for_variance(vae: ModelAndGuide, x: Tensor, likelihood: GaussianLik
 
 
 def _warn_at_floor(vae: ModelAndGuide, x: Tensor) -> None:
-    likelihood = vae.model.likelihood
-    if not isinstance(likelihood, GaussianLikelihood):
-        return
-    if not (count := likelihood.num_at_floor(_outputs_for_variance(vae, x, likelihood))):
-        return
-    warnings.warn(
-        f"variance: {count} learned variance(s) sit on the floor minimum_variance={likelihood.minimum_variance:g}. "
-        "The data lie on a surface that the decoder reaches (constant columns, or more latent dimensions than the "
-        "data need), and the likelihood has no finite maximum there. Drop constant columns, lower latent_dim, or fix "
-        "the variance.",
-        FloorWarning,
-        stacklevel=4,
-    )
+    if message := vae.model.likelihood.floor_warning(_outputs_for_variance(vae, x)):
+        warnings.warn(message, FloorWarning, stacklevel=4)

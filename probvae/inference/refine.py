@@ -78,7 +78,9 @@ def _refine_normal(model: LatentModel, x: Tensor, loc: Tensor, factor: Tensor, f
     search = _Search(family, x, _normal_starts(model, x, loc, factor))
     search.run()
     best_loc, best_factor = (part[0] for part in search.state)
-    guide = PerDatumGuide(x, torch.cat([best_loc, best_factor.flatten(1)], dim=1), _normal_of_factor)
+    # a diagonal member stays one: what refines it again, or takes its gap, must know the family
+    member = _normal_of_factor if full else _diagonal_of_factor
+    guide = PerDatumGuide(x, torch.cat([best_loc, best_factor.flatten(1)], dim=1), member)
     return Refinement(guide, search.converged, search.start)
 
 
@@ -91,9 +93,20 @@ def _refine_members(model: LatentModel, guide: LocalGuide, x: Tensor) -> Refinem
 
 def _normal_of_factor(parameters: Tensor) -> dist.TorchDistribution:
     """N(m, L L^T) from (m, L), (..., d + d^2)."""
+    loc, factor = _loc_and_factor(parameters)
+    return dist.MultivariateNormal(loc, scale_tril=factor.tril())
+
+
+def _diagonal_of_factor(parameters: Tensor) -> dist.TorchDistribution:
+    """N(m, diag(L)^2) from (m, L), (..., d + d^2)."""
+    loc, factor = _loc_and_factor(parameters)
+    return dist.Normal(loc, factor.diagonal(dim1=-2, dim2=-1)).to_event(1)
+
+
+def _loc_and_factor(parameters: Tensor) -> tuple[Tensor, Tensor]:
     d = (math.isqrt(1 + 4 * parameters.shape[-1]) - 1) // 2
     loc, factor = parameters.split([d, d * d], dim=-1)
-    return dist.MultivariateNormal(loc, scale_tril=factor.unflatten(-1, (d, d)).tril())
+    return loc, factor.unflatten(-1, (d, d))
 
 
 def _searchable(guide: Guide, x: Tensor) -> LocalGuide:

@@ -8,9 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from probvae._networks import Rows, activation_of, check_dropout, halved, hidden_layers, image_size, up
+from probvae._networks import Rows, activation_of, check_channels, check_dropout, halved, hidden_layers, image_size, up
 from probvae._registry import Registered
 from probvae._shapes import check_count
+from probvae.errors import ArgumentError
 
 
 class Decoder(nn.Module, Registered, ABC, family="decoder"):
@@ -106,8 +107,9 @@ class ConvDecoder(Decoder, name="conv"):
 
     Parameters: ``image_shape`` [H, W] or [C, H, W] with H W C = ``data_dim``, any size; ``channels`` of the layers from
     the image inwards, so that the last is what the linear layer makes; ``activation`` one of relu, silu, softplus,
-    tanh; ``dropout`` of whole channels while it is trained. ``num_outputs`` may be a multiple of ``data_dim`` (as many
-    channels a pixel, the numbers of a pixel beside each other); other sizes get a linear last layer.
+    tanh; ``dropout`` of whole channels while it is trained. ``num_outputs`` k D gives k numbers a pixel,
+    beside each other; what is left over (the log c of a variance "per-datum") is affine in them.
+    Raises :class:`~probvae.errors.ShapeError` for an image of another size than D.
 
     >>> ConvDecoder(latent_dim=2, data_dim=35, image_shape=[5, 7], channels=(4, 8))(torch.zeros(3, 2)).shape
     torch.Size([3, 35])
@@ -127,9 +129,8 @@ class ConvDecoder(Decoder, name="conv"):
         self._set_sizes(latent_dim, data_dim, num_outputs)
         depth, height, width = image_size(image_shape, data_dim)
         check_dropout(dropout)
-        for size in channels:
-            check_count(size, "channels")
-        self.per_pixel = self.num_outputs // data_dim if self.num_outputs % data_dim == 0 else 1
+        check_channels(channels)
+        self.per_pixel = _numbers_per_pixel(self.num_outputs, data_dim)
         heights, widths = (halved(size, len(channels)) for size in (height, width))
         start = (channels[-1], heights[-1], widths[-1])
         layers: list[nn.Module] = [nn.Linear(latent_dim, start[0] * start[1] * start[2]), nn.Unflatten(1, start)]
@@ -139,14 +140,22 @@ class ConvDecoder(Decoder, name="conv"):
             layers += [activation_of(activation)()] + [nn.Dropout2d(dropout)] * (dropout > 0)
             layers.append(up(num_in, num_out, (heights[target] % 2 == 1, widths[target] % 2 == 1)))
         self.network = Rows(nn.Sequential(*layers), 1)
-        rest = self.num_outputs != data_dim * self.per_pixel
-        self.last = nn.Linear(data_dim, self.num_outputs) if rest else None
+        num_pixels = data_dim * self.per_pixel
+        self.rest = nn.Linear(num_pixels, self.num_outputs - num_pixels) if self.num_outputs > num_pixels else None
 
     def forward(self, z: Tensor) -> Tensor:
         image = self.network(z).flatten(-2)  # (..., C k, H W)
         pixels = image.unflatten(-2, (-1, self.per_pixel)).movedim(-2, -1).flatten(-3)
-        return pixels if self.last is None else self.last(pixels)
+        return pixels if self.rest is None else torch.cat([pixels, self.rest(pixels)], dim=-1)
 
     @classmethod
     def example(cls) -> Self:
         return cls(latent_dim=2, data_dim=3, image_shape=[1, 3], channels=(4,))
+
+
+def _numbers_per_pixel(num_outputs: int, data_dim: int) -> int:
+    if num_outputs < data_dim:
+        raise ArgumentError(
+            f"num_outputs: expected at least one a pixel ({data_dim}), got {num_outputs}. Use decoder 'mlp'."
+        )
+    return num_outputs // data_dim

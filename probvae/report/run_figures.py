@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probvae.comparison import Comparison, Difference
+from probvae.comparison import Comparison, Difference, label_of
 from probvae.data import Dataset
 from probvae.diagnostics import GapResult
 from probvae.experiment import Experiment, as_tensor, load_recipe_data
@@ -20,6 +20,8 @@ from probvae.report import figures
 from probvae.vae import VAE
 
 NUM_PAIRS = 16
+# what moves a fit along the curve of rate and distortion, as it is called in the picture
+_TRADE_OFFS = {"model.likelihood.variance": "c", "inference.objective.beta": "β"}
 NUM_SAMPLES = 64
 NUM_POSTERIORS = 6
 GRID_EXTENT = 3.0
@@ -35,7 +37,7 @@ def draw_fit(experiment: Experiment) -> None:
     figures.save_figure(figures.learning_curve(experiment.fit.history), folder, "learning-curve")
     draw_latent_plane(posterior_mean(vae, x).numpy(), data.labels, folder, posterior_scale(vae, x).numpy())
     draw_reconstructions(data, reconstruct(vae.at(slice(_num_shown(data))), x[: _num_shown(data)]).numpy(), folder)
-    _draw_sample(sample(vae, NUM_SAMPLES), data, folder)
+    _draw_sample(sample(vae, NUM_SAMPLES), data, folder, vae.model.likelihood.point_name)
     if vae.model.latent_dim == 2 and data.image_shape is not None:
         images = decode_grid(vae.at(slice(1)), num_points=15, extent=GRID_EXTENT).numpy()
         figure = figures.decoded_grid(images, data.image_shape, (-GRID_EXTENT, GRID_EXTENT))
@@ -89,23 +91,39 @@ def draw_comparison(comparison: Comparison, folder: Path) -> None:
         elbo, evidence = (
             [_estimate(comparison.difference(entry, what)) for entry in others] for what in ("elbo", "evidence")
         )
-        figure = figures.paired_differences([entry.name for entry in others], elbo, evidence, base.name)
+        labels = [
+            label for label, entry in zip(comparison.labels, comparison.entries, strict=True) if entry is not base
+        ]
+        figure = figures.paired_differences(labels, elbo, evidence, comparison.labels[comparison.baseline])
         figures.save_figure(figure, folder, "differences")
-    swept = {key.split(".")[-1] for entry in comparison.entries for key in entry.changed}
-    if swept & {"variance", "beta"}:
-        rates = [entry.summary["kl"]["value"] for entry in comparison.entries]
-        distortions = [-entry.summary["log_likelihood"]["value"] for entry in comparison.entries]
-        figure = figures.rate_distortion([entry.name for entry in comparison.entries], rates, distortions)
-        figures.save_figure(figure, folder, "rate-distortion")
+    if comparison.changed[0].keys() & set(_TRADE_OFFS):
+        figures.save_figure(figures.rate_distortion(_rate_points(comparison)), folder, "rate-distortion")
 
 
-def _estimate(difference: Difference | None) -> tuple[float, float] | None:
+def _rate_points(comparison: Comparison) -> list[figures.RatePoint]:
+    """A point a run; runs that differ in c or beta only are on one line."""
+    points = []
+    for entry, changed in zip(comparison.entries, comparison.changed, strict=True):
+        # a beta that is not in the recipe is one
+        known = {"inference.objective.beta": 1.0} | {key: value for key, value in changed.items() if value is not None}
+        swept = {key: known[key] for key in changed if key in _TRADE_OFFS and key in known}
+        line = label_of({key: value for key, value in changed.items() if key not in _TRADE_OFFS})
+        name = ", ".join(
+            f"{_TRADE_OFFS[key]} {value:g}" if isinstance(value, float) else f"{_TRADE_OFFS[key]} {value}"
+            for key, value in swept.items()
+        )
+        rate, distortion = entry.summary["kl"]["value"], -entry.summary["log_likelihood"]["value"]
+        points.append(figures.RatePoint(line, name, rate, distortion))
+    return points
+
+
+def _estimate(difference: Difference | None) -> tuple[float, float | None] | None:
     return None if difference is None else (difference.value, difference.standard_error)
 
 
-def draw_samples(run: Path, drawn: Sample, folder: Path) -> Path:
+def draw_samples(run: Path, drawn: Sample, folder: Path, point_name: str) -> Path:
     """The picture of `probvae sample`; the run's data give the images' shape."""
-    return _draw_sample(drawn, load_recipe_data(read_run_recipe(run)), folder)
+    return _draw_sample(drawn, load_recipe_data(read_run_recipe(run)), folder, point_name)
 
 
 def draw_reconstructions(data: Dataset, reconstruction: np.ndarray, folder: Path) -> Path:
@@ -122,10 +140,12 @@ def draw_latent_plane(
     return figures.save_figure(figures.latent_plane(mean, labels, scales=scale), folder, "latent-plane")[0]
 
 
-def _draw_sample(drawn: Sample, data: Dataset, folder: Path) -> Path:
+def _draw_sample(drawn: Sample, data: Dataset, folder: Path, point_name: str) -> Path:
     # images show E[x|z]: the draw's own noise is white and hides it
     shown = drawn.mean if data.image_shape is not None else drawn.x
-    figure = figures.samples(shown.numpy(), data.image_shape, data=data.x, feature_names=data.feature_names)
+    figure = figures.samples(
+        shown.numpy(), data.image_shape, data=data.x, feature_names=data.feature_names, point_name=point_name
+    )
     return figures.save_figure(figure, folder, "samples")[0]
 
 

@@ -30,6 +30,7 @@ class BernoulliLikelihood(Likelihood, name="bernoulli"):
     def __init__(self, data_dim: int, allow_grey: bool = False) -> None:
         super().__init__(data_dim)
         self.allow_grey = allow_grey
+        self.measure = "none" if allow_grey else "probability"
 
     def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
         # torch's own validation would refuse the grey values that the caller has allowed

@@ -7,8 +7,8 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from probvae.models.likelihoods._counts import check_counts
 from probvae.models.likelihoods._scale import PositiveParameter
+from probvae.models.likelihoods._support import check_counts
 from probvae.models.likelihoods.base import Likelihood
 
 # From here on Stirling's series with four terms is exact to 1e-15
@@ -33,6 +33,8 @@ class NegativeBinomialLikelihood(Likelihood, name="negative-binomial"):
     >>> p.mean[0, 0].item(), p.variance[0, 0].item()
     (1.0, 1.5)
     """
+
+    measure = "probability"
 
     takes_exposure = True
 

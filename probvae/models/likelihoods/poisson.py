@@ -5,7 +5,7 @@ from typing import Any, Self
 from pyro import distributions as dist
 from torch import Tensor
 
-from probvae.models.likelihoods._counts import check_counts
+from probvae.models.likelihoods._support import check_counts
 from probvae.models.likelihoods.base import Likelihood
 
 
@@ -22,6 +22,8 @@ class PoissonLikelihood(Likelihood, name="poisson"):
     >>> PoissonLikelihood(data_dim=3)(torch.zeros(5, 3)).mean[0]
     tensor([1., 1., 1.])
     """
+
+    measure = "probability"
 
     takes_exposure = True
 

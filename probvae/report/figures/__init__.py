@@ -3,7 +3,7 @@
 None of them uses pyplot or leaves a matplotlib setting changed.
 """
 
-from probvae.report.figures.comparing import paired_differences, rate_distortion
+from probvae.report.figures.comparing import RatePoint, paired_differences, rate_distortion
 from probvae.report.figures.decoding import decoded_grid
 from probvae.report.figures.latent import latent_plane
 from probvae.report.figures.learning import learning_curve
@@ -16,6 +16,7 @@ __all__ = [
     "DensityInPlane",
     "NormalInPlane",
     "PosteriorPanel",
+    "RatePoint",
     "decoded_grid",
     "latent_plane",
     "learning_curve",
