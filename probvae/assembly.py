@@ -40,7 +40,8 @@ def build_vae(
         missing = model.get("missing", "refuse")
         num_covariates = covariates.num_covariates if covariates else 0
         sizes = {"latent_dim": model["latent_dim"], "data_dim": data_dim}
-        variances = {"initial_variance": data_variance, "minimum_variance": _RELATIVE_FLOOR * data_variance}
+        floor = _RELATIVE_FLOOR * data_variance
+        variances = {"initial_variance": data_variance, "minimum_variance": floor, "minimum_scale": floor**0.5}
         drawn_first = not _takes(Prior, model["prior"], "guide")
         known = {**sizes, "num_covariates": num_covariates}
         prior = component(Prior, model["prior"], known) if drawn_first else None

@@ -69,12 +69,13 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
     data = load_recipe_data(recipe)
     train, held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])
     x = as_tensor(train)
-    recipe = with_columns(recipe, x)
+    recipe = with_columns(recipe, as_tensor(data))
     y = raw_covariates(recipe, train)
     covariates = None if y is None else covariates_for(y)
     variance = float(np.nanvar(train.x, axis=0, dtype=np.float64).mean()) or 1.0
     vae = build_vae(recipe, data.data_dim, variance, len(x), covariates, data.image_shape)
     given(recipe, vae, held_out)  # a label that training has not seen is found before the fit
+    vae.model.likelihood.check_data(binarized(data, recipe["training"]["seed"]))  # and so are impossible held-out data
     inputs = x if covariates is None or y is None else torch.cat([x, covariates.encode(y)], dim=1)
     with isolated_seed(recipe["training"]["seed"]):
         vae.model.prior.start_from(inputs)
@@ -119,6 +120,7 @@ def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
         "is_bound": not getattr(vae.model.likelihood, "allow_grey", False),
         **variance_summary(vae, x),
         "likelihood": likelihood_summary(vae),
+        "point": vae.model.likelihood.point_name,
         "reconstruction_error": estimate(error),
     }
 
@@ -161,8 +163,11 @@ def weight_summary(vae: VAE, objective: Objective) -> dict[str, float]:
 
 def likelihood_summary(vae: VAE) -> dict[str, float]:
     """What the likelihood has beside c: scales, dispersions; the mean where there are several."""
+    likelihood = vae.model.likelihood
+    if isinstance(likelihood, GaussianLikelihood):
+        return {}  # its c has a place of its own
     with torch.no_grad():
-        return {name: float(value.mean()) for name, value in vae.model.likelihood.numbers().items()}
+        return {name: float(value.mean()) for name, value in likelihood.numbers().items()}
 
 
 def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:

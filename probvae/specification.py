@@ -72,4 +72,7 @@ def _plain(component: Registered, name: str, value: Any) -> Any:
 
 
 def _built(value: Any) -> Any:
-    return build(value) if isinstance(value, Mapping) else value
+    if isinstance(value, list):
+        return [_built(item) for item in value]
+    # a table without a family is the option's own, not a component
+    return build(value) if isinstance(value, Mapping) and "family" in value else value

@@ -21,6 +21,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from probvae._seed import isolated_seed
 from probvae.inference.encoders import Encoder
@@ -61,8 +62,9 @@ def _built(prior: Prior) -> dist.TorchDistribution:
 
 
 def check_likelihood(likelihood: Likelihood, dtype: torch.dtype | None = None) -> None:
-    """Shapes, dtype, gradients for parameters and decoder outputs, and that its own draws lie in its support.
+    """Shapes, dtype, gradients for parameters and decoder outputs, draws in the support that follow the density.
 
+    One that takes an exposure has a mean in proportion to it.
     ``dtype`` is that of the decoder's outputs, where the likelihood has no tensor that tells.
     """
     dtype = dtype or _dtype(likelihood)
@@ -80,6 +82,9 @@ def check_likelihood(likelihood: Likelihood, dtype: torch.dtype | None = None) -
         _check_finite_gradient("the decoder's outputs", _gradients(log_prob, [parameters])[0])
         _same("point shape", tuple(likelihood.point(parameters).shape), (6, likelihood.data_dim))
         _same("point dtype", likelihood.point(parameters).dtype, dtype)
+        _check_draws(likelihood(parameters.detach()))
+        if likelihood.takes_exposure:
+            _check_exposure(likelihood, parameters.detach())
         stacked = likelihood(parameters.detach().expand(2, *parameters.shape))
         _same("batch_shape with a leading dimension", tuple(stacked.batch_shape), (2, 6))
 
@@ -194,6 +199,47 @@ def _check_support(likelihood: Likelihood, x: Tensor) -> None:
         raise AssertionError(
             f"check_support: expected to accept the likelihood's own draws, got {type(error).__name__}: {error}"
         ) from error
+
+
+@torch.no_grad()
+def _check_draws(p: dist.TorchDistribution) -> None:
+    support: Any = p.support
+    if isinstance(getattr(support, "base_constraint", None), constraints.cat):
+        return  # columns of several types, each of which has a contract of its own
+    if support.is_discrete:
+        _check_frequencies(p)
+    else:
+        _check_density(p)
+
+
+def _check_frequencies(p: dist.TorchDistribution) -> None:
+    """For discrete p: in each dimension a value is drawn as often as its probability says."""
+    base: Any = p.base_dist if isinstance(p, torch.distributions.Independent) else p
+    drawn = base.sample(torch.Size((NUM_SAMPLES,))).contiguous()
+    values = drawn.unique()
+    number = torch.searchsorted(values, drawn)
+    counts = drawn.new_zeros(len(values), *drawn.shape[1:]).scatter_add_(0, number, torch.ones_like(drawn))
+    got = counts / NUM_SAMPLES
+    expected = base.log_prob(values.reshape(-1, *[1] * (drawn.ndim - 1)).expand_as(got)).exp()
+    error = (expected * (1 - expected).clamp(min=0) / NUM_SAMPLES).sqrt()
+    far = (got - expected).abs() > NUM_SIGMAS * (error + 1 / NUM_SAMPLES)
+    if far.any():
+        first = tuple(far.nonzero()[0].tolist())
+        raise AssertionError(
+            f"draws: expected {values[first[0]]:g} in a share of {expected[first]:.4f}, as its probability says, got "
+            f"{got[first]:.4f}"
+        )
+
+
+def _check_exposure(likelihood: Likelihood, parameters: Tensor) -> None:
+    exposure = torch.linspace(0.5, 3.0, len(parameters), dtype=parameters.dtype).unsqueeze(1)
+    given = likelihood.given_exposure(exposure)
+    assert likelihood.exposure is None, "given_exposure: expected another likelihood, got this one with an exposure"
+    # in a table with columns of several types, the others stay as they are
+    ratio = given.point(parameters) / likelihood.point(parameters)
+    counts = (ratio - 1).abs().max(0).values > 0.1
+    assert counts.any(), "exposure: expected a mean in proportion to it, got the same one"
+    _close("exposure: expected a mean in proportion to it", ratio[:, counts], exposure.expand_as(ratio[:, counts]))
 
 
 def _check_guide_program(guide: Guide, x: Tensor) -> None:

@@ -155,9 +155,44 @@ class SinglePrecisionLikelihood(PlainLikelihood):
         return super().distribution(parameters.float())
 
 
+class OtherNoise(PlainLikelihood):
+    def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
+        return OtherDraws(parameters, torch.ones_like(parameters)).to_event(1)
+
+
+class OtherRate(dist.Poisson):
+    """Draws of another rate than the density's."""
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        return torch.poisson(0.9 * self.rate.expand(self._extended_shape(sample_shape)))
+
+
+class OtherCounts(PlainLikelihood):
+    takes_exposure = True
+
+    def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
+        return OtherRate(parameters.exp()).to_event(1)
+
+
+class DeafToExposure(PlainLikelihood):
+    takes_exposure = True
+
+    def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
+        return dist.Poisson(parameters.exp()).to_event(1)
+
+
+class SquaredExposure(DeafToExposure):
+    def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
+        return super().distribution(self.exposed(self.exposed(parameters)))
+
+
 @pytest.mark.parametrize(
     ("likelihood", "message"),
     [
+        (OtherNoise, "draws: expected to follow the density"),
+        (OtherCounts, r"draws: expected \d+ in a share of 0\.\d+, as its probability says, got 0\."),
+        (DeafToExposure, "exposure: expected a mean in proportion to it, got the same one"),
+        (SquaredExposure, "exposure: expected a mean in proportion to it"),
         (NoEvent, r"batch_shape: expected \(6,\), got \(6, 3\)"),
         (DeafToTheDecoder, "the decoder's outputs get no gradient"),
         (RefusesItself, "check_support: expected to accept the likelihood's own draws, got ValueError.*positive"),

@@ -99,9 +99,8 @@ def _bound_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _other_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [
-        ("mean squared error of E[x|z = E_q z]", *_numbers(summary["reconstruction_error"]), "squared units of x")
-    ]
+    error = f"mean squared error of {summary['point'].replace('|z', '|z = E_q z')}"
+    rows: list[tuple[str, ...]] = [(error, *_numbers(summary["reconstruction_error"]), "squared units of x")]
     if summary["variance"] is not None:
         rows.append(("c, the decoder variance", f"{summary['variance']:.5g}", "", "squared units of x"))
         rows.append(("C = 1/(2c), the squared error's weight", f"{summary['squared_error_weight']:.4g}", "", ""))

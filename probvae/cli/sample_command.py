@@ -30,4 +30,5 @@ def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path
     drawn = sample(vae, num_samples, seed)
     folder = target_folder(run, out)
     arrays = write_arrays(folder / "samples.npz", {name: value.numpy() for name, value in drawn._asdict().items()})
-    print_line(f"wrote {arrays} (z, mean, x) and {draw_samples(run, drawn, folder)}")
+    picture = draw_samples(run, drawn, folder, vae.model.likelihood.point_name)
+    print_line(f"wrote {arrays} (z, mean, x) and {picture}")

@@ -75,7 +75,7 @@ def reconstruction_error(vae: ModelAndGuide, x: Tensor) -> Tensor:
 
 
 def reconstruct(vae: ModelAndGuide, x: Tensor) -> Tensor:
-    """E[x | z] (N, D) at the guide's mean z = E_q[z], in the units of x (for categories the most probable one)."""
+    """E[x | z] (N, D) at the guide's mean z = E_q[z], in the units of x (or the likelihood's other ``point``)."""
     z = posterior_mean(vae, x)
     return over_chunks(lambda vae, rows: vae.model.likelihood.point(vae.model.decoder(rows)), vae, z)
 

@@ -306,7 +306,7 @@ class _Trainer:
         likelihood = self.vae.model.likelihood
         if not isinstance(likelihood, GaussianLikelihood):
             return None
-        return float(likelihood.variance(_some_outputs(self.given, self.x)).mean())
+        return float(likelihood.variance(_outputs_for_variance(self.given, self.x)).mean())
 
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
@@ -397,24 +397,17 @@ def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str:
 
 
 @torch.no_grad()
-def _some_outputs(vae: ModelAndGuide, x: Tensor) -> Tensor:
-    """The decoder's outputs at the posterior means of enough data."""
+def _outputs_for_variance(vae: ModelAndGuide, x: Tensor) -> Tensor:
+    """The decoder's outputs at the posterior means of enough data, where it gives c; otherwise none."""
+    likelihood = vae.model.likelihood
+    if getattr(likelihood, "mode", None) != "per-datum":
+        # a guide without closed form takes a thousand draws a datum for its means, at every epoch
+        return x.new_empty(0, likelihood.num_outputs)
     part = at_rows(vae, slice(_VARIANCE_SUBSET))
     outputs: Tensor = part.model.decoder(posterior_mean(part, x[:_VARIANCE_SUBSET]))
     return outputs
 
 
 def _warn_at_floor(vae: ModelAndGuide, x: Tensor) -> None:
-    likelihood = vae.model.likelihood
-    if not isinstance(likelihood, GaussianLikelihood):
-        return
-    if not (count := likelihood.num_at_floor(_some_outputs(vae, x))):
-        return
-    warnings.warn(
-        f"variance: {count} learned variance(s) sit on the floor minimum_variance={likelihood.minimum_variance:g}. "
-        "The data lie on a surface that the decoder reaches (constant columns, or more latent dimensions than the "
-        "data need), and the likelihood has no finite maximum there. Drop constant columns, lower latent_dim, or fix "
-        "the variance.",
-        FloorWarning,
-        stacklevel=4,
-    )
+    if message := vae.model.likelihood.floor_warning(_outputs_for_variance(vae, x)):
+        warnings.warn(message, FloorWarning, stacklevel=4)

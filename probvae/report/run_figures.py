@@ -37,7 +37,7 @@ def draw_fit(experiment: Experiment) -> None:
     figures.save_figure(figures.learning_curve(experiment.fit.history), folder, "learning-curve")
     draw_latent_plane(posterior_mean(vae, x).numpy(), data.labels, folder, posterior_scale(vae, x).numpy())
     draw_reconstructions(data, reconstruct(vae.at(slice(_num_shown(data))), x[: _num_shown(data)]).numpy(), folder)
-    _draw_sample(sample(vae, NUM_SAMPLES), data, folder)
+    _draw_sample(sample(vae, NUM_SAMPLES), data, folder, vae.model.likelihood.point_name)
     if vae.model.latent_dim == 2 and data.image_shape is not None:
         images = decode_grid(vae.at(slice(1)), num_points=15, extent=GRID_EXTENT).numpy()
         figure = figures.decoded_grid(images, data.image_shape, (-GRID_EXTENT, GRID_EXTENT))
@@ -121,9 +121,9 @@ def _estimate(difference: Difference | None) -> tuple[float, float | None] | Non
     return None if difference is None else (difference.value, difference.standard_error)
 
 
-def draw_samples(run: Path, drawn: Sample, folder: Path) -> Path:
+def draw_samples(run: Path, drawn: Sample, folder: Path, point_name: str) -> Path:
     """The picture of `probvae sample`; the run's data give the images' shape."""
-    return _draw_sample(drawn, load_recipe_data(read_run_recipe(run)), folder)
+    return _draw_sample(drawn, load_recipe_data(read_run_recipe(run)), folder, point_name)
 
 
 def draw_reconstructions(data: Dataset, reconstruction: np.ndarray, folder: Path) -> Path:
@@ -140,10 +140,12 @@ def draw_latent_plane(
     return figures.save_figure(figures.latent_plane(mean, labels, scales=scale), folder, "latent-plane")[0]
 
 
-def _draw_sample(drawn: Sample, data: Dataset, folder: Path) -> Path:
+def _draw_sample(drawn: Sample, data: Dataset, folder: Path, point_name: str) -> Path:
     # images show E[x|z]: the draw's own noise is white and hides it
     shown = drawn.mean if data.image_shape is not None else drawn.x
-    figure = figures.samples(shown.numpy(), data.image_shape, data=data.x, feature_names=data.feature_names)
+    figure = figures.samples(
+        shown.numpy(), data.image_shape, data=data.x, feature_names=data.feature_names, point_name=point_name
+    )
     return figures.save_figure(figure, folder, "samples")[0]
 
 

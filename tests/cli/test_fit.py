@@ -118,6 +118,45 @@ def test_recipes_merge_from_left_to_right(probvae, tmp_path: Path) -> None:
     assert vae.model.likelihood.fixed_variance.item() == 0.5
 
 
+COUNTS = ("--scaling", "none")
+LIKELIHOODS = {
+    "poisson": (*COUNTS,),
+    "negative-binomial": (*COUNTS, "--set", "model.likelihood.dispersion=per-dimension"),
+    "categorical": (*COUNTS, "--set", "model.likelihood.num_categories=17"),
+    "student-t": ("--set", "model.likelihood.degrees=3.0"),
+    "laplace": (),
+    "discretized-logistic": ("--set", "model.likelihood.num_levels=17"),
+    "mixed": (*COUNTS,),
+}
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_every_likelihood_fits_the_digits(probvae, tmp_path: Path, likelihood: str) -> None:
+    options = ("--epochs", "2", "--hidden", "8", "--no-gap", "--no-progress", "--out", tmp_path / "run")
+    done = probvae("fit", "--likelihood", likelihood, *LIKELIHOODS[likelihood], *options)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert np.isfinite(summary["elbo"]["value"])
+    point = package.load(tmp_path / "run").model.likelihood.point_name.replace("|z", "|z = E_q z")
+    assert f"mean squared error of {point}" in done.stdout
+    for name in summary["likelihood"]:
+        assert f"{name} of the likelihood" in done.stdout
+    assert {file.stem for file in (tmp_path / "run" / "figures").glob("*.png")} >= {"samples", "reconstructions"}
+
+
+def test_held_out_data_are_checked_before_the_fit(probvae, tmp_path: Path) -> None:
+    """One row of 40 is no count, and it is held out."""
+    x = np.random.default_rng(0).poisson(3.0, size=(40, 2)).astype(np.float32)
+    held_out = np.sort(np.random.default_rng(0).permutation(40)[:8])[0]
+    x[held_out, 1] = 0.5
+    np.save(tmp_path / "counts.npy", x)
+    options = ("--likelihood", "poisson", "--batch-size", "16", "--no-progress", "--out", "run")
+    done = probvae("fit", "--data", "counts.npy", *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"got 0.5 (row {held_out}, column 1" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_file_of_the_user(probvae, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3))

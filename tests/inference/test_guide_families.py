@@ -415,3 +415,15 @@ def test_zuko_leaves_validation_on_in_a_fresh_process() -> None:
 def test_flow_guide_refuses_counts_below_one(option: str) -> None:
     with pytest.raises(ArgumentError, match=f"{option}: expected an integer >= 1, got 0"):
         FlowGuide(LinearEncoder(3), 2, **{option: 0})
+
+
+def test_fit_takes_no_means_of_a_flow_for_a_variance_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost a thousand draws a datum and epoch, many times what the training costs."""
+
+    def refuse(*_: object) -> None:
+        pytest.fail("the posterior means were asked for")
+
+    monkeypatch.setattr(sys.modules["probvae.inference.fit"], "posterior_mean", refuse)
+    vae = probvae.VAE(probvae.VAE.example().model, FlowGuide.example())
+    history = probvae.fit(vae, torch.randn(20, 3), batch_size=10, epochs=1, progress=False).history
+    assert history[-1]["variance"] > 0

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 import probvae
 from probvae import specification
-from probvae.errors import ArgumentError, ConfigError, SupportError, UnknownNameError
+from probvae.errors import ArgumentError, ConfigError, FloorWarning, SupportError, UnknownNameError
 from probvae.inference import DiagonalGuide, LinearEncoder, elbo
 from probvae.models import (
     BernoulliLikelihood,
@@ -192,11 +192,96 @@ def test_mixed_is_the_sum_of_its_columns(double: None) -> None:
     assert_close(likelihood(parameters).expand((2, 4, 6)).log_prob(x)[1], expected.detach(), **EXACT)
 
 
+def test_mixed_is_a_whole_distribution(double: None) -> None:
+    mixed = MixedLikelihood(TABLE)(torch.randn(6, 7))
+    assert not mixed.has_rsample
+    assert mixed.support.check(mixed.sample()).all()
+    assert not mixed.support.check(torch.full((5,), 0.5))
+    parts = mixed.base_dist.parts
+    assert_close(mixed.variance[:, [0, 3]], parts[0].variance, **EXACT)
+    assert_close(mixed.variance[:, 1], parts[1].variance[:, 0], **EXACT)
+    numbers = MixedLikelihood(["gaussian", "laplace"])(torch.zeros(4, 2))
+    assert numbers.has_rsample
+    assert numbers.expand((3, 4)).rsample((2,)).shape == (2, 3, 4, 2)
+
+
+def test_mixed_takes_a_likelihood_of_the_users(double: None) -> None:
+    own = StudentTLikelihood(1, degrees=3.0, scale=0.5)
+    mixed = MixedLikelihood(["gaussian", own, "gaussian"])
+    randomise(mixed)
+    f, x = torch.randn(4, 3), torch.randn(4, 3)
+    assert_close(per_dimension(mixed, f, x)[:, 1], own(f[:, 2:]).log_prob(x[:, 1:2]), **EXACT)
+    again = specification.build(specification.describe(mixed))
+    again.load_state_dict(mixed.state_dict())
+    assert torch.equal(again(f).log_prob(x), mixed(f).log_prob(x))
+    with pytest.raises(ConfigError, match="entry 0 has data_dim=2"):
+        MixedLikelihood([GaussianLikelihood(2)])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("gaussian", "columns: expected a list"),
+        (3, "columns: expected a list"),
+        ([], "columns: expected a list"),
+        (["gaussian", 3], "entry 1 has no name, got 3"),
+        ([{"name": 3}], "entry 0 has no name"),
+        (["categorical"], "likelihood 'categorical'.*num_categories"),
+        ([{"name": "laplace", "scale": -1.0}], "scale: expected a finite number > 0"),
+    ],
+)
+def test_columns_that_are_no_likelihoods(columns: object, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        MixedLikelihood(columns)
+
+
+def test_scale_on_its_floor_is_told() -> None:
+    likelihood = LaplaceLikelihood(3, scale="per-dimension", minimum_scale=0.02)
+    outputs = torch.zeros(2, 3)
+    assert likelihood.floor_warning(outputs) is None
+    with torch.no_grad():
+        likelihood.scale.log_value[1] = -200.0
+    assert "1 learned scale(s) sit on the floor minimum_scale=0.02" in (likelihood.floor_warning(outputs) or "")
+    assert LaplaceLikelihood(3, scale=1e-9).floor_warning(outputs) is None
+    mixed = MixedLikelihood(["poisson", {"name": "student-t", "minimum_scale": 0.02}, "gaussian"])
+    assert mixed.floor_warning(outputs) is None
+    with torch.no_grad():
+        mixed.parts[1].scale.log_value.fill_(-200.0)
+    assert (mixed.floor_warning(outputs) or "").startswith("student-t scale: 1 learned scale(s)")
+
+
+def test_fit_warns_of_a_scale_on_its_floor() -> None:
+    """A line in the plane, which the decoder reaches: the Laplace scale falls without end."""
+    x = torch.linspace(-1, 1, 64)[:, None] * torch.tensor([1.0, 2.0])
+    model = LatentModel(
+        StandardNormalPrior(2), LinearDecoder(2, 2), LaplaceLikelihood(2, initial_variance=0.1, minimum_scale=0.1)
+    )
+    vae = probvae.VAE(model, DiagonalGuide(LinearEncoder(2), 2))
+    with pytest.warns(FloorWarning, match="scale: 1 learned scale"):
+        probvae.fit(vae, x, epochs=150, batch_size=64, learning_rate=0.05, progress=False)
+
+
+def test_a_scale_begins_above_its_floor() -> None:
+    with pytest.raises(ArgumentError, match=r"minimum_scale: expected less than the initial scale 1e-05, got 0.001"):
+        StudentTLikelihood(2, initial_variance=1e-10)
+
+
+def test_recipes_put_the_floor_of_a_scale_below_small_data() -> None:
+    from probvae.assembly import build_vae
+    from probvae.recipes import merge, resolve
+
+    for name in ("laplace", "student-t", "discretized-logistic"):
+        recipe = resolve([merge({"model": {"likelihood": {"name": name}}})])
+        scale = build_vae(recipe, 3, 1e-10).model.likelihood.scale
+        assert 1e-6 < scale.value().item() < 2e-5
+        assert scale.minimum == pytest.approx(1e-8)
+
+
 def test_mixed_names_the_column() -> None:
     likelihood = MixedLikelihood(TABLE)
     x = torch.tensor([[0.5, 3.0, 2.0, -1.0, 1.0]])
     likelihood.check_support(x)
-    with pytest.raises(SupportError, match="x: column 2: a categorical likelihood needs codes 0 to 2, got 3"):
+    with pytest.raises(SupportError, match=r"x: column 2: a categorical .* codes 0 to 2, got 3 \(row 0; 1 such"):
         likelihood.check_support(torch.tensor([[0.5, 3.0, 3.0, -1.0, 1.0]]))
     with pytest.raises(SupportError, match="x: column 1: a Poisson likelihood needs counts"):
         likelihood.check_support(torch.tensor([[0.5, 3.5, 2.0, -1.0, 1.0]]))
@@ -233,9 +318,38 @@ def test_mixed_described_and_rebuilt() -> None:
             MixedLikelihood(bad if bad != ["mixed"] else [{"name": "mixed", "columns": ["gaussian"]}])
 
 
+def test_values_between_codes_or_levels_have_no_density() -> None:
+    with pytest.raises(ValueError, match="within the support"):
+        CategoricalLikelihood(2, 3)(torch.zeros(1, 6)).log_prob(torch.tensor([[0.7, 1.0]]))
+    with pytest.raises(ValueError, match="within the support"):
+        DiscretizedLogisticLikelihood(2, 17)(torch.zeros(1, 2)).log_prob(torch.tensor([[0.03, 1.0]]))
+    bytes_in_float32 = (torch.arange(256, dtype=torch.uint8).float() / 255)[:, None]
+    assert DiscretizedLogisticLikelihood(1)(torch.zeros(1, 1)).log_prob(bytes_in_float32).isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [0.05, 1.0, 50.0])
+def test_discretized_logistic_in_float32_is_that_in_float64(scale: float) -> None:
+    """The bin's width is no difference of the edges' positions, which float32 rounds."""
+    likelihood = DiscretizedLogisticLikelihood(1, scale=scale)
+    x, loc = torch.arange(256.0)[:, None] / 255, torch.tensor([[0.3]])
+    single = likelihood(loc).log_prob(x)
+    double = likelihood.double()(loc.double()).log_prob(torch.arange(256.0).double()[:, None] / 255)
+    assert_close(single.double(), double, rtol=1e-6, atol=2e-6)
+
+
+def test_discretized_logistic_variance(double: None) -> None:
+    p = DiscretizedLogisticLikelihood(3, num_levels=9, scale=0.3)(torch.randn(5, 3)).base_dist
+    levels = (torch.arange(9.0) / 8)[:, None, None]
+    probability = p.log_prob(levels.expand(9, 5, 3)).exp()
+    assert_close(p.variance, (probability * (levels - p.mean) ** 2).sum(0), **EXACT)
+
+
 @pytest.mark.parametrize(
     ("likelihood", "x", "message"),
     [
+        (CategoricalLikelihood(2, 3), [[1.0, 2.0], [0.5, 7.0]], r"got 0.5 \(row 1, column 0; 2 such.*scaling='none'"),
+        (DiscretizedLogisticLikelihood(2), [[0.0, 1.0], [0.25, 1.0]], r"Use num_levels=5, which these data have"),
+        (DiscretizedLogisticLikelihood(2), [[0.0, 1.0], [0.123456, 1.0]], "continuous-bernoulli"),
         (PoissonLikelihood(2), [[1.0, 2.0], [0.5, 1.0]], r"counts 0, 1, 2, ..., got 0.5 \(row 1, column 0; 1 such"),
         (NegativeBinomialLikelihood(2), [[1.0, -2.0], [3.0, 1.0]], r"got -2 \(row 0, column 1.*scaling='none'"),
         (CategoricalLikelihood(2, 3), [[1.0, 2.0], [3.0, 1.0]], r"codes 0 to 2, got 3 .*num_categories=4"),

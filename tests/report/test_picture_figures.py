@@ -76,6 +76,8 @@ def test_samples_fill_a_grid_row_by_row() -> None:
     assert [_find(canvas, row.reshape(2, 3)) for row in x] == [(3 * (i // 4), 4 * (i % 4)) for i in range(10)]
     assert np.isnan(canvas[2]).all()
     assert samples(_rows(100, 6), (2, 3)).get_suptitle() == "E[x|z] at 64 draws of z from the prior"
+    modes = samples(_rows(100, 6), (2, 3), point_name="mode of p(x|z)")
+    assert modes.get_suptitle() == "mode of p(x|z) at 64 draws of z from the prior"
 
 
 def test_a_table_has_a_panel_a_feature() -> None:

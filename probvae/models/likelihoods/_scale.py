@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from probvae._shapes import check_positive
-from probvae.errors import unknown_name
+from probvae.errors import ArgumentError, unknown_name
 
 MODES = {"learned": "one parameter, trained with the rest", "per-dimension": "one parameter a data dimension"}
 
@@ -20,12 +20,17 @@ class PositiveParameter(nn.Module):
         super().__init__()
         check_positive(initial, f"initial_{name}")
         check_positive(minimum, f"minimum_{name}")
-        self.minimum, self.learned = minimum, isinstance(given, str)
+        self.name, self.minimum, self.learned = name, minimum, isinstance(given, str)
         if isinstance(given, str):
             if given not in MODES:
                 raise unknown_name(name, given, MODES)
-            start = max(initial - minimum, minimum)
-            self.log_value = nn.Parameter(torch.full(() if given == "learned" else (data_dim,), start).log())
+            if initial <= minimum:
+                raise ArgumentError(
+                    f"minimum_{name}: expected less than the initial {name} {initial:g}, got {minimum:g}. "
+                    f"Lower minimum_{name}, or rescale the data."
+                )
+            start = torch.full(() if given == "learned" else (data_dim,), initial - minimum)
+            self.log_value = nn.Parameter(start.log())
         else:
             check_positive(given, name)
             self._given = float(given)
@@ -35,9 +40,25 @@ class PositiveParameter(nn.Module):
         """The parameter."""
         return self.minimum + self.log_value.exp() if self.learned else self.fixed
 
+    @torch.no_grad()
+    def floor_warning(self) -> str | None:
+        """The warning for values within a factor of two of the floor."""
+        count = int((self.value() <= 2 * self.minimum).sum()) if self.learned else 0
+        return floor_message(self.name, count, self.minimum) if count else None
+
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """Behind ``.to()`` and ``.double()``: a number that was given keeps no rounding of the dtype it began in."""
         super()._apply(*args, **kwargs)
         if not self.learned:
             self.fixed.fill_(self._given)
         return self
+
+
+def floor_message(name: str, count: int, minimum: float) -> str:
+    """What it means that ``count`` learned variances, or scales, have fallen to their floor."""
+    return (
+        f"{name}: {count} learned {name}(s) sit on the floor minimum_{name}={minimum:g}. "
+        "The data lie on a surface that the decoder reaches (constant columns, or more latent dimensions than the "
+        "data need), and the likelihood has no finite maximum there. Drop constant columns, lower latent_dim, or fix "
+        f"the {name}."
+    )

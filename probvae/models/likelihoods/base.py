@@ -28,6 +28,8 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
     # an element of the support, in the place of a missing entry
     fill_value: float = 0.0
     missing: str = "refuse"
+    # what point() gives, for headings
+    point_name: str = "E[x|z]"
     # whether rates may be multiplied by an exposure, and the one that is given (N or 1, 1)
     takes_exposure: bool = False
     exposure: Tensor | None = None
@@ -56,6 +58,10 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
     def numbers(self) -> dict[str, Tensor]:
         """Parameters beside the decoder's that a summary prints, by name."""
         return {}
+
+    def floor_warning(self, parameters: Tensor) -> str | None:
+        """The warning for learned variances or scales on their floor, at the decoder's outputs ``parameters``."""
+        return None
 
     def given_exposure(self, exposure: Tensor) -> Self:
         """The same likelihood (and weights) for data with the exposure ``exposure`` (N or 1, 1).

@@ -6,8 +6,8 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from probvae._shapes import check_count, check_finite
-from probvae.errors import SupportError
+from probvae._shapes import check_count
+from probvae.models.likelihoods._support import check_entries
 from probvae.models.likelihoods.base import Likelihood
 
 
@@ -26,6 +26,7 @@ class CategoricalLikelihood(Likelihood, name="categorical"):
     """
 
     measure = "probability"
+    point_name = "mode of p(x|z)"
 
     def __init__(self, data_dim: int, num_categories: int) -> None:
         super().__init__(data_dim)
@@ -44,15 +45,12 @@ class CategoricalLikelihood(Likelihood, name="categorical"):
         return logits.argmax(-1).to(parameters.dtype)
 
     def check_support(self, x: Tensor) -> None:
-        check_finite(x)
-        bad = ((x < 0) | (x >= self.num_categories) | (x != x.round())).nonzero()
-        if len(bad):
-            row, column = bad[0].tolist()
-            raise SupportError(
-                f"x: a categorical likelihood needs codes 0 to {self.num_categories - 1}, got "
-                f"{x[row, column].item():g} (row {row}, column {column}; {len(bad)} such entries). Use scaling='none', "
-                f"or num_categories={int(x.max()) + 1}."
-            )
+        highest = self.num_categories - 1
+        whole = (x >= 0) & (x == x.round())
+        fix = "scaling='none', and code the categories as 0, 1, 2, ..."
+        if whole.all() and (x > highest).any():
+            fix = f"num_categories={int(x.max()) + 1}"
+        check_entries(x, whole & (x <= highest), f"a categorical likelihood needs codes 0 to {highest}", fix)
 
     @classmethod
     def example(cls) -> Self:
@@ -64,9 +62,6 @@ class Codes(dist.Categorical):
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         return super().sample(sample_shape).to(self.logits.dtype)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        return super().log_prob(value.long())
 
     @property
     def mean(self) -> Tensor:

@@ -1,16 +1,20 @@
 """Grey pixels as the levels that they are."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
-from probvae._shapes import check_count, check_finite
-from probvae.errors import SupportError
+from probvae._shapes import check_count
 from probvae.models.likelihoods._scale import PositiveParameter
+from probvae.models.likelihoods._support import check_entries
 from probvae.models.likelihoods.base import Likelihood
+
+# The most levels that are looked for in data that do not fit
+_MOST_LEVELS = 1024
 
 
 class DiscretizedLogisticLikelihood(Likelihood, name="discretized-logistic"):
@@ -33,6 +37,7 @@ class DiscretizedLogisticLikelihood(Likelihood, name="discretized-logistic"):
     """
 
     measure = "probability"
+    point_name = "location of p(x|z)"
 
     def __init__(
         self,
@@ -58,44 +63,57 @@ class DiscretizedLogisticLikelihood(Likelihood, name="discretized-logistic"):
         return {"scale": self.scale.value()}
 
     def check_support(self, x: Tensor) -> None:
-        check_finite(x)
-        steps = x * (self.num_levels - 1)
-        bad = ((x < 0) | (x > 1) | ((steps - steps.round()).abs() > 1e-3)).nonzero()
-        if len(bad):
-            row, column = bad[0].tolist()
-            raise SupportError(
-                f"x: a discretized logistic likelihood needs the levels k/{self.num_levels - 1} in [0, 1], got "
-                f"{x[row, column].item():g} (row {row}, column {column}; {len(bad)} such entries). Use scaling='unit', "
-                "and num_levels = 1 + the largest pixel value (17 for the digits, 256 for bytes)."
-            )
+        needs = f"a discretized logistic likelihood needs the levels k/{self.num_levels - 1} in [0, 1]"
+        fits = Levels(self.num_levels).check(x)
+        check_entries(x, fits, needs, "" if fits.all() else _fix(x))
 
     @classmethod
     def example(cls) -> Self:
         return cls(data_dim=3, num_levels=5, scale="per-dimension", initial_variance=0.2)
 
 
+class Levels(constraints.Constraint):
+    """The values 0, 1/(K - 1), ..., 1, up to the rounding of a division in float32."""
+
+    is_discrete = True
+
+    def __init__(self, num_levels: int) -> None:
+        self.num_levels = num_levels
+
+    def check(self, value: Tensor) -> Tensor:
+        steps = value * (self.num_levels - 1)
+        return (value >= 0) & (value <= 1) & ((steps - steps.round()).abs() <= 1e-3)
+
+
 class DiscretizedLogistic(TorchDistribution):
     """The levels k/(K - 1) of [0, 1] under a logistic distribution of location ``loc`` and ``scale``."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "scale": constraints.positive}
-    support = constraints.unit_interval
 
     def __init__(self, loc: Tensor, scale: Tensor, num_levels: int, validate_args: bool | None = None) -> None:
         self.loc, self.scale = torch.broadcast_tensors(loc, scale)
         self.num_levels = num_levels
         super().__init__(self.loc.shape, validate_args=validate_args)
 
+    @property
+    def support(self) -> constraints.Constraint:
+        return Levels(self.num_levels)
+
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiscretizedLogistic":
         shape = torch.Size(batch_shape)
         return DiscretizedLogistic(self.loc.expand(shape), self.scale.expand(shape), self.num_levels)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        half = 0.5 / (self.num_levels - 1)
-        upper, lower = (value + half - self.loc) / self.scale, (value - half - self.loc) / self.scale
-        # log(sigmoid(b) - sigmoid(a)) = log(1 - exp(a - b)) - softplus(-b) - softplus(a), where nothing cancels
-        inside = _log1mexp((lower - upper).clamp(max=-1e-30)) - softplus(-upper) - softplus(lower)
-        inside = torch.where(value < half, logsigmoid(upper), inside)
-        return torch.where(value > 1 - half, logsigmoid(-lower), inside)
+        if self._validate_args:
+            self._validate_sample(value)
+        steps = self.num_levels - 1
+        level = (value * steps).round()
+        above = logsigmoid(((level + 0.5) / steps - self.loc) / self.scale)
+        below = logsigmoid((self.loc - (level - 0.5) / steps) / self.scale)
+        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)), where nothing cancels, and b - a is a
+        # bin's width, which no rounding of a and b has touched
+        inside = above + below + _log1mexp(-1 / (steps * self.scale))
+        return torch.where(level == 0, above, torch.where(level == steps, below, inside))
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
@@ -106,11 +124,30 @@ class DiscretizedLogistic(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """E[x], the sum over the levels' upper tails."""
+        """E[x]."""
+        return self._tails(lambda level: 1.0) / (self.num_levels - 1)
+
+    @property
+    def variance(self) -> Tensor:
+        """E[x^2] - E[x]^2."""
+        return self._tails(lambda level: 2.0 * level + 1.0) / (self.num_levels - 1) ** 2 - self.mean.square()
+
+    def _tails(self, increment: Callable[[int], float]) -> Tensor:
+        """E[g(k)] of the level k for g(0) = 0: the sum over k of (g(k + 1) - g(k)) P(level > k)."""
         steps = self.num_levels - 1
-        edges = (torch.arange(steps, dtype=self.loc.dtype, device=self.loc.device) + 0.5) / steps
-        tails = torch.sigmoid((self.loc.unsqueeze(-1) - edges) / self.scale.unsqueeze(-1))
-        return tails.sum(-1) / steps
+        # an edge at a time: all at once would take K times the memory of the data
+        tails = (increment(k) * torch.sigmoid((self.loc - (k + 0.5) / steps) / self.scale) for k in range(steps))
+        return sum(tails, torch.zeros_like(self.loc))
+
+
+def _fix(x: Tensor) -> str:
+    """What would make the data levels: a scaling, or the number of levels that they have."""
+    if x.min() < 0 or x.max() > 1:
+        return "scaling='unit', and num_levels = 1 + the largest pixel value"
+    values = x.unique()
+    candidates = range(2, min(_MOST_LEVELS, 4 * len(values)) + 1)
+    found = next((n for n in candidates if Levels(n).check(values).all()), None)
+    return "a continuous-bernoulli likelihood" if found is None else f"num_levels={found}, which these data have"
 
 
 def _log1mexp(a: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from probvae._shapes import check_finite, check_positive
 from probvae.errors import ArgumentError, unknown_name
+from probvae.models.likelihoods._scale import floor_message
 from probvae.models.likelihoods.base import Likelihood
 
 VARIANCE_MODES = {
@@ -119,6 +120,14 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
         if self.mode == "fixed":
             return 0
         return int((self.variance(parameters) <= 2 * self.minimum_variance).sum())
+
+    def floor_warning(self, parameters: Tensor) -> str | None:
+        count = self.num_at_floor(parameters)
+        return floor_message("variance", count, self.minimum_variance) if count else None
+
+    def numbers(self) -> dict[str, Tensor]:
+        # that of the mode "per-datum" is the decoder's
+        return {} if self.mode == "per-datum" else {"c": self.variance(torch.empty(0))}
 
     def check_support(self, x: Tensor) -> None:
         check_finite(x)

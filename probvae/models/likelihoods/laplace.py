@@ -40,6 +40,9 @@ class LaplaceLikelihood(Likelihood, name="laplace"):
     def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
         return dist.Laplace(parameters, self.scale.value()).to_event(1)
 
+    def floor_warning(self, parameters: Tensor) -> str | None:
+        return self.scale.floor_warning()
+
     def numbers(self) -> dict[str, Tensor]:
         return {"scale": self.scale.value()}
 

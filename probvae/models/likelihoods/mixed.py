@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
+from torch.distributions import Independent, constraints
 
 from probvae._registry import option_names
 from probvae.errors import ArgumentError, ConfigError, SupportError, unknown_name
@@ -20,9 +21,10 @@ class MixedLikelihood(Likelihood, name="mixed"):
 
     .. math:: \log p(x|z) = \sum_i \log p_i(x_i|z)
 
-    Parameters: ``columns``, one entry a column: the name of a likelihood, or a table with its name and options,
-    ``{"name": "categorical", "num_categories": 3}``. Columns with the same entry are evaluated together (and share a
-    learned variance, as they would in a table of their own). ``initial_variance`` is handed to those that take it.
+    Parameters: ``columns``, one entry a column: the name of a likelihood, a table with its name and options,
+    ``{"name": "categorical", "num_categories": 3}``, or a likelihood with ``data_dim=1``. Columns with the same entry
+    are evaluated together (and share a learned variance, as they would in a table of their own; a table with
+    ``"variance": "per-dimension"`` gives each its own). ``initial_variance`` is handed to those that take it.
     The decoder gives the numbers for one kind of column after the other, in the order in which the kinds appear.
 
     Raises :class:`~probvae.errors.ConfigError` for a name or an option that there is not, and
@@ -34,10 +36,16 @@ class MixedLikelihood(Likelihood, name="mixed"):
     6
     """
 
-    def __init__(self, columns: Sequence[str | Mapping[str, Any]], initial_variance: float = 1.0) -> None:
+    point_name = "mean or mode of p(x|z)"
+
+    def __init__(self, columns: Sequence[str | Mapping[str, Any] | Likelihood], initial_variance: float = 1.0) -> None:
+        if isinstance(columns, str) or not isinstance(columns, Sequence) or not columns:
+            raise ConfigError(
+                f'columns: expected a list like ["gaussian", "poisson"], got {columns!r}. Name one for each column.'
+            )
         super().__init__(len(columns))
         self.kinds = _kinds(columns)
-        parts = [_build(kind.table, len(kind.columns), initial_variance) for kind in self.kinds]
+        parts = [kind.own or _build(kind.table, len(kind.columns), initial_variance) for kind in self.kinds]
         self.parts = nn.ModuleList(parts)
         self.takes_exposure = any(part.takes_exposure for part in parts)
         self.measure = self._joint_measure()
@@ -62,6 +70,10 @@ class MixedLikelihood(Likelihood, name="mixed"):
     def numbers(self) -> dict[str, Tensor]:
         named = zip(self.kinds, self._parts(), strict=True)
         return {f"{kind.table['name']} {n}": value for kind, part in named for n, value in part.numbers().items()}
+
+    def floor_warning(self, parameters: Tensor) -> str | None:
+        named = zip(self.kinds, self._apart(parameters, "floor_warning"), strict=True)
+        return " ".join(f"{kind.table['name']} {warning}" for kind, warning in named if warning) or None
 
     def check_support(self, x: Tensor) -> None:
         for kind, part in zip(self.kinds, self._parts(), strict=True):
@@ -107,15 +119,21 @@ class MixedColumns(TorchDistribution):
     """Columns with distributions of their own: ``parts`` over the columns in ``columns``, (..., D)."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
-    support = torch.distributions.constraints.real
 
     def __init__(
         self, parts: Sequence[Any], columns: Sequence[Sequence[int]], validate_args: bool | None = None
     ) -> None:
-        self.parts = [part.base_dist for part in parts]
+        self.parts = [_per_column(part) for part in parts]
         self.columns = columns
+        self.has_rsample = all(part.has_rsample for part in self.parts)
         batch = torch.broadcast_shapes(*(part.batch_shape[:-1] for part in self.parts))
         super().__init__(torch.Size((*batch, sum(map(len, columns)))), validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """That of each column, one beside the other."""
+        supports = {c: p.support for p, columns in zip(self.parts, self.columns, strict=True) for c in columns}
+        return constraints.cat([supports[c] for c in sorted(supports)], dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         pairs = zip(self.parts, self.columns, strict=True)
@@ -124,15 +142,23 @@ class MixedColumns(TorchDistribution):
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         return _in_order([part.sample(sample_shape) for part in self.parts], self.columns)
 
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        return _in_order([part.rsample(sample_shape) for part in self.parts], self.columns)
+
     @property
     def mean(self) -> Tensor:
         """The columns' means."""
         return _in_order([part.mean for part in self.parts], self.columns)
 
+    @property
+    def variance(self) -> Tensor:
+        """The columns' variances."""
+        return _in_order([part.variance for part in self.parts], self.columns)
+
     def expand(self, batch_shape: Any, _instance: Any = None) -> "MixedColumns":
         expanded = self._get_checked_instance(MixedColumns, _instance)
         shape = torch.Size(batch_shape)[:-1]
-        expanded.columns = self.columns
+        expanded.columns, expanded.has_rsample = self.columns, self.has_rsample
         expanded.parts = [p.expand((*shape, len(c))) for p, c in zip(self.parts, self.columns, strict=True)]
         TorchDistribution.__init__(expanded, torch.Size(batch_shape), validate_args=False)
         return expanded
@@ -141,21 +167,37 @@ class MixedColumns(TorchDistribution):
 class _Kind(NamedTuple):
     table: dict[str, Any]
     columns: list[int]
+    # the likelihood itself, where the user has made it
+    own: Likelihood | None = None
 
 
-def _kinds(columns: Sequence[str | Mapping[str, Any]]) -> list[_Kind]:
-    """The different entries, each with its columns."""
+def _kinds(columns: Sequence[Any]) -> list[_Kind]:
+    """The different entries, each with its columns; a likelihood that the user has made is of a kind of its own."""
     kinds: list[_Kind] = []
     for number, entry in enumerate(columns):
-        table = {"name": entry} if isinstance(entry, str) else dict(entry)
-        if "name" not in table:
-            raise ConfigError(f"columns: entry {number} has no name, got {entry!r}. Give the name of a likelihood.")
-        known = next((kind for kind in kinds if kind.table == table), None)
+        if isinstance(entry, Likelihood):
+            kinds.append(_Kind({"name": _of_one_column(number, entry)}, [number], entry))
+            continue
+        table = _table(number, entry)
+        known = next((kind for kind in kinds if kind.own is None and kind.table == table), None)
         if known is None:
             kinds.append(_Kind(table, [number]))
         else:
             known.columns.append(number)
     return kinds
+
+
+def _of_one_column(number: int, likelihood: Likelihood) -> str:
+    if likelihood.data_dim != 1:
+        raise ConfigError(f"columns: entry {number} has data_dim={likelihood.data_dim}. Make it with data_dim=1.")
+    return likelihood.registered_name or type(likelihood).__name__
+
+
+def _table(number: int, entry: Any) -> dict[str, Any]:
+    table = {"name": entry} if isinstance(entry, str) else dict(entry) if isinstance(entry, Mapping) else {}
+    if not isinstance(table.get("name"), str):
+        raise ConfigError(f"columns: entry {number} has no name, got {entry!r}. Give the name of a likelihood.")
+    return table
 
 
 def _build(table: Mapping[str, Any], data_dim: int, initial_variance: float) -> Likelihood:
@@ -168,7 +210,16 @@ def _build(table: Mapping[str, Any], data_dim: int, initial_variance: float) -> 
     if likelihood is MixedLikelihood or options.get("variance") == "optimal":
         raise ArgumentError(f"columns: {dict(table)!r} cannot stand in a mixed table. Take a learned variance.")
     given = {"initial_variance": initial_variance} if "initial_variance" in known else {}
-    return likelihood(**{"data_dim": data_dim, **given, **options})
+    try:
+        return likelihood(**{"data_dim": data_dim, **given, **options})
+    except TypeError as error:
+        raise ConfigError(f"columns: likelihood {table['name']!r}: {error}. Write a table with its options.") from error
+
+
+def _per_column(part: Any) -> Any:
+    if not isinstance(part, Independent) or part.reinterpreted_batch_ndims != 1:
+        raise ConfigError(f"columns: expected likelihoods of independent columns, got {type(part).__name__}.")
+    return part.base_dist
 
 
 def _in_order(values: Sequence[Tensor], columns: Sequence[Sequence[int]]) -> Tensor:

@@ -7,8 +7,8 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from probvae.models.likelihoods._counts import check_counts
 from probvae.models.likelihoods._scale import PositiveParameter
+from probvae.models.likelihoods._support import check_counts
 from probvae.models.likelihoods.base import Likelihood
 
 # From here on Stirling's series with four terms is exact to 1e-15

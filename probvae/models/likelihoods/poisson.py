@@ -5,7 +5,7 @@ from typing import Any, Self
 from pyro import distributions as dist
 from torch import Tensor
 
-from probvae.models.likelihoods._counts import check_counts
+from probvae.models.likelihoods._support import check_counts
 from probvae.models.likelihoods.base import Likelihood
 
 

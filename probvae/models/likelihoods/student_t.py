@@ -27,6 +27,8 @@ class StudentTLikelihood(Likelihood, name="student-t"):
     torch.Size([3])
     """
 
+    point_name = "location of p(x|z)"
+
     def __init__(
         self,
         data_dim: int,
@@ -47,6 +49,9 @@ class StudentTLikelihood(Likelihood, name="student-t"):
 
     def point(self, parameters: Tensor) -> Tensor:
         return parameters
+
+    def floor_warning(self, parameters: Tensor) -> str | None:
+        return self.scale.floor_warning()
 
     def numbers(self) -> dict[str, Tensor]:
         return {"scale": self.scale.value()}

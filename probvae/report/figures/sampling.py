@@ -37,11 +37,12 @@ def samples(
     *,
     data: ArrayLike | None = None,
     feature_names: Sequence[str] | None = None,
+    point_name: str = "E[x|z]",
 ) -> Figure:
     """Samples ``x`` (N, D) of the model p(z) p(x|z), in the units of x; ``data`` (M, D) to compare with.
 
-    Drawn for pictures: the first 64 samples, which should be means E[x|z] (the noise of a draw is white and hides
-    them), in the grey scale of ``data`` where given. Drawn for tables
+    Drawn for pictures: the first 64 samples, which should be means E[x|z], or what ``point_name`` says (the noise of a
+    draw is white and hides them), in the grey scale of ``data`` where given. Drawn for tables
     (``image_shape`` None): with two features a scatter of the data below the samples; otherwise a histogram
     a feature for the first twelve (each of area one), filled for the data, a line for the samples.
 
@@ -58,12 +59,12 @@ def samples(
         )
     if not is_table(image_shape):
         assert image_shape is not None
-        return _draw_images(drawn, image_shape, data_limits(drawn if real is None else real))
+        return _draw_images(drawn, image_shape, data_limits(drawn if real is None else real), point_name)
     titles = feature_titles(feature_names, drawn.shape[1])
     return _draw_scatter(drawn, real, titles) if len(titles) == 2 else _draw_margins(drawn, real, titles)
 
 
-def _draw_images(drawn: Floats, image_shape: tuple[int, ...], limits: tuple[float, float]) -> Figure:
+def _draw_images(drawn: Floats, image_shape: tuple[int, ...], limits: tuple[float, float], point_name: str) -> Figure:
     images = as_images(drawn[:MAX_IMAGES], image_shape, limits)
     height, width = images.shape[1:3]
     columns = min(MAX_COLUMNS, ceil(sqrt(len(images))))
@@ -76,7 +77,7 @@ def _draw_images(drawn: Floats, image_shape: tuple[int, ...], limits: tuple[floa
     hide_ticks(axes)
     show(axes, canvas, limits)
     axes.set_anchor("W")
-    set_heading(figure, f"E[x|z] at {len(images)} draw{'s' * (len(images) > 1)} of z from the prior")
+    set_heading(figure, f"{point_name} at {len(images)} draw{'s' * (len(images) > 1)} of z from the prior")
     return figure
 
 
