@@ -87,7 +87,8 @@ def read_entry(run: Path) -> Entry:
         "gap": gap_summary,
         "active_units": int((posterior_mean(vae, x).var(0, correction=0) > ACTIVE_THRESHOLD).sum()),
         "latent_dim": vae.model.latent_dim,
-        **{key: written.get(key) for key in ("seconds", "epochs", "beta")},
+        **{key: written.get(key) for key in ("epochs", "beta")},
+        "seconds": _fit_seconds(run),
     }
     evidence = None if gap is None else gap.truth
     identity = f"{held_out.fingerprint()}/{float(x.double().nansum()):.6f}"
@@ -121,6 +122,15 @@ def _written(run: Path, name: str) -> dict[str, Any]:
     except (OSError, json.JSONDecodeError) as error:
         raise RunError(f"{run}: {name} cannot be read ({error}). Was the fit stopped before its end?") from error
     return content
+
+
+def _fit_seconds(run: Path) -> float | None:
+    """The training alone: the time in the summary has an evaluation in it that not every run has had."""
+    try:
+        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return float(json.loads(lines[-1])["seconds"])
+    except (OSError, json.JSONDecodeError, IndexError, KeyError):
+        return None
 
 
 def _check_unchanged(run: Path, fingerprint: str) -> None:

@@ -180,8 +180,9 @@ class GivenVAE(VAE):
 
 
 def _made_of_guide(prior: Any) -> bool:
-    known = Prior.registry.get(str(prior.get("name"))) if isinstance(prior, Mapping) else None
-    return known is not None and "guide" in option_names(known)
+    if not isinstance(prior, Mapping) or prior.get("family") != Prior.family:
+        return False  # a damaged description, which build() refuses with the reason
+    return "guide" in option_names(Prior.named(str(prior.get("name"))))
 
 
 def _rows(values: Tensor | None, rows: slice | Tensor) -> Tensor | None:

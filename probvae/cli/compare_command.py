@@ -176,7 +176,7 @@ def _cells(result: "Comparison", entry: "Entry") -> tuple[str, ...]:
     )
     c = "-" if summary["variance"] is None else f"{summary['variance']:.3g}"
     active = f"{summary['active_units']}/{summary['latent_dim']}"
-    seconds = "-" if summary["seconds"] is None else f"{summary['seconds']:.0f}"
+    seconds = "-" if summary["seconds"] is None else f"{summary['seconds']:.1f}"
     return f"{elbo}\n{differences[0]}", f"{sign}{log_p}\n{differences[1]}", _gaps(summary["gap"]), active, c, seconds
 
 

@@ -18,12 +18,18 @@ def warn(message: str) -> None:
 
 @contextmanager
 def shown_warnings() -> Iterator[None]:
-    """Warnings from inside, on stderr when it is over: a progress bar would be torn by them."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        warn(str(warning.message))
+    """Warnings from inside, on stderr when it is over: a progress bar would be torn by them.
+
+    They are shown before an error too: that a plug-in is broken is why its name is unknown.
+    """
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        for warning in caught:
+            warn(str(warning.message))
 
 
 def print_table(

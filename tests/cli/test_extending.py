@@ -30,6 +30,22 @@ class GumbelPrior(Prior, name="{name}"):
     def example(cls):
         return cls(latent_dim=2)
 '''
+FAMILIES = ("likelihood", "decoder", "encoder", "guide", "objective")
+PARTS = "\n".join(
+    [
+        "from probvae.inference import ELBOObjective, DiagonalGuide, MLPEncoder",
+        "from probvae.models import GaussianLikelihood, MLPDecoder",
+        "def make(): ...",
+        *(
+            f"class {family.title()}OfAPackage({base}, name='{family}-of-a-package'):\n    'For this test.'"
+            for family, base in zip(
+                FAMILIES,
+                ("GaussianLikelihood", "MLPDecoder", "MLPEncoder", "DiagonalGuide", "ELBOObjective"),
+                strict=True,
+            )
+        ),
+    ]
+)
 FIT = (
     "fit",
     "--epochs",
@@ -69,7 +85,11 @@ def installed(tmp_path: Path) -> dict[str, str]:
     (site / "moreprobvae-1.0.dist-info" / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: moreprobvae\nVersion: 1.0\n"
     )
+    (site / "partsprobvae.py").write_text(PARTS)
     points = "[probvae.priors]\ngumbel-of-a-package = moreprobvae:GumbelPrior\nbroken = brokenprobvae:BrokenPrior\n"
+    points += "taken = partsprobvae:make\n" + "".join(
+        f"[probvae.{family}s]\n{family}-of-a-package = partsprobvae:{family.title()}OfAPackage\n" for family in FAMILIES
+    )
     (site / "moreprobvae-1.0.dist-info" / "entry_points.txt").write_text(points)
     path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
@@ -84,9 +104,28 @@ def test_prior_of_an_installed_package(installed: dict[str, str], tmp_path: Path
     listed = run(installed, "list", "priors", cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
     assert "gumbel-of-a-package" in listed.stdout
+    assert "prior 'taken' of the package moreprobvae is no component" in listed.stderr
     assert "'broken' of the package moreprobvae cannot be loaded (RuntimeError: it is broken)" in listed.stderr.replace(
         "\n", " "
     )
-    done = run(installed, *FIT, "--prior", "gumbel-of-a-package", "--out", "run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
     assert "cannot be loaded" not in run(installed, "--help", cwd=tmp_path).stderr
+
+
+def test_every_family_takes_plug_ins(installed: dict[str, str], tmp_path: Path) -> None:
+    """All parts are from a package: fitted, saved and loaded again in another process."""
+    chosen = [part for family in FAMILIES for part in (f"--{family}", f"{family}-of-a-package")]
+    chosen += ["--prior", "gumbel-of-a-package"]
+    done = run(installed, *FIT, *chosen, "--no-gap", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert run(installed, "sample", "run", cwd=tmp_path).returncode == 0
+    without = {**installed, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    refused = run(without, "sample", "run", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "of-a-package'" in refused.stderr
+
+
+def test_why_a_broken_plug_in_is_unknown(installed: dict[str, str], tmp_path: Path) -> None:
+    done = run(installed, *FIT, "--prior", "broken", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'broken' of the package moreprobvae cannot be loaded" in done.stderr.replace("\n", " ")
+    assert "unknown prior 'broken'" in done.stderr

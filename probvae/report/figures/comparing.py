@@ -132,7 +132,14 @@ def _draw_equal_bounds(axes: Axes) -> None:
         where, align = ((right, y), ("right", "bottom")) if y >= low else ((total - low, low), ("left", "bottom"))
         if y < high and where[0] > left + 0.1 * (right - left):
             axes.annotate(
-                f"{-total:.6g}", where, fontsize=8, color=GREY, ha=align[0], va=align[1], zorder=0, annotation_clip=True
+                f"{0.0 - total:.6g}",
+                where,
+                fontsize=8,
+                color=GREY,
+                ha=align[0],
+                va=align[1],
+                zorder=0,
+                annotation_clip=True,
             )
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
