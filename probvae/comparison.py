@@ -15,11 +15,11 @@ from typing import Any
 from torch import Tensor
 
 from probvae._seed import isolated_seed
+from probvae.diagnostics.verdicts import mean_with_error
 from probvae.errors import ConfigError, DataError, ProbvaeError, RunError
 from probvae.experiment import (
     NUM_SAMPLES,
     binarized,
-    estimate,
     evaluate,
     for_other_data,
     given,
@@ -61,7 +61,7 @@ class Entry:
         """The mean log p(x) with its standard error over the data, its method and its kind."""
         if self.evidence is None:
             return None
-        mean, num_data = estimate(self.evidence.value), len(self.evidence.value)
+        mean, num_data = mean_with_error(self.evidence.value), len(self.evidence.value)
         return {**mean, "method": self.evidence.method, "kind": self.evidence.kind, "num_data": num_data}
 
 
@@ -164,7 +164,7 @@ def paired(first: Tensor, second: Tensor) -> Difference:
     1.0
     """
     num_data = min(len(first), len(second))
-    mean = estimate(second[:num_data].double() - first[:num_data].double())
+    mean = mean_with_error(second[:num_data].double() - first[:num_data].double())
     return Difference(mean["value"] or 0.0, mean["standard_error"], num_data, paired=True)
 
 
@@ -174,7 +174,7 @@ def unpaired(first: Tensor, second: Tensor) -> Difference:
     >>> unpaired(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.5])).value
     0.75
     """
-    a, b = estimate(first), estimate(second)
+    a, b = mean_with_error(first), mean_with_error(second)
     errors = a["standard_error"], b["standard_error"]
     error = None if None in errors else math.hypot(*(e for e in errors if e is not None))
     return Difference((b["value"] or 0.0) - (a["value"] or 0.0), error, min(len(first), len(second)), paired=False)

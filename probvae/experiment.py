@@ -1,6 +1,5 @@
 """A whole run from a recipe: data, fit, evaluation, folder."""
 
-import math
 import platform
 import time
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from probvae._seed import isolated_seed
 from probvae.assembly import build_objective, build_vae
 from probvae.data import Dataset, load_data
 from probvae.diagnostics import GapResult, posterior_gap
+from probvae.diagnostics.verdicts import mean_with_error
 from probvae.errors import ArgumentError, ConfigError, NotLinearGaussianError
 from probvae.inference import (
     FitResult,
@@ -114,14 +114,14 @@ def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
         values = bound(vae, x, NUM_SAMPLES)
         error = reconstruction_error(vae, x)
     return {
-        "elbo": estimate(values.elbo),
-        "log_likelihood": estimate(values.log_likelihood),
-        "kl": estimate(values.kl),
+        "elbo": mean_with_error(values.elbo),
+        "log_likelihood": mean_with_error(values.log_likelihood),
+        "kl": mean_with_error(values.kl),
         "is_bound": not getattr(vae.model.likelihood, "allow_grey", False),
         **variance_summary(vae, x),
         "likelihood": likelihood_summary(vae),
         "point": vae.model.likelihood.point_name,
-        "reconstruction_error": estimate(error),
+        "reconstruction_error": mean_with_error(error),
     }
 
 
@@ -139,12 +139,6 @@ def ledger_of(
     except (ArgumentError, NotLinearGaussianError) as error:
         return None, {"not_computed": str(error)}
     return gap, gap.summary()
-
-
-def estimate(values: Tensor) -> dict[str, float | None]:
-    """Mean and standard error of independent values; one value has no standard error."""
-    spread = float(values.double().std()) / math.sqrt(len(values)) if len(values) > 1 else None
-    return {"value": float(values.double().mean()), "standard_error": spread}
 
 
 def weight_summary(vae: VAE, objective: Objective) -> dict[str, float]:

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from probvae._seed import isolated_seed
 from probvae._shapes import check_count
 from probvae.errors import ArgumentError
-from probvae.vae import VAE, GivenVAE
+from probvae.inference.simulation import simulate_pairs
+from probvae.vae import VAE
 
 
 class Sample(NamedTuple):
@@ -30,20 +30,8 @@ def sample(vae: VAE, num_samples: int = 64, seed: int = 0) -> Sample:
     torch.Size([5, 3])
     """
     check_count(num_samples, "num_samples")
-    with isolated_seed(seed, next(vae.parameters()).device):
-        vae = _for_draws(vae, num_samples)
-        prior = vae.model.prior()
-        z = prior.sample() if prior.batch_shape else prior.sample((num_samples,))
-        parameters = vae.model.decoder(z)
-        likelihood = vae.model.likelihood
-        return Sample(z, likelihood.point(parameters), likelihood(parameters).sample())
-
-
-def _for_draws(vae: VAE, num_samples: int) -> VAE:
-    vae.model.check_given()
-    if not isinstance(vae, GivenVAE) or vae.num_given in (None, num_samples):
-        return vae
-    return vae.at(torch.randint(vae.num_given, (num_samples,)))
+    drawn, z, x = simulate_pairs(vae, num_samples, seed)
+    return Sample(z, drawn.model.likelihood.point(drawn.model.decoder(z)), x)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
+from probvae.diagnostics.verdicts import mean_with_error
 from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, chunks, groups
 from probvae.inference.evidence import Estimate, joined_estimates, log_evidence
 from probvae.inference.exact import exact_posterior
@@ -31,8 +32,7 @@ class Gap:
 
     def mean(self) -> dict[str, float | None]:
         """The mean over the data, with its standard error (None for one datum)."""
-        spread = float(self.value.std()) / math.sqrt(len(self.value)) if len(self.value) > 1 else None
-        return {"value": float(self.value.mean()), "standard_error": spread}
+        return mean_with_error(self.value)
 
 
 @dataclass(frozen=True)

@@ -274,3 +274,25 @@ def test_conditional_prior_in_a_model() -> None:
     fit(vae, x.repeat(20, 1), y=labels * 20, epochs=2, batch_size=20, progress=False)
     with pytest.raises(ShapeError, match="expects 2 covariates, the model has 0"):
         LatentModel(prior, LinearDecoder(2, 3), GaussianLikelihood(3))
+
+
+def affine(loc: torch.Tensor, scale: torch.Tensor) -> list[torch.distributions.Transform]:
+    transforms = torch.distributions.transforms
+    step = transforms.AffineTransform(loc, scale)
+    return [
+        transforms.IndependentTransform(step, 1),
+        transforms.ComposeTransform([step, transforms.AffineTransform(0.0, scale)]).inv,
+    ]
+
+
+def test_a_transformed_prior_moves_with_its_tensors_and_forgets_its_old_inverse() -> None:
+    loc, scale = torch.tensor([1.0, -0.3]), torch.tensor([0.5, 1.7])
+
+    def built(factor: float) -> torch.distributions.Distribution:
+        base = torch.distributions.Independent(torch.distributions.Normal(factor * loc, factor * scale), 1)
+        return torch.distributions.TransformedDistribution(base, affine(factor * loc, factor * scale))
+
+    prior, z = DistributionPrior(built(1.0)), torch.randn(5, 2)
+    assert_close(prior().log_prob(z), built(1.0).log_prob(z))  # makes the inverses that a copy would keep
+    prior._apply(lambda tensor: 3 * tensor)
+    assert_close(prior().log_prob(z), built(3.0).log_prob(z))

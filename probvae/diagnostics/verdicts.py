@@ -1,0 +1,116 @@
+"""What a diagnostic says in one word, and how many tests are judged together."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+OK, WARN, FAIL, NOT_COMPUTED = "ok", "warn", "fail", "not computed"
+# Holm-adjusted p-values below these: one report in a hundred (in twenty) of a right posterior has a fail (a warning)
+FAIL_LEVEL, WARN_LEVEL = 0.01, 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``status`` is ``"ok"``, ``"warn"``, ``"fail"`` or ``"not computed"``; ``message`` says it in a sentence.
+
+    ``value`` was compared with ``threshold``; both are None where nothing was computed.
+    """
+
+    name: str
+    status: str
+    value: float | None
+    threshold: float | None
+    message: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data; a value that is not finite, which JSON does not know, as None."""
+        return {key: _finite(value) for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class HypothesisTest:
+    """A test of a diagnostic: ``p_value`` is uniform on (0, 1), or larger, when the posterior is right.
+
+    ``passed`` and ``rejected`` are what to say in each case: one sentence, the second with what it means.
+    """
+
+    name: str
+    p_value: float
+    passed: str
+    rejected: str
+
+
+class Diagnostic(Protocol):
+    """What every diagnostic returns beside its tensors."""
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers as plain data: means with standard errors, the method, the sample sizes."""
+
+    def verdicts(self) -> list[Verdict]:
+        """The verdicts that rest on a threshold of their own."""
+
+    def tests(self) -> list[HypothesisTest]:
+        """The tests that are judged together with those of all other diagnostics, by :func:`judge`."""
+
+
+@dataclass(frozen=True)
+class NotComputed:
+    """A diagnostic that could not be computed, and why: said, never left out."""
+
+    name: str
+    reason: str
+
+    def summary(self) -> dict[str, Any]:
+        return {"not_computed": self.reason}
+
+    def verdicts(self) -> list[Verdict]:
+        return [Verdict(self.name, NOT_COMPUTED, None, None, f"not computed: {self.reason}")]
+
+    def tests(self) -> list[HypothesisTest]:
+        return []
+
+
+def judge(tests: Sequence[HypothesisTest]) -> list[Verdict]:
+    """A verdict for each test, by its p-value adjusted for all of them."""
+    adjusted = holm([test.p_value for test in tests])
+    return [_judged(test, p) for test, p in zip(tests, adjusted, strict=True)]
+
+
+def _judged(test: HypothesisTest, adjusted: float) -> Verdict:
+    status = FAIL if adjusted < FAIL_LEVEL else WARN if adjusted < WARN_LEVEL else OK
+    message = test.passed if status == OK else test.rejected
+    return Verdict(test.name, status, adjusted, FAIL_LEVEL, f"{message} (adjusted p = {adjusted:.2g})")
+
+
+def holm(p_values: Iterable[float]) -> list[float]:
+    r"""Adjusted p-values: rejecting those below a has any false rejection with probability at most a.
+
+    .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})
+
+    Source: Holm (1979), "A simple sequentially rejective multiple test procedure".
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    given = list(p_values)
+    order = sorted(range(len(given)), key=given.__getitem__)
+    adjusted, largest = [0.0] * len(given), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(given) - rank) * given[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def mean_with_error(values: Tensor) -> dict[str, float | None]:
+    """Mean and standard error of independent values; one value has no standard error."""
+    values = torch.as_tensor(values).double()
+    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
+    return {"value": float(values.mean()), "standard_error": error}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,62 @@
+"""Verdicts, and tests judged together."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from probvae.diagnostics.verdicts import HypothesisTest, NotComputed, Verdict, holm, judge, mean_with_error
+
+
+def step_down(p_values: list[float], level: float) -> set[int]:
+    """Holm's procedure as it was published: reject while the smallest of those left is below level / their number."""
+    rejected: set[int] = set()
+    for index in np.argsort(p_values):
+        if p_values[index] >= level / (len(p_values) - len(rejected)):
+            break
+        rejected.add(int(index))
+    return rejected
+
+
+def test_adjusted_p_values_are_holms_procedure() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        p = list(rng.beta(0.3, 2.0, size=7))
+        level = float(rng.uniform(0.005, 0.3))
+        assert {i for i, value in enumerate(holm(p)) if value < level} == step_down(p, level)
+
+
+def test_false_alarms_of_many_true_hypotheses_stay_at_the_level() -> None:
+    p_values = np.random.default_rng(0).uniform(size=(20_000, 9))
+    alarms = np.array([min(holm(row)) < 0.05 for row in p_values.tolist()])
+    assert abs(alarms.mean() - (1 - (1 - 0.05 / 9) ** 9)) < 4 * math.sqrt(0.05 * 0.95 / len(alarms))
+
+
+def test_judgement_takes_the_message_that_fits() -> None:
+    tests = [HypothesisTest("a", 1e-9, "fine", "broken"), HypothesisTest("b", 0.02, "fine", "doubtful")]
+    tests.append(HypothesisTest("c", 0.6, "fine", "broken"))
+    assert [(v.name, v.status, v.message.split(" (")[0]) for v in judge(tests)] == [
+        ("a", "fail", "broken"),
+        ("b", "warn", "doubtful"),
+        ("c", "ok", "fine"),
+    ]
+    assert judge([]) == []
+
+
+def test_what_was_not_computed_says_why_and_is_not_ok() -> None:
+    (verdict,) = NotComputed("calibration", "the guide is not amortised").verdicts()
+    assert (verdict.status, verdict.value) == ("not computed", None)
+    assert "the guide is not amortised" in verdict.message
+
+
+def test_a_verdict_is_json() -> None:
+    plain = Verdict("importance", "ok", -math.inf, 0.7, "perfect").as_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False))["value"] is None
+
+
+def test_mean_with_its_error() -> None:
+    values = torch.tensor([1.0, 4.0, 2.5])
+    assert mean_with_error(values)["standard_error"] == pytest.approx(values.std().item() / math.sqrt(3))
+    assert mean_with_error(values[:1]) == {"value": 1.0, "standard_error": None}
