@@ -1,7 +1,7 @@
 """Exact posteriors with one fault put in on purpose, for the diagnostics to find.
 
-``faulty(vae, name)`` is the VAE with the fault of that name in its guide, which must be exact: an ``ExactGuide``, or the
-``FoldedGuide`` of this file. The VAEs at the end are those on which the faults show.
+``faulty(vae, name)`` is the VAE with the fault of that name in its guide, which must be exact: an ``ExactGuide``, or
+the ``FoldedGuide`` of this file. The VAEs at the end are those on which the faults show.
 """
 
 from collections.abc import Callable
