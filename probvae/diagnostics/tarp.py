@@ -64,10 +64,12 @@ def tarp_levels(z: Tensor, draws: Tensor, references: Tensor) -> Tensor:
 
 
 def area_to_curve(levels: Tensor) -> float:
-    """The area between expected coverage and credibility, from credibility 1/2 to 1.
+    r"""The area between expected coverage and credibility, from credibility 1/2 to 1.
+
+    .. math:: \int_{1/2}^1 P(f \le \alpha) - \alpha \, d\alpha = E[1 - \max(f, 1/2)] - 3/8
 
     Below zero the balls hold the truth too rarely, so q is too narrow (or biased); above zero q is too wide.
-    Source: the ``check_tarp`` of the package sbi, which sums where this integrates: E max(1 - f, 0 or 1/2) - 3/8.
+    Source: ``check_tarp`` of the package sbi, which sums over a grid where this integrates.
 
     >>> round(area_to_curve(torch.tensor([0.0, 1.0])), 3)  # coverage 1/2 at every credibility
     -0.125
