@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import probvae
 from probvae.diagnostics.aggregate_posterior import log_sum_of_others
-from probvae.diagnostics.latent_usage import LatentUsageResult, latent_usage
+from probvae.diagnostics.latent_usage import latent_usage
 from probvae.diagnostics.verdicts import judge
 from probvae.errors import ArgumentError, DataError
 from probvae.inference import ExactGuide, FlowGuide, FullCovarianceGuide, LowRankGuide, MixtureGuide
