@@ -1,6 +1,7 @@
 """How often the guide's regions hold the truth."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -149,7 +150,15 @@ def _draw_cloud(axes: Axes, score: Floats, place: Floats, spread: float, colour:
     # without it, the points of a guide with one variance for all data would lie on a line
     x = place[shown] + spread * np.random.default_rng(0).uniform(-1, 1, len(y))
     axes.plot(x, y, ".", ms=3.5, alpha=0.4, color=colour, mew=0, zorder=1)
-    bar = {"ms": 8, "mec": "white", "mew": 0.8, "ecolor": INK, "elinewidth": 1.2, "capsize": 4, "zorder": 4}
+    bar: dict[str, Any] = {
+        "ms": 8,
+        "mec": "white",
+        "mew": 0.8,
+        "ecolor": INK,
+        "elinewidth": 1.2,
+        "capsize": 4,
+        "zorder": 4,
+    }
     axes.errorbar(np.median(place), score.mean(), yerr=score.std(), fmt="X", color=colour, label=name, **bar)
 
 
