@@ -45,9 +45,8 @@ def simulate_pairs(vae: ModelAndGuide, num_pairs: int, seed: int = 0, like: Tens
 
 
 def _device(vae: ModelAndGuide) -> torch.device:
-    """Where the model's tensors are; a model of a user's own may have none."""
-    tensors = chain(vae.model.parameters(), vae.model.buffers())
-    return next(tensors, torch.zeros(0)).device
+    tensors = chain(*((*part.parameters(), *part.buffers()) for part in (vae.model, vae.guide)))
+    return next(tensors, torch.empty(0)).device
 
 
 def _for_draws(vae: ModelAndGuide, num_draws: int) -> ModelAndGuide:

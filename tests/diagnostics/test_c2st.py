@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch.distributions import Normal
 
-from probvae.diagnostics.two_sample import c2st, paired_c2st
+from probvae.diagnostics.c2st import c2st, paired_c2st
 from probvae.errors import DataError, ShapeError
 
 BEST = [
