@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -36,7 +37,7 @@ def draw_fit(experiment: Experiment) -> None:
     x = as_tensor(data)
     figures.save_figure(figures.learning_curve(experiment.fit.history), folder, "learning-curve")
     draw_latent_plane(posterior_mean(vae, x).numpy(), data.labels, folder, posterior_scale(vae, x).numpy())
-    draw_reconstructions(data, reconstruct(vae.at(slice(_num_shown(data))), x[: _num_shown(data)]).numpy(), folder)
+    draw_reconstructions(data, reconstruct(vae.at(slice(num_shown(data))), x[: num_shown(data)]).numpy(), folder)
     _draw_sample(sample(vae, NUM_SAMPLES), data, folder, vae.model.likelihood.point_name)
     if vae.model.latent_dim == 2 and data.image_shape is not None:
         images = decode_grid(vae.at(slice(1)), num_points=15, extent=GRID_EXTENT).numpy()
@@ -47,13 +48,19 @@ def draw_fit(experiment: Experiment) -> None:
 
 
 def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult, folder: Path) -> Path | None:
+    """:func:`posterior_figure`, saved where there is one."""
+    figure = posterior_figure(vae, x, gap)
+    return None if figure is None else figures.save_figure(figure, folder, "posteriors")[0]
+
+
+def posterior_figure(vae: VAE, x: Tensor, gap: GapResult) -> Figure | None:
     """Exact posteriors with the guide's ellipses on top, for data from the smallest to the largest gap; d = 2 only."""
     if vae.model.latent_dim != 2:
         return None
     order = gap.total.value.argsort()
     rows = order[torch.linspace(0, len(order) - 1, min(NUM_POSTERIORS, len(order))).round().long()]
     panels = [_panel(vae.at(slice(row, row + 1)), x[row : row + 1], row, gap) for row in rows.tolist()]
-    return figures.save_figure(figures.posterior_contours(panels), folder, "posteriors")[0]
+    return figures.posterior_contours(panels)
 
 
 @torch.no_grad()
@@ -127,10 +134,14 @@ def draw_samples(run: Path, drawn: Sample, folder: Path, point_name: str) -> Pat
 
 
 def draw_reconstructions(data: Dataset, reconstruction: np.ndarray, folder: Path) -> Path:
+    """:func:`reconstruction_figure`, saved."""
+    return figures.save_figure(reconstruction_figure(data, reconstruction), folder, "reconstructions")[0]
+
+
+def reconstruction_figure(data: Dataset, reconstruction: np.ndarray) -> Figure:
     """The first data beside their reconstructions."""
-    num = min(_num_shown(data), len(reconstruction))
-    figure = figures.reconstructions(data.x[:num], reconstruction[:num], data.image_shape, data.feature_names)
-    return figures.save_figure(figure, folder, "reconstructions")[0]
+    num = min(num_shown(data), len(reconstruction))
+    return figures.reconstructions(data.x[:num], reconstruction[:num], data.image_shape, data.feature_names)
 
 
 def draw_latent_plane(
@@ -141,13 +152,18 @@ def draw_latent_plane(
 
 
 def _draw_sample(drawn: Sample, data: Dataset, folder: Path, point_name: str) -> Path:
+    return figures.save_figure(sample_figure(drawn, data, point_name), folder, "samples")[0]
+
+
+def sample_figure(drawn: Sample, data: Dataset, point_name: str) -> Figure:
+    """Draws from the model, beside the ranges of the data."""
     # images show E[x|z]: the draw's own noise is white and hides it
     shown = drawn.mean if data.image_shape is not None else drawn.x
-    figure = figures.samples(
+    return figures.samples(
         shown.numpy(), data.image_shape, data=data.x, feature_names=data.feature_names, point_name=point_name
     )
-    return figures.save_figure(figure, folder, "samples")[0]
 
 
-def _num_shown(data: Dataset) -> int:
+def num_shown(data: Dataset) -> int:
+    """How many data a picture of reconstructions shows: a few images, or the whole table."""
     return NUM_PAIRS if data.image_shape is not None else data.num_data
