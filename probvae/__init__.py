@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probvae.data import Dataset, load_data
-    from probvae.diagnostics import posterior_gap
+    from probvae.diagnostics import importance_diagnostic, posterior_gap, resample
     from probvae.generation import sample
     from probvae.inference import (
         ConstrainedGuide,
@@ -76,7 +76,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "probvae.data": ("Dataset", "load_data"),
-    "probvae.diagnostics": ("posterior_gap",),
+    "probvae.diagnostics": ("importance_diagnostic", "posterior_gap", "resample"),
     "probvae.generation": ("sample",),
     "probvae.inference.evidence": ("log_evidence",),
     "probvae.inference.refine": ("refine",),

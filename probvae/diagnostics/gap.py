@@ -16,11 +16,11 @@ from probvae.inference.evidence import Estimate, joined_estimates, log_evidence
 from probvae.inference.exact import exact_posterior
 from probvae.inference.gaussian_gaps import diagonal_gap
 from probvae.inference.guides import Guide
+from probvae.inference.importance import DRAWS_AT_ONCE, weighted_draws
 from probvae.inference.linear_gaussian import has_exact_posterior
 from probvae.inference.refine import refine
 
 NUM_SAMPLES = 1000
-_DRAWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -155,21 +155,14 @@ def _double(p: MultivariateNormal) -> MultivariateNormal:
 def _paired_bounds(vae: ModelAndGuide, best: Guide, x: Tensor, num_samples: int, seed: int) -> tuple[Tensor, Tensor]:
     """log w (S, N) of the guide and of the best member, from the same random numbers."""
     columns = []
-    for number, (part, rows) in enumerate(chunks(vae, x, _DRAWS_AT_ONCE)):
+    for number, (part, rows) in enumerate(chunks(vae, x, DRAWS_AT_ONCE)):
         pair = []
         for guide in (part.guide, best):
             with isolated_seed(seed + number, x.device):
-                pair.append(_log_weights(part, guide.distribution(rows), rows, num_samples))
+                q = guide.distribution(rows)
+                pair.append(weighted_draws(part, rows, num_samples, q=q).log_weights)
         columns.append(torch.stack(pair))
     return torch.cat(columns, dim=-1).unbind(0)  # type: ignore[return-value]
-
-
-def _log_weights(vae: ModelAndGuide, q: Distribution, x: Tensor, num_samples: int) -> Tensor:
-    parts = []
-    for done in range(0, num_samples, _DRAWS_AT_ONCE):
-        z = q.sample(torch.Size((min(_DRAWS_AT_ONCE, num_samples - done),)))
-        parts.append(vae.model.log_joint(x, z) - q.log_prob(z))
-    return torch.cat(parts).double()
 
 
 def _ledger(evidence: Estimate, own: Tensor, best: Tensor, converged: Tensor, refined: Guide) -> GapResult:
