@@ -62,10 +62,15 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML. Every text is escaped: a label may hold anything."""
     style = files("probvae.report").joinpath("templates/report.css").read_text(encoding="utf-8")
-    verdicts = sorted(page.verdicts, key=lambda verdict: STATUSES.index(verdict.status))
+    verdicts = worst_first(page.verdicts)
     return _template().render(
-        page=page, verdicts=verdicts, answer=answer(page.verdicts), overall=overall(page.verdicts), style=style
+        page=page, verdicts=verdicts, answer=answer(verdicts), overall=overall(verdicts), style=style
     )
+
+
+def worst_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """What failed first, then warnings, what was not computed, and what is right."""
+    return sorted(verdicts, key=lambda verdict: STATUSES.index(verdict.status))
 
 
 def overall(verdicts: Sequence[Verdict]) -> str:
