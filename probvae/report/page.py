@@ -87,6 +87,8 @@ def answer(verdicts: Sequence[Verdict]) -> str:
     """
     failed, warned, missing, passed = ([v for v in verdicts if v.status == status] for status in STATUSES)
     num_done = len(verdicts) - len(missing)
+    if not verdicts:
+        return "Nobody knows: there were no checks."
     rest = f" {len(missing)} could not be computed." if missing else ""
     if not num_done:
         return f"Nobody knows: none of {len(missing)} checks could be computed."
