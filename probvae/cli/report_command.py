@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @run_argument
 @data_option
 @click.option("--num-data", type=click.IntRange(min=1), help="How many data [default: 500 at most].")
-@click.option("--draws", type=click.IntRange(min=25), help="Draws a datum [default: 1000, or 200 with --quick].")
+@click.option("--draws", type=click.IntRange(min=100), help="Draws a datum [default: 1000, or 200 with --quick].")
 @click.option(
     "--truth",
     type=click.Choice(["auto", "exact", "quadrature", "annealed", "importance"]),
@@ -69,7 +69,7 @@ def _progress(wanted: bool) -> Iterator[Callable[[str, int, int], None]]:
     columns = ("report", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal)) as bar:
         task = bar.add_task("")
-        yield lambda name, number, total: bar.update(task, completed=number - 1, total=total, description=name)
+        yield lambda name, number, total: bar.update(task, completed=number, total=total, description=name)
 
 
 def _print(report: "Report") -> None:

@@ -53,6 +53,7 @@ class Page:
 
     title: str
     subject: str
+    status: str
     verdicts: Sequence[Verdict]
     sections: Sequence[Section]
     advice: Sequence[str]
@@ -64,7 +65,7 @@ def render(page: Page) -> str:
     style = files("probvae.report").joinpath("templates/report.css").read_text(encoding="utf-8")
     verdicts = worst_first(page.verdicts)
     return _template().render(
-        page=page, verdicts=verdicts, answer=answer(verdicts), overall=overall(verdicts), style=style
+        page=page, verdicts=verdicts, answer=answer(verdicts), style=style
     )
 
 
@@ -73,30 +74,24 @@ def worst_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
     return sorted(verdicts, key=lambda verdict: STATUSES.index(verdict.status))
 
 
-def overall(verdicts: Sequence[Verdict]) -> str:
-    """The worst status among them; "not computed" only where nothing was."""
-    found = {verdict.status for verdict in verdicts}
-    return next((status for status in (FAIL, WARN, OK) if status in found), NOT_COMPUTED)
-
-
 def answer(verdicts: Sequence[Verdict]) -> str:
     """Whether the posterior can be trusted, in a sentence or two.
 
-    >>> answer([Verdict("gap/total", "ok", 0.01, 0.1, "")])
-    'Yes, as far as these checks can see: all 1 passed.'
+    >>> answer([Verdict("gap/total", "ok", 0.01, 0.1, ""), Verdict("importance/ess", "warn", 0.3, 0.1, "")])
+    'With care: 1 of 2 checks warn, none failed.'
     """
     failed, warned, missing, passed = ([v for v in verdicts if v.status == status] for status in STATUSES)
     num_done = len(verdicts) - len(missing)
-    if not verdicts:
-        return "Nobody knows: there were no checks."
     rest = f" {len(missing)} could not be computed." if missing else ""
     if not num_done:
-        return f"Nobody knows: none of {len(missing)} checks could be computed."
+        return f"Nobody knows: of {len(missing)} checks none could be computed."
     if failed:
         return f"No, not as it is: {len(failed)} of {num_done} checks failed.{rest}"
     if warned:
-        return f"With care: {len(warned)} of {num_done} checks give a warning, none failed.{rest}"
-    return f"Yes, as far as these checks can see: all {len(passed)} passed.{rest}"
+        return f"With care: {len(warned)} of {num_done} checks warn, none failed.{rest}"
+    if missing:
+        return f"With care: all {num_done} checks that could be computed passed, but not all could.{rest}"
+    return f"Yes, as far as these {len(passed)} checks can see: all passed."
 
 
 @cache

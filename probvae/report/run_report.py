@@ -24,7 +24,7 @@ from probvae.report.arviz import to_arviz
 from probvae.report.figures import save_figure
 from probvae.report.illustration import Illustration
 from probvae.report.numbers import Number, as_json, numbers
-from probvae.report.page import Page, Picture, Section, answer, overall, render
+from probvae.report.page import Page, Picture, Section, answer, render
 from probvae.report.sections import importance, ledger, pictures
 from probvae.vae import VAE
 
@@ -224,16 +224,17 @@ _SECTIONS = {
 
 
 def _page(diagnosis: Diagnosis, subject: _Subject, found: Mapping[str, list[Picture]], about: list[Number]) -> Page:
-    results = {**dict.fromkeys(_SECTIONS), **diagnosis.sections}
+    results = {**diagnosis.sections, "pictures": None}
     sections = [_section(name, results[name], found.get(name, [])) for name in _in_order(results)]
     title = f"Posterior report: {subject.run.resolve().name}"
-    return Page(title, subject.line(), diagnosis.verdicts, sections, diagnosis.advice, about)
+    return Page(title, subject.line(), diagnosis.status, diagnosis.verdicts, sections, diagnosis.advice, about)
 
 
-def _in_order(results: Mapping[str, Any]) -> Sequence[str]:
+def _in_order(results: Mapping[str, Any]) -> list[str]:
     """The sections in the order of the page; one that the page does not know before the pictures."""
-    known = [name for name in _SECTIONS if name != "pictures"]
-    return [*known, *(name for name in results if name not in _SECTIONS), "pictures"]
+    order = [*_SECTIONS]
+    unknown = [name for name in results if name not in order]
+    return [name for name in (*order[:-1], *unknown, order[-1]) if name in results]
 
 
 def _section(name: str, result: Any, shown: Sequence[Picture]) -> Section:
@@ -277,11 +278,8 @@ def _as_json(diagnosis: Diagnosis, page: Page, shown: Mapping[str, list[Illustra
     content = {
         "title": page.title,
         "subject": page.subject,
-        "status": overall(page.verdicts),
         "answer": answer(page.verdicts),
-        "verdicts": [verdict.as_dict() for verdict in diagnosis.verdicts],
-        "advice": list(diagnosis.advice),
-        "sections": {name: result.summary() for name, result in diagnosis.sections.items()},
+        **diagnosis.summary(),
         "figures": [
             {
                 "section": section,
