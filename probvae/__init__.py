@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probvae.data import Dataset, load_data
     from probvae.diagnostics import importance_diagnostic, posterior_gap, resample
+    from probvae.diagnostics.diagnose import diagnose
     from probvae.generation import sample
     from probvae.inference import (
         ConstrainedGuide,
@@ -77,6 +78,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "probvae.data": ("Dataset", "load_data"),
     "probvae.diagnostics": ("importance_diagnostic", "posterior_gap", "resample"),
+    "probvae.diagnostics.diagnose": ("diagnose",),
     "probvae.generation": ("sample",),
     "probvae.inference.evidence": ("log_evidence",),
     "probvae.inference.refine": ("refine",),
@@ -189,12 +191,14 @@ __all__ = [
     "UniformHypercubePrior",
     "VampPrior",
     "best_diagonal_guide",
+    "diagnose",
     "elbo",
     "equivalent_variance",
     "exact_log_evidence",
     "exact_posterior",
     "fit",
     "fit_probabilistic_pca",
+    "importance_diagnostic",
     "impute",
     "impute_exact",
     "load",
@@ -204,6 +208,7 @@ __all__ = [
     "plug_in_loss",
     "posterior_gap",
     "refine",
+    "resample",
     "sample",
 ]
 

@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
-from probvae.diagnostics.verdicts import mean_with_error
+from probvae.diagnostics.verdicts import FAIL, OK, WARN, HypothesisTest, Verdict, mean_with_error
 from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, chunks, groups
 from probvae.inference.evidence import Estimate, joined_estimates, log_evidence
 from probvae.inference.exact import exact_posterior
@@ -21,6 +21,8 @@ from probvae.inference.linear_gaussian import has_exact_posterior
 from probvae.inference.refine import refine
 
 NUM_SAMPLES = 1000
+# KL in nats: by Pinsker's inequality no probability under q is off by more than sqrt(KL/2), here 0.16 and 0.5
+WARN_GAP, FAIL_GAP = 0.05, 0.5
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,24 @@ class GapResult:
             "num_converged": int(self.converged.sum()),
         }
 
+    def verdicts(self) -> list[Verdict]:
+        """Of the total gap; three standard errors are left to chance."""
+        mean = self.total.mean()
+        value, error = mean["value"] or 0.0, mean["standard_error"] or 0.0
+        noise = float(self.total.standard_error.square().mean().sqrt()) / math.sqrt(len(self.total.value))
+        status = FAIL if value - 3 * noise > FAIL_GAP else WARN if value - 3 * noise > WARN_GAP else OK
+        told = f"{'at least ' if self.truth.kind == 'lower bound' else ''}{value:.3g}"
+        told += f" ± {error:.2g}" * (error > 1e-6) + " nats per datum"
+        message = {
+            OK: f"the guide is {told} from the posterior",
+            WARN: f"the guide is {told} from the posterior: intervals are off",
+            FAIL: f"the guide is {told} from the posterior: do not use it as one",
+        }[status]
+        return [Verdict("gap/total", status, value, FAIL_GAP, message)]
+
+    def tests(self) -> list[HypothesisTest]:
+        return []
+
 
 def posterior_gap(
     vae: ModelAndGuide, x: Tensor, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
@@ -98,7 +118,7 @@ def posterior_gap(
         if closed is not None:
             return closed
     refinement = refine(vae, x, seed=seed)
-    own, best = _paired_bounds(vae, refinement.guide, x, num_samples, seed)
+    own, best = paired_bounds(vae, vae.guide, refinement.guide, x, num_samples, seed)
     return _ledger(evidence, own, best, refinement.converged, refinement.guide)
 
 
@@ -152,12 +172,14 @@ def _double(p: MultivariateNormal) -> MultivariateNormal:
 
 
 @torch.no_grad()
-def _paired_bounds(vae: ModelAndGuide, best: Guide, x: Tensor, num_samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """log w (S, N) of the guide and of the best member, from the same random numbers."""
+def paired_bounds(
+    vae: ModelAndGuide, first: Guide, second: Guide, x: Tensor, num_samples: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """log w (S, N) of two guides, from the same random numbers."""
     columns = []
     for number, (part, rows) in enumerate(chunks(vae, x, DRAWS_AT_ONCE)):
         pair = []
-        for guide in (part.guide, best):
+        for guide in (first, second):
             with isolated_seed(seed + number, x.device):
                 q = guide.distribution(rows)
                 pair.append(weighted_draws(part, rows, num_samples, q=q).log_weights)
@@ -167,12 +189,13 @@ def _paired_bounds(vae: ModelAndGuide, best: Guide, x: Tensor, num_samples: int,
 
 def _ledger(evidence: Estimate, own: Tensor, best: Tensor, converged: Tensor, refined: Guide) -> GapResult:
     log_p, doubt = evidence.value.double(), evidence.standard_error.double()
-    total = Gap(log_p - own.mean(0), (_error(own).square() + doubt.square()).sqrt())
-    approximation = Gap(log_p - best.mean(0), (_error(best).square() + doubt.square()).sqrt())
+    total = Gap(log_p - own.mean(0), (monte_carlo_error(own).square() + doubt.square()).sqrt())
+    approximation = Gap(log_p - best.mean(0), (monte_carlo_error(best).square() + doubt.square()).sqrt())
     # at the same draws most of the noise is common to both bounds
-    amortisation = Gap(total.value - approximation.value, _error(best - own))
+    amortisation = Gap(total.value - approximation.value, monte_carlo_error(best - own))
     return GapResult(total, approximation, amortisation, evidence, converged, refined)
 
 
-def _error(draws: Tensor) -> Tensor:
+def monte_carlo_error(draws: Tensor) -> Tensor:
+    """The standard error (N,) of the mean of ``draws`` (S, N)."""
     return draws.std(0) / math.sqrt(len(draws))
