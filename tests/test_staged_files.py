@@ -28,12 +28,16 @@ def test_files_take_their_places_when_all_are_written(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"figures/a.svg": "new", "figures/other.svg": "other", "report.html": "new"}
 
 
+def write_and_fail(stage: Path, error: type[BaseException]) -> None:
+    write(stage, "new")
+    raise error
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_error_leaves_all_as_it_was(tmp_path: Path, error: type[BaseException]) -> None:
     (tmp_path / "report.html").write_text("old")
     with pytest.raises(error), staged(tmp_path) as stage:
-        write(stage, "new")
-        raise error
+        write_and_fail(stage, error)
     assert contents(tmp_path) == {"report.html": "old"}
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 

@@ -64,9 +64,7 @@ def render(page: Page) -> str:
     """The page as HTML. Every text is escaped: a label may hold anything."""
     style = files("probvae.report").joinpath("templates/report.css").read_text(encoding="utf-8")
     verdicts = worst_first(page.verdicts)
-    return _template().render(
-        page=page, verdicts=verdicts, answer=answer(verdicts), style=style
-    )
+    return _template().render(page=page, verdicts=verdicts, answer=answer(verdicts), style=style)
 
 
 def worst_first(verdicts: Sequence[Verdict]) -> list[Verdict]:

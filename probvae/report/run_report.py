@@ -15,6 +15,7 @@ from probvae._files import staged, write_atomic, write_text
 from probvae.comparison import check_unchanged
 from probvae.data import Dataset
 from probvae.diagnostics.diagnose import Diagnosis, diagnose
+from probvae.diagnostics.gap import GapResult
 from probvae.diagnostics.verdicts import NotComputed
 from probvae.errors import DataError
 from probvae.experiment import binarized, environment_json, for_other_data, given, split
@@ -32,6 +33,7 @@ Progress = Callable[[str, int, int], None]
 
 MAX_DATA = 500
 NUM_DRAWS, QUICK_DRAWS = 500, 100
+NUM_POSTERIORS, QUICK_POSTERIORS = 6, 3
 # a larger SVG is put into the page as PNG: a phone draws it faster
 _LARGEST_SVG = 300_000
 _PIXELS_PER_INCH = 96
@@ -110,9 +112,9 @@ def report_run(
             seed=options.seed,
             progress=progress,
         )
-        shown = _illustrations(diagnosis, subject, options.seed)
+        shown = _illustrations(diagnosis, subject, options)
         found = {name: [_saved(one, stage) for one in several] for name, several in shown.items()}
-        _write_draws(subject, options, stage)
+        _write_draws(diagnosis, subject, options, stage)
         about = _about(subject, options, time.perf_counter() - start)
         page = _page(diagnosis, subject, found, about)
         write_text(stage / "report.html", render(page))
@@ -141,15 +143,22 @@ def _subject(run: Path, vae: VAE, data: Dataset, options: Options, held_out: boo
     return _Subject(run, recipe, vae, data, x, num_there, kind)
 
 
-def _illustrations(diagnosis: Diagnosis, subject: _Subject, seed: int) -> dict[str, list[Illustration]]:
+def _illustrations(diagnosis: Diagnosis, subject: _Subject, options: Options) -> dict[str, list[Illustration]]:
     found = {
         name: _DRAWN[name](result)
         for name, result in diagnosis.sections.items()
         if name in _DRAWN and not isinstance(result, NotComputed)
     }
     gap = diagnosis.sections.get("gap")
-    known = None if isinstance(gap, NotComputed) else gap
-    return {**found, "pictures": pictures.illustrations(subject.vae, subject.data, subject.x, known, seed)}
+    drawn = pictures.illustrations(
+        subject.vae,
+        subject.data,
+        subject.x,
+        gap if isinstance(gap, GapResult) else None,
+        num_posteriors=QUICK_POSTERIORS if options.quick else NUM_POSTERIORS,
+        seed=options.seed,
+    )
+    return {**found, "pictures": drawn}
 
 
 _DRAWN: Mapping[str, Callable[[Any], list[Illustration]]] = {
@@ -167,7 +176,7 @@ def _saved(illustration: Illustration, stage: Path) -> Picture:
     return Picture(title, file.read_bytes(), kind, width, height, illustration.caption)
 
 
-def _write_draws(subject: _Subject, options: Options, stage: Path) -> None:
+def _write_draws(diagnosis: Diagnosis, subject: _Subject, options: Options, stage: Path) -> None:
     names, labels = subject.data.feature_names, subject.data.labels
     if names is not None and len(set(names)) < len(names):
         names = None  # as coordinates they have to differ
@@ -175,7 +184,13 @@ def _write_draws(subject: _Subject, options: Options, stage: Path) -> None:
         labels = np.array([str(label) for label in labels])
     num_draws = options.num_draws or (QUICK_DRAWS if options.quick else NUM_DRAWS)
     draws = to_arviz(
-        subject.vae, subject.x, num_samples=num_draws, labels=labels, feature_names=names, seed=options.seed
+        subject.vae,
+        subject.x,
+        num_samples=num_draws,
+        labels=labels,
+        feature_names=names,
+        pareto_k=getattr(diagnosis.sections.get("importance"), "pareto_k", None),
+        seed=options.seed,
     )
     write_atomic(stage / "posterior.nc", lambda path: draws.to_netcdf(str(path)))
 

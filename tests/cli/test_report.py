@@ -188,7 +188,8 @@ def test_text_of_the_data_is_escaped(probvae, tmp_path: Path) -> None:
     rows = [f'"{evil}","b & c",kind', *(f"{a:.3f},{b:.3f},{evil}" for a, b in rng.normal(size=(60, 2)))]
     (tmp_path / "<b>data.csv").write_text("\n".join(rows))
     settings = ("--labels", "kind", "--latent-dim", "1", "--epochs", "1", "--hidden", "4", "--batch-size", "8")
-    fitted = probvae("fit", "--data", "<b>data.csv", *settings, "--out", "run", "--no-figures", "--no-progress", cwd=tmp_path)
+    quiet = ("--no-figures", "--no-progress")
+    fitted = probvae("fit", "--data", "<b>data.csv", *settings, "--out", "run", *quiet, cwd=tmp_path)
     assert fitted.returncode == 0, fitted.stderr
     done = probvae("report", "run", "--quick", "--no-progress", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -196,5 +197,6 @@ def test_text_of_the_data_is_escaped(probvae, tmp_path: Path) -> None:
     assert "<script" not in html
     assert "<b>" not in html
     assert "&lt;b&gt;data" in html
+    assert 'alt="Exact posteriors and the guide' in html  # of one latent, too
     draws = arviz.from_netcdf(tmp_path / "run" / "posterior.nc")
     assert list(draws["observed_data"]["feature"].values) == [evil, "b & c"]

@@ -28,20 +28,24 @@ _PLANE = (
 _POSTERIORS = (
     "Exact posteriors (blue, on a grid) with the guide's (orange) on top, from the datum with the smallest gap to the "
     "one with the largest. How to read it: an orange line elsewhere than the blue is the encoder's fault; a dashed "
-    "one (the best of the family) that cannot follow the blue shape is the family's. A good one: the orange line runs "
-    "along the edge of the middle blue."
+    "one (the best of the family) that cannot follow the blue shape is the family's. A good one: {good}."
 )
+_GOOD = {1: "the orange line is the blue hill's outline", 2: "the orange line runs along the edge of the middle blue"}
 
 
-def illustrations(vae: VAE, data: Dataset, x: Tensor, gap: GapResult | None, seed: int = 0) -> list[Illustration]:
-    """What a reader wants to see of a model; exact posteriors where there are two latents and the ledger is there."""
+def illustrations(
+    vae: VAE, data: Dataset, x: Tensor, gap: GapResult | None, *, num_posteriors: int = 6, seed: int = 0
+) -> list[Illustration]:
+    """What a reader wants to see of a model; posteriors where ``gap`` is known and z has one or two dimensions."""
     found = [
         Illustration("samples", *_samples(vae, data, seed)),
         Illustration("reconstructions", _reconstructions(vae, data, x), _RECONSTRUCTIONS),
         Illustration("latent-plane", _plane(vae, data, x), _PLANE),
     ]
-    posteriors = None if gap is None else posterior_figure(vae, x, gap)
-    return found if posteriors is None else [*found, Illustration("posteriors", posteriors, _POSTERIORS)]
+    posteriors = None if gap is None else posterior_figure(vae, x, gap, num_posteriors)
+    if posteriors is None:
+        return found
+    return [*found, Illustration("posteriors", posteriors, _POSTERIORS.format(good=_GOOD[vae.model.latent_dim]))]
 
 
 def _samples(vae: VAE, data: Dataset, seed: int) -> tuple[Figure, str]:
