@@ -56,7 +56,8 @@ def _draw_panel(axes: Axes, panel: CurvePanel) -> None:
         axes.plot(panel.axis, panel.refined, color=INK, ls="--", lw=1.4)
     axes.set_xlim(panel.axis[0], panel.axis[-1])
     # a guide that is far too narrow would press the posterior flat: it is cut off
-    tallest = 1.05 * float(max(panel.exact.max(), panel.guide.max()))
-    axes.set_ylim(0, min(tallest, 2.5 * float(panel.exact.max())))
+    curves = [values for values in (panel.exact, panel.guide, panel.refined) if values is not None]
+    tallest = max(float(values.max()) for values in curves)
+    axes.set_ylim(0, 1.05 * min(tallest, 2.0 * float(panel.exact.max())))
     axes.set_yticks([])
     axes.set_title(panel.title, fontsize=9)
