@@ -10,10 +10,12 @@ from probvae._shapes import check_count
 from probvae.diagnostics.advice import advice_for
 from probvae.diagnostics.gap import posterior_gap
 from probvae.diagnostics.importance import importance_diagnostic
+from probvae.diagnostics.total_gap import total_gap
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnostic, NotComputed, Verdict, judge
 from probvae.errors import ArgumentError, NotLinearGaussianError, ProbvaeError
 from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data
 from probvae.inference.evidence import best_method
+from probvae.inference.refine import not_refinable
 
 # Data in the ledger of gaps: annealing costs a hundred times what the closed form and quadrature do
 LEDGER_DATA = {"exact": 500, "quadrature": 500, "annealed": 50}
@@ -152,8 +154,10 @@ def _gap(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
     _check_density(vae)
     method = best_method(vae) if settings.truth == "auto" else settings.truth
     rows = slice(settings.ledger_data.get(method, settings.ledger_data["annealed"]))
-    draws = max(settings.num_draws, 100)
-    return posterior_gap(at_rows(vae, rows), x[rows], truth=method, num_samples=draws, seed=settings.seed)
+    vae, x = at_rows(vae, rows), x[rows]
+    options: dict[str, Any] = {"truth": method, "num_samples": settings.num_draws, "seed": settings.seed}
+    reason = not_refinable(vae, x)
+    return posterior_gap(vae, x, **options) if reason is None else total_gap(vae, x, reason, **options)
 
 
 def _importance(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:

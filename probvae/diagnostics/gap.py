@@ -66,22 +66,27 @@ class GapResult:
         }
 
     def verdicts(self) -> list[Verdict]:
-        """Of the total gap; three standard errors are left to chance."""
-        mean = self.total.mean()
-        value, error = mean["value"] or 0.0, mean["standard_error"] or 0.0
-        noise = float(self.total.standard_error.square().mean().sqrt()) / math.sqrt(len(self.total.value))
-        status = FAIL if value - 3 * noise > FAIL_GAP else WARN if value - 3 * noise > WARN_GAP else OK
-        told = f"{'at least ' if self.truth.kind == 'lower bound' else ''}{value:.3g}"
-        told += f" ± {error:.2g}" * (error > 1e-6) + " nats per datum"
-        message = {
-            OK: f"the guide is {told} from the posterior",
-            WARN: f"the guide is {told} from the posterior: intervals are off",
-            FAIL: f"the guide is {told} from the posterior: do not use it as one",
-        }[status]
-        return [Verdict("gap/total", status, value, FAIL_GAP, message)]
+        """Of the total gap."""
+        return [total_gap_verdict(self.total, self.truth)]
 
     def tests(self) -> list[HypothesisTest]:
         return []
+
+
+def total_gap_verdict(total: Gap, truth: Estimate) -> Verdict:
+    """Whether log p(x) - ELBO is small; three standard errors of the draws are left to chance."""
+    mean = total.mean()
+    value, error = mean["value"] or 0.0, mean["standard_error"] or 0.0
+    noise = float(total.standard_error.square().mean().sqrt()) / math.sqrt(len(total.value))
+    status = FAIL if value - 3 * noise > FAIL_GAP else WARN if value - 3 * noise > WARN_GAP else OK
+    told = f"{'at least ' if truth.kind == 'lower bound' else ''}{value:.3g}"
+    told += f" ± {error:.2g}" * (error > 1e-6) + " nats per datum"
+    message = {
+        OK: f"the guide is {told} from the posterior",
+        WARN: f"the guide is {told} from the posterior: intervals are off",
+        FAIL: f"the guide is {told} from the posterior: do not use it as one",
+    }[status]
+    return Verdict("gap/total", status, value, FAIL_GAP, message)
 
 
 def posterior_gap(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError
-from probvae.inference.evaluation import ModelAndGuide, check_data, frozen, groups
+from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, frozen, groups
 from probvae.inference.guides import Guide, LocalGuide, PerDatumGuide
 from probvae.inference.local_families import LocalFamily, MemberFamily, NormalFamily, State, as_normal
 from probvae.models import LatentModel
@@ -111,6 +111,19 @@ def _loc_and_factor(parameters: Tensor) -> tuple[Tensor, Tensor]:
     d = (math.isqrt(1 + 4 * parameters.shape[-1]) - 1) // 2
     loc, factor = parameters.split([d, d * d], dim=-1)
     return loc, factor.unflatten(-1, (d, d))
+
+
+@torch.no_grad()
+def not_refinable(vae: ModelAndGuide, x: Tensor) -> str | None:
+    """Why the guide's family cannot be searched by :func:`refine`; None where it can."""
+    vae, x = at_rows(vae, slice(1)), x[:1]
+    if as_normal(vae.guide.distribution(x)) is not None:
+        return None
+    try:
+        _searchable(vae.guide, x)
+    except ArgumentError as error:
+        return str(error)
+    return None
 
 
 def _searchable(guide: Guide, x: Tensor) -> LocalGuide:

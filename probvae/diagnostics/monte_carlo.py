@@ -1,0 +1,51 @@
+"""p-values by rank: what was observed among draws of the same, taken where nothing is wrong."""
+
+import torch
+from torch import Tensor
+
+# a distance of one is where the outermost twentieth begins, whatever the statistic's own distribution is
+_TAIL = 0.025
+
+
+def rank_p_values(statistics: Tensor) -> Tensor:
+    r"""Two-sided p-value of the first row among all rows, for each column: (K,) for ``statistics`` (B + 1, K).
+
+    .. math:: p_k = \min\Big(1, \tfrac{2}{B + 1} \min\big(\#\{b : T_{bk} \le T_{0k}\},
+              \#\{b : T_{bk} \ge T_{0k}\}\big)\Big)
+
+    the observed row counted on both sides, so that p is uniform or larger where all rows are exchangeable.
+    Source: Besag and Clifford (1989), "Generalized Monte Carlo significance tests".
+
+    >>> rank_p_values(torch.tensor([[9.0], [1.0], [2.0], [3.0]]))
+    tensor([0.5000])
+    """
+    below = (statistics <= statistics[0]).double().mean(0)
+    above = (statistics >= statistics[0]).double().mean(0)
+    return (2 * torch.minimum(below, above)).clamp(max=1.0).to(statistics)
+
+
+def family_p_value(statistics: Tensor, *, two_sided: bool = True) -> float:
+    r"""One p-value of the first row among all rows for all K columns of ``statistics`` (B + 1, K) together.
+
+    Each statistic becomes its distance from the median of all rows, in units of the distance of the 2.5 % quantile on
+    the same side; a row's score is the largest distance (upwards only, unless ``two_sided``), and the p-value the rank
+    of the observed score. All rows are treated alike, so it is uniform (or larger, where scores are equal) whenever
+    the rows are exchangeable, with no correction for the number of statistics. The smallest is 1 / (B + 1): ranks of
+    the statistics alone would not reach it, because in each of them some row is the most extreme.
+    Source: Westfall and Young (1993), "Resampling-Based Multiple Testing", section 2.5, with scores for p-values.
+
+    >>> family_p_value(torch.tensor([50.0, *range(39)]).unsqueeze(1))
+    0.025
+    """
+    values = statistics.double()
+    low, centre, high = torch.quantile(values, torch.tensor([_TAIL, 0.5, 1 - _TAIL]).to(values), dim=0)
+    above = _ratio(values - centre, high - centre)
+    below = _ratio(centre - values, centre - low)
+    score = (torch.maximum(above, below) if two_sided else above).max(1).values
+    return float((score >= score[0]).double().mean())
+
+
+def _ratio(distance: Tensor, unit: Tensor) -> Tensor:
+    """distance / unit; where nearly all rows are equal, what differs from them is infinitely far."""
+    far = torch.where(distance > 0, torch.inf, 0.0).to(distance)
+    return torch.where(unit > 0, distance / unit.where(unit > 0, torch.ones_like(unit)), far)
