@@ -11,9 +11,11 @@ from torch.distributions import Distribution
 from probvae.comparison import Comparison, Difference, label_of
 from probvae.data import Dataset
 from probvae.diagnostics import GapResult
+from probvae.diagnostics.total_gap import TotalGap
 from probvae.experiment import Experiment, as_tensor, load_recipe_data
 from probvae.generation import Sample, decode_grid, sample
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
+from probvae.inference.guides import Guide
 from probvae.inference.local_families import as_normal
 from probvae.inference.quadrature import posterior_grid
 from probvae.recipes import read_run_recipe
@@ -54,38 +56,38 @@ def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult, folder: Path) -> Path |
     return None if figure is None else figures.save_figure(figure, folder, "posteriors")[0]
 
 
-def posterior_figure(vae: VAE, x: Tensor, gap: GapResult, num: int = NUM_POSTERIORS) -> Figure | None:
+def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | TotalGap, num: int = NUM_POSTERIORS) -> Figure | None:
     """Exact posteriors with the guide on top, for data from the smallest to the largest gap; d = 1 and 2 only."""
     if vae.model.latent_dim > 2:
         return None
     order = gap.total.value.argsort()
     rows = order[torch.linspace(0, len(order) - 1, min(num, len(order))).round().long()].tolist()
-    parts = [(vae.at(slice(row, row + 1)), x[row : row + 1], row, gap) for row in rows]
+    refined = gap.refined if isinstance(gap, GapResult) else None
+    parts = [
+        (vae.at(slice(row, row + 1)), x[row : row + 1], f"datum {row}: {float(gap.total.value[row]):.3g} nats", refined)
+        for row in rows
+    ]
     if vae.model.latent_dim == 1:
         return figures.posterior_curves([_curves(*part) for part in parts])
     return figures.posterior_contours([_panel(*part) for part in parts])
 
 
-def _title(row: int, gap: GapResult) -> str:
-    return f"datum {row}: {float(gap.total.value[row]):.3g} nats"
-
-
 @torch.no_grad()
-def _curves(vae: VAE, x: Tensor, row: int, gap: GapResult) -> figures.CurvePanel:
+def _curves(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.CurvePanel:
     (axis,), log_density = posterior_grid(vae.model, x, num_points=_CURVE_POINTS)
     nodes = axis.to(x).reshape(-1, 1, 1)
     guide = _array(vae.guide.distribution(x).log_prob(nodes)[:, 0].exp())
-    best = None if gap.refined is None else _array(gap.refined.distribution(x).log_prob(nodes)[:, 0].exp())
-    return figures.CurvePanel(_title(row, gap), _array(axis), _array(log_density[0].exp()), guide, best)
+    best = None if refined is None else _array(refined.distribution(x).log_prob(nodes)[:, 0].exp())
+    return figures.CurvePanel(title, _array(axis), _array(log_density[0].exp()), guide, best)
 
 
 @torch.no_grad()
-def _panel(vae: VAE, x: Tensor, row: int, gap: GapResult) -> figures.PosteriorPanel:
+def _panel(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.PosteriorPanel:
     axes, log_density = posterior_grid(vae.model, x, num_points=_GRID_POINTS)
     first, second = (axis.cpu().numpy() for axis in axes)
     guide = _in_plane(vae.guide.distribution(x))
-    best = None if gap.refined is None else _in_plane(gap.refined.distribution(x))
-    return figures.PosteriorPanel(_title(row, gap), first, second, log_density[0].T.cpu().numpy(), guide, best)
+    best = None if refined is None else _in_plane(refined.distribution(x))
+    return figures.PosteriorPanel(title, first, second, log_density[0].T.cpu().numpy(), guide, best)
 
 
 def _in_plane(q: Distribution) -> figures.NormalInPlane | figures.DensityInPlane:

@@ -16,6 +16,7 @@ from probvae.comparison import check_unchanged
 from probvae.data import Dataset
 from probvae.diagnostics.diagnose import Diagnosis, diagnose
 from probvae.diagnostics.gap import GapResult
+from probvae.diagnostics.total_gap import TotalGap
 from probvae.diagnostics.verdicts import NotComputed
 from probvae.errors import DataError
 from probvae.experiment import binarized, environment_json, for_other_data, given, split
@@ -154,7 +155,7 @@ def _illustrations(diagnosis: Diagnosis, subject: _Subject, options: Options) ->
         subject.vae,
         subject.data,
         subject.x,
-        gap if isinstance(gap, GapResult) else None,
+        gap if isinstance(gap, GapResult | TotalGap) else None,
         num_posteriors=QUICK_POSTERIORS if options.quick else NUM_POSTERIORS,
         seed=options.seed,
     )
@@ -195,6 +196,17 @@ def _write_draws(diagnosis: Diagnosis, subject: _Subject, options: Options, stag
     write_atomic(stage / "posterior.nc", lambda path: draws.to_netcdf(str(path)))
 
 
+_CALIBRATION = {
+    "source": "true z from",
+    "num_simulations": "number of pairs (z, x)",
+    "num_draws": "draws of the guide for each",
+    "tarp_area": "TARP: area between curve and diagonal",
+    "log_weight_rank": "mean rank of log p(x, z) − log q(z), expected 0.5",
+    "c2st_accuracy": "classifier (C2ST), expected accuracy 0.5",
+    "z_score": "mean z-score, expected 0, latent",
+    "z_score_squared": "mean squared z-score, expected 1, latent",
+    "contraction": "contraction, latent",
+}
 # what each section asks, and what its numbers are called
 _SECTIONS = {
     "gap": (
@@ -210,6 +222,7 @@ _SECTIONS = {
             "truth_error": "largest error of log p(x), nats",
             "num_data": "number of data",
             "num_converged": "best guide found for, data",
+            "not_split": "not split, because",
         },
     ),
     "importance": (
@@ -228,11 +241,36 @@ _SECTIONS = {
         },
     ),
     "calibration": (
-        "Calibration",
+        "Calibration on simulated data",
         "When the model makes data from a known z, does the guide's posterior hold that z as often as it says?",
-        {},
+        _CALIBRATION,
     ),
-    "latent_usage": ("Latent usage", "Which latents carry something of x, and how much?", {}),
+    "calibration_on_data": (
+        "Calibration on these data",
+        "The same with draws of the exact posterior at the data themselves, where the model may be of another opinion.",
+        _CALIBRATION,
+    ),
+    "latent_usage": (
+        "Latent usage",
+        "Which latents carry something of x, how much, and do all data together fill the prior?",
+        {
+            "rate": "rate: KL(q ‖ p), nats per datum",
+            "rate_method": "rate by",
+            "dimension_kl": "KL of latent, nats per datum:",
+            "dimension_kl_method": "KL of single latents by",
+            "active_units": "active units",
+            "activity": "variance of the posterior mean, latent",
+            "num_active_directions": "active directions",
+            "mutual_information": "I(x; z), nats, own datum in q(z)",
+            "mutual_information_upper": "I(x; z), nats, own datum left out",
+            "aggregate_kl": "KL(q(z) ‖ p(z)), nats",
+            "log_num_data": "log N, which bounds the first I(x; z)",
+            "aggregate_test": "aggregate posterior against prior",
+            "num_data": "number of data",
+            "num_samples": "draws a datum",
+            "num_prior_draws": "draws of the prior",
+        },
+    ),
     "prediction": ("Prediction", "Could the data have come from this model?", {}),
     "pictures": ("Samples, reconstructions, latent plane", "What the model makes, and where it puts the data.", {}),
 }

@@ -69,17 +69,40 @@ def _draw_bar(axes: Axes, means: tuple[Mean, Mean]) -> None:
     set_note(axes, f"mean {total:.3g} = " + " + ".join(f"{m.value:.3g} {n}" for m, n in zip(means, names, strict=True)))
 
 
+@styled
+def total_gap(total: ArrayLike, mean: Mean) -> Figure:
+    """The gap of each datum, (N,) in nats, where it is not known what it is made of.
+
+    To read: at 80 % is the gap that 80 % of the data stay below; a line that rises at the right end only says that a
+    few data carry the loss.
+    """
+    values = as_array(total, "total", 1)
+    figure = new_figure(height=3.0)
+    axes = figure.subplots()
+    polish(axes, num_ticks=5)
+    _draw_line(axes, values, INK, "total", "-")
+    _scale(axes, values)
+    set_heading(figure, f"The gap of {count_data(len(values))}, in nats per datum")
+    set_note(axes, f"mean {mean.value:.3g}" + (f" ± {mean.error:.2g}" if mean.error else ""))
+    return figure
+
+
 def _draw_quantiles(axes: Axes, approximation: Floats, amortisation: Floats) -> None:
     polish(axes, num_ticks=5)
     total = approximation + amortisation
-    share = 100 * (np.arange(len(total)) + 0.5) / len(total)
-    marker = "o" if len(total) < 3 else None
-    for values, colour, name, line in (
-        (total, INK, "total", "-"),
-        (approximation, BLUE, "approximation (the guide's family)", "-"),
-        (amortisation, ORANGE, "amortisation (its encoder)", "--"),
-    ):
-        axes.plot(share, np.sort(values), color=colour, ls=line, label=name, marker=marker)
+    _draw_line(axes, total, INK, "total", "-")
+    _draw_line(axes, approximation, BLUE, "approximation (the guide's family)", "-")
+    _draw_line(axes, amortisation, ORANGE, "amortisation (its encoder)", "--")
+    _scale(axes, total)
+    axes.legend(loc="upper left", fontsize=9)
+
+
+def _draw_line(axes: Axes, values: Floats, colour: str, name: str, line: str) -> None:
+    share = 100 * (np.arange(len(values)) + 0.5) / len(values)
+    axes.plot(share, np.sort(values), color=colour, ls=line, label=name, marker="o" if len(values) < 3 else None)
+
+
+def _scale(axes: Axes, total: Floats) -> None:
     middle = float(np.median(np.abs(total)))
     if np.abs(total).max() > _WIDE * middle > 0:
         axes.set_yscale("symlog", linthresh=10 ** np.floor(np.log10(middle)))
@@ -87,4 +110,3 @@ def _draw_quantiles(axes: Axes, approximation: Floats, amortisation: Floats) -> 
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the data with a smaller gap, %")
     axes.set_ylabel("nats")
-    axes.legend(loc="upper left", fontsize=9)
