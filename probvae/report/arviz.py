@@ -29,6 +29,7 @@ def to_arviz(
     num_predictive: int = 20,
     labels: Sequence[Any] | np.ndarray | None = None,
     feature_names: Sequence[str] | None = None,
+    pareto_k: Tensor | None = None,
     seed: int = 0,
 ) -> Any:
     r"""Draws from the guide, the prior and both predictive distributions, as ArviZ's own object.
@@ -76,6 +77,8 @@ def to_arviz(
         A value for each datum: the coordinate ``label`` beside ``datum``.
     feature_names
         D different names in the place of 0 ... D - 1: the coordinate ``feature``.
+    pareto_k
+        (N,) from :func:`~probvae.diagnostics.importance_diagnostic`, where it is known already.
     seed
         Of the draws; the caller's random state is left as it was.
 
@@ -94,7 +97,8 @@ def to_arviz(
     coords = _coordinates(vae, x, labels, feature_names)
     thinned = torch.linspace(0, num_samples - 1, num_predictive).round().long()
     draws = _all_draws(vae, x, num_samples, thinned, seed)
-    pareto_k = importance_diagnostic(vae, x, seed=seed + 1).pareto_k
+    if pareto_k is None:
+        pareto_k = importance_diagnostic(vae, x, seed=seed + 1).pareto_k
     return _as_arviz(
         {
             group: _dataset(variables, coords, thinned if group.endswith("_predictive") else torch.arange(num_samples))
