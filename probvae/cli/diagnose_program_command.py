@@ -12,10 +12,7 @@ from probvae.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from probvae.diagnostics.diagnose import Diagnosis
     from probvae.program_file import ProgramFile
-
-_WORST_FIRST = ["fail", "warn", "not computed", "ok"]
 
 
 @click.command("diagnose-program")
@@ -34,6 +31,7 @@ _WORST_FIRST = ["fail", "warn", "not computed", "ok"]
 @click.option("--quick", is_flag=True, help="Fewer draws and simulated data, for a first look.")
 @seed_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for diagnosis.json [default: this one].")
+@click.option("--progress/--no-progress", default=True, help="A bar over the sections, on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as one JSON object instead of the table.")
 def command(
     program: str,
@@ -45,6 +43,7 @@ def command(
     quick: bool,
     seed: int,
     out: Path | None,
+    progress: bool,
     as_json: bool,
 ) -> None:
     """Diagnose the posterior of a Pyro model and guide that you wrote yourself.
@@ -56,21 +55,29 @@ def command(
     diagnosis.json.
     """
     from probvae._files import write_text
+    from probvae.cli.diagnosis_output import print_diagnosis, section_progress
     from probvae.cli.output import print_line, shown_warnings
-    from probvae.diagnostics.programs import diagnose_program
+    from probvae.diagnostics.diagnose import diagnose
+    from probvae.diagnostics.programs import program_vae
     from probvae.program_file import read_programs
+    from probvae.report.numbers import as_json as plain
 
     with shown_warnings():
         programs = read_programs(program)
         x = _data(programs, program, data, {"scaling": scaling, "binarization": binarization})[:num_data]
         folder = target_folder(Path(), out)
-        diagnosis = diagnose_program(programs.model, programs.guide, x, truth=truth, quick=quick, seed=seed)
-    content = json.dumps(_finite(diagnosis.summary()), allow_nan=False, indent=None if as_json else 2)
+        with section_progress(progress) as advance:
+            vae = program_vae(programs.model, programs.guide, x)
+            diagnosis = diagnose(vae, x.flatten(1), truth=truth, quick=quick, seed=seed, progress=advance)
+    names: Any = vae.model.latent_names
+    found = {"program": program, "latents": names, **diagnosis.summary()}
+    content = json.dumps(plain(found), allow_nan=False, indent=None if as_json else 2)
     write_text(folder / "diagnosis.json", content + "\n")
     if as_json:
         click.echo(content)
         return
-    _print(diagnosis, f"{program} on {len(x)} data{f' of {data}' if data else ''}")
+    print_diagnosis(diagnosis, f"{program} on {len(x)} data{f' of {data}' if data else ''}")
+    print_line(", ".join(f"z_{number} is {name}" for number, name in enumerate(names, start=1)))
     print_line(f"wrote {folder / 'diagnosis.json'}")
 
 
@@ -91,21 +98,3 @@ def _data(programs: "ProgramFile", program: str, data: str | None, options: dict
             f"probvae diagnose-program {program} DATA"
         )
     return programs.x
-
-
-def _print(diagnosis: "Diagnosis", title: str) -> None:
-    from probvae.cli.output import print_line, print_table
-
-    verdicts = sorted(diagnosis.verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.status))
-    print_table(title, ["verdict", "check", "what it says"], [(v.status, v.name, v.message) for v in verdicts])
-    for sentence in diagnosis.advice:
-        print_line(f"try: {sentence}")
-
-
-def _finite(value: Any) -> Any:
-    """Plain data without numbers that JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not -float("inf") < value < float("inf") else value

@@ -163,7 +163,7 @@ def _coordinates(
     coords: dict[str, Any] = {
         "chain": [0],
         "datum": np.arange(num_data),
-        "latent": np.arange(vae.model.latent_dim),
+        "latent": getattr(vae.model, "latent_names", np.arange(vae.model.latent_dim)),  # a program's sites have names
         "feature": np.arange(data_dim) if feature_names is None else _names(feature_names, data_dim),
     }
     if labels is not None:

@@ -80,6 +80,8 @@ def test_an_exact_guide_has_nothing_against_it(probvae, file: Path, tmp_path: Pa
     assert {verdict["status"] for verdict in found["verdicts"]} == {"ok"}
     assert "gap/total" in done.stdout
     assert "by_hand.py:exact on 200 data" in done.stdout
+    assert "z_1 is code" in done.stdout
+    assert found["latents"] == ["code"]
 
 
 def test_a_narrow_guide_fails(probvae, file: Path, tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def test_the_ledger_of_a_normal_guide_is_that_of_the_vae() -> None:
 def test_to_arviz_takes_it(exact: probvae.VAE) -> None:
     result = probvae.to_arviz(exact, example_a.X, num_samples=30)
     stats = result["sample_stats"]
+    assert result["posterior"]["latent"].to_numpy().tolist() == exact.model.latent_names
     log_w = torch.from_numpy((stats["log_p"] - stats["log_q"]).to_numpy())
     assert_close(log_w, example_a.LOG_P.expand(1, 30, 2), rtol=0, atol=1e-9)
 
@@ -151,6 +152,7 @@ COUNTS = torch.tensor([[3.0, 1.0], [0.0, 2.0], [5.0, 6.0]], dtype=torch.float64)
 def test_constrained_sites_are_seen_in_unconstrained_coordinates() -> None:
     vae = program_vae(count_model, count_guide, COUNTS)
     assert (vae.model.latent_dim, vae.model.data_dim, vae.model.likelihood.measure) == (2, 2, "probability")
+    assert vae.model.latent_names == ["rate (unconstrained)", "tilt (unconstrained)"]
     z = torch.randn(5, 3, 2, dtype=torch.float64)
     rate, share = z[..., 0].exp(), z[..., 1].sigmoid()
     tilt = 2 * share - 1
@@ -214,6 +216,7 @@ def test_the_tutorials_program() -> None:
         log_p += dist.Bernoulli(logits=program.decoder(z)).log_prob(x).sum(-1)
         assert_close(vae.model.log_joint(x, z), log_p)
         assert_close(vae.guide.distribution(x).mean, program.encoder(images)[:, :2])
+    assert vae.model.latent_names == ["latent[0]", "latent[1]"]
     # what plans the memory must know how wide the networks are
     from probvae.inference.evaluation import widest_layer
 
@@ -250,9 +253,16 @@ def test_the_parameter_store_is_used_and_left_as_it_was() -> None:
         store.clear()
 
 
-def test_weights_of_a_loss_are_no_part_of_the_model() -> None:
-    scaled = poutine.scale(model_a, scale=0.1)
-    vae = program_vae(scaled, exact_guide, example_a.X)
+def subsampled(x: Tensor) -> None:
+    with pyro.plate("rows", 1000, subsample=x):
+        z = pyro.sample("code", dist.Normal(torch.zeros(2, dtype=x.dtype), 1.0).to_event(1))
+        mean = pyro.deterministic("mean", z @ example_a.W.T + example_a.B, event_dim=1)
+        pyro.sample("obs", dist.Normal(mean, example_a.C**0.5).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("model", [poutine.scale(model_a, scale=0.1), subsampled], ids=["scale", "subsample"])
+def test_weights_of_a_loss_are_no_part_of_the_model(model: Callable[[Tensor], None]) -> None:
+    vae = program_vae(model, exact_guide, example_a.X)
     assert_close(probvae.log_evidence(vae, example_a.X, "importance").value, example_a.LOG_P, rtol=0, atol=1e-9)
 
 
