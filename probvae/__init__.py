@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         VampPrior,
     )
     from probvae.probabilistic_pca import fit_probabilistic_pca
+    from probvae.report.arviz import to_arviz
     from probvae.vae import VAE, load
 
 __version__ = "0.1.0"
@@ -140,6 +141,7 @@ _HOMES = {
         "UniformHypercubePrior",
         "VampPrior",
     ),
+    "probvae.report.arviz": ("to_arviz",),
     "probvae.vae": ("VAE", "load"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -210,6 +212,7 @@ __all__ = [
     "refine",
     "resample",
     "sample",
+    "to_arviz",
 ]
 
 
