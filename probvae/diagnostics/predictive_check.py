@@ -26,7 +26,7 @@ NUM_SAMPLES = 50
 # data from the model that say how to whiten
 _NUM_WHITENING = 2000
 # of the posterior predictive check, whose p-values are reported and not tested
-_MOST_POSTERIOR_REPLICATES = 500
+_MOST_POSTERIOR_REPLICATES = 200
 # a stream of our own: data that were simulated with the same seed would be among the replicates
 _STREAM = 104_729
 
