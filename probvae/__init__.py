@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probvae.data import Dataset, load_data
-    from probvae.diagnostics import posterior_gap
+    from probvae.diagnostics import importance_diagnostic, posterior_gap, resample
+    from probvae.diagnostics.diagnose import diagnose
     from probvae.generation import sample
     from probvae.inference import (
         ConstrainedGuide,
@@ -70,13 +71,15 @@ if TYPE_CHECKING:
         VampPrior,
     )
     from probvae.probabilistic_pca import fit_probabilistic_pca
+    from probvae.report.arviz import to_arviz
     from probvae.vae import VAE, load
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "probvae.data": ("Dataset", "load_data"),
-    "probvae.diagnostics": ("posterior_gap",),
+    "probvae.diagnostics": ("importance_diagnostic", "posterior_gap", "resample"),
+    "probvae.diagnostics.diagnose": ("diagnose",),
     "probvae.generation": ("sample",),
     "probvae.inference.evidence": ("log_evidence",),
     "probvae.inference.refine": ("refine",),
@@ -138,6 +141,7 @@ _HOMES = {
         "UniformHypercubePrior",
         "VampPrior",
     ),
+    "probvae.report.arviz": ("to_arviz",),
     "probvae.vae": ("VAE", "load"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -189,12 +193,14 @@ __all__ = [
     "UniformHypercubePrior",
     "VampPrior",
     "best_diagonal_guide",
+    "diagnose",
     "elbo",
     "equivalent_variance",
     "exact_log_evidence",
     "exact_posterior",
     "fit",
     "fit_probabilistic_pca",
+    "importance_diagnostic",
     "impute",
     "impute_exact",
     "load",
@@ -204,7 +210,9 @@ __all__ = [
     "plug_in_loss",
     "posterior_gap",
     "refine",
+    "resample",
     "sample",
+    "to_arviz",
 ]
 
 

@@ -1,8 +1,10 @@
 """Files that are either whole or not there: write to a temporary name, flush, rename."""
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,39 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically, in UTF-8."""
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A new folder inside ``folder`` to write several files in; they take their places when the block has ended.
+
+    When it ends with an error, all that was in ``folder`` is as it was. Raises
+    :class:`~probvae.errors.RunError` where ``folder`` cannot be written, at once.
+    """
+    try:
+        stage = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror}). Choose another folder.") from error
+    try:
+        yield stage
+        _move_into(stage, folder)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _move_into(stage: Path, folder: Path) -> None:
+    found = [path.relative_to(stage) for path in sorted(stage.rglob("*")) if path.is_file()]
+    # what could stop the moves half way is looked for before the first of them
+    for place in found:
+        target = folder / place
+        if target.is_dir() or any(parent.is_file() for parent in target.parents):
+            raise RunError(f"{target}: a file and a folder have this name. Remove what is there.")
+    try:
+        for place in found:
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (stage / place).replace(folder / place)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror or error}).") from error
 
 
 def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> Path:

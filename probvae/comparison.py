@@ -75,7 +75,7 @@ def read_entry(run: Path) -> Entry:
     written = _written(run, "summary.json")
     seed = recipe["training"]["seed"]
     data = load_recipe_data(recipe)
-    _check_unchanged(run, data.fingerprint())
+    check_unchanged(run, data.fingerprint())
     held_out = split(data, recipe["data"]["held_out"], seed)[1]
     vae = given(recipe, for_other_data(load(run), held_out, seed), held_out)
     x = binarized(held_out, seed)
@@ -119,7 +119,7 @@ def _written(run: Path, name: str) -> dict[str, Any]:
     """What only the fit itself knew."""
     try:
         content: dict[str, Any] = json.loads((run / name).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{run}: {name} cannot be read ({error}). Was the fit stopped before its end?") from error
     return content
 
@@ -133,8 +133,13 @@ def _fit_seconds(run: Path) -> float | None:
         return None
 
 
-def _check_unchanged(run: Path, fingerprint: str) -> None:
-    if _written(run, "environment.json")["data"]["fingerprint"] != fingerprint:
+def check_unchanged(run: Path, fingerprint: str) -> None:
+    """Raise :class:`~probvae.errors.RunError` unless the run was fitted to data with this ``fingerprint``."""
+    try:
+        fitted = _written(run, "environment.json")["data"]["fingerprint"]
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run}: environment.json does not say what data it was fitted to. Fit it again.") from error
+    if fitted != fingerprint:
         raise RunError(f"{run}: its data have other values now than when it was fitted. Restore them, or fit it again.")
 
 

@@ -76,6 +76,8 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "options": (dict,),
     },
 }
+# in the order of the file: one that was cut short lacks the last ones
+_ALWAYS_WRITTEN = (("training", "seed"), ("data", "source"), ("data", "held_out"))
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -162,7 +164,12 @@ def read_run_recipe(run: Path) -> Recipe:
     file = run / "config.toml"
     if not file.is_file():
         raise RunError(f"{run}: there is no config.toml in it. Give a folder that `probvae fit` wrote.")
-    return resolve([read_recipe(file)])
+    recipe = read_recipe(file)
+    # defaults in the place of what a fit has always written would be another run
+    lost = [f"{table}.{key}" for table, key in _ALWAYS_WRITTEN if key not in recipe.get(table, {})]
+    if lost:
+        raise RunError(f"{run}: config.toml is not whole, {', '.join(lost)} is missing. Restore it, or fit again.")
+    return resolve([recipe])
 
 
 def _check_entry(table: str, key: str, value: Any) -> Any:

@@ -12,7 +12,19 @@ import probvae
 PACKAGE = Path(probvae.__file__).parent
 # lowest first; what stands on one level may import what stands on lower levels, and its own
 LEVELS = [
-    ("errors", "_files", "_seed", "_registry", "_shapes", "_factor", "_flows", "_networks", "_plugins", "_threads"),
+    (
+        "errors",
+        "_arviz",
+        "_files",
+        "_seed",
+        "_registry",
+        "_shapes",
+        "_factor",
+        "_flows",
+        "_networks",
+        "_plugins",
+        "_threads",
+    ),
     ("runs", "data"),
     ("models",),
     ("inference",),

@@ -11,6 +11,7 @@ from probvae.errors import FitError, ProbvaeError
 COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",
     "gap": "Say how wrong a run's posterior is, and why, in nats.",
+    "report": "Say whether a run's posterior can be trusted: a page with verdicts and figures.",
     "compare": "Compare runs, or fit all combinations of options, with paired differences.",
     "list": "Say what priors, likelihoods, guides, ... there are.",
     "sample": "Draw new data from a fitted model.",

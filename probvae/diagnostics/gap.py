@@ -10,17 +10,19 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
-from probvae.diagnostics.verdicts import mean_with_error
+from probvae.diagnostics.verdicts import FAIL, OK, WARN, HypothesisTest, Verdict, mean_with_error, with_error
 from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, chunks, groups
 from probvae.inference.evidence import Estimate, joined_estimates, log_evidence
 from probvae.inference.exact import exact_posterior
 from probvae.inference.gaussian_gaps import diagonal_gap
 from probvae.inference.guides import Guide
+from probvae.inference.importance import DRAWS_AT_ONCE, weighted_draws
 from probvae.inference.linear_gaussian import has_exact_posterior
 from probvae.inference.refine import refine
 
 NUM_SAMPLES = 1000
-_DRAWS_AT_ONCE = 32
+# KL in nats: by Pinsker's inequality no probability under q is off by more than sqrt(KL/2), here 0.16 and 0.5
+WARN_GAP, FAIL_GAP = 0.05, 0.5
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,28 @@ class GapResult:
             "num_converged": int(self.converged.sum()),
         }
 
+    def verdicts(self) -> list[Verdict]:
+        """Of the total gap."""
+        return [total_gap_verdict(self.total, self.truth)]
+
+    def tests(self) -> list[HypothesisTest]:
+        return []
+
+
+def total_gap_verdict(total: Gap, truth: Estimate) -> Verdict:
+    """Whether log p(x) - ELBO is small; three standard errors of the draws are left to chance."""
+    mean = total.mean()
+    value, error = mean["value"] or 0.0, mean["standard_error"] or 0.0
+    noise = float(total.standard_error.square().mean().sqrt()) / math.sqrt(len(total.value))
+    status = FAIL if value - 3 * noise > FAIL_GAP else WARN if value - 3 * noise > WARN_GAP else OK
+    told = f"The guide is {'at least ' if truth.kind == 'lower bound' else ''}{with_error(value, error)} nats per datum"
+    message = {
+        OK: f"{told} from the posterior",
+        WARN: f"{told} from the posterior: intervals are off",
+        FAIL: f"{told} from the posterior: do not use it as one",
+    }[status]
+    return Verdict("gap/total", status, value, FAIL_GAP, message)
+
 
 def posterior_gap(
     vae: ModelAndGuide, x: Tensor, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
@@ -98,7 +122,7 @@ def posterior_gap(
         if closed is not None:
             return closed
     refinement = refine(vae, x, seed=seed)
-    own, best = _paired_bounds(vae, refinement.guide, x, num_samples, seed)
+    own, best = paired_bounds(vae, vae.guide, refinement.guide, x, num_samples, seed)
     return _ledger(evidence, own, best, refinement.converged, refinement.guide)
 
 
@@ -152,34 +176,30 @@ def _double(p: MultivariateNormal) -> MultivariateNormal:
 
 
 @torch.no_grad()
-def _paired_bounds(vae: ModelAndGuide, best: Guide, x: Tensor, num_samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """log w (S, N) of the guide and of the best member, from the same random numbers."""
+def paired_bounds(
+    vae: ModelAndGuide, first: Guide, second: Guide, x: Tensor, num_samples: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """log w (S, N) of two guides, from the same random numbers."""
     columns = []
-    for number, (part, rows) in enumerate(chunks(vae, x, _DRAWS_AT_ONCE)):
+    for number, (part, rows) in enumerate(chunks(vae, x, DRAWS_AT_ONCE)):
         pair = []
-        for guide in (part.guide, best):
+        for guide in (first, second):
             with isolated_seed(seed + number, x.device):
-                pair.append(_log_weights(part, guide.distribution(rows), rows, num_samples))
+                q = guide.distribution(rows)
+                pair.append(weighted_draws(part, rows, num_samples, q=q).log_weights)
         columns.append(torch.stack(pair))
     return torch.cat(columns, dim=-1).unbind(0)  # type: ignore[return-value]
 
 
-def _log_weights(vae: ModelAndGuide, q: Distribution, x: Tensor, num_samples: int) -> Tensor:
-    parts = []
-    for done in range(0, num_samples, _DRAWS_AT_ONCE):
-        z = q.sample(torch.Size((min(_DRAWS_AT_ONCE, num_samples - done),)))
-        parts.append(vae.model.log_joint(x, z) - q.log_prob(z))
-    return torch.cat(parts).double()
-
-
 def _ledger(evidence: Estimate, own: Tensor, best: Tensor, converged: Tensor, refined: Guide) -> GapResult:
     log_p, doubt = evidence.value.double(), evidence.standard_error.double()
-    total = Gap(log_p - own.mean(0), (_error(own).square() + doubt.square()).sqrt())
-    approximation = Gap(log_p - best.mean(0), (_error(best).square() + doubt.square()).sqrt())
+    total = Gap(log_p - own.mean(0), (monte_carlo_error(own).square() + doubt.square()).sqrt())
+    approximation = Gap(log_p - best.mean(0), (monte_carlo_error(best).square() + doubt.square()).sqrt())
     # at the same draws most of the noise is common to both bounds
-    amortisation = Gap(total.value - approximation.value, _error(best - own))
+    amortisation = Gap(total.value - approximation.value, monte_carlo_error(best - own))
     return GapResult(total, approximation, amortisation, evidence, converged, refined)
 
 
-def _error(draws: Tensor) -> Tensor:
+def monte_carlo_error(draws: Tensor) -> Tensor:
+    """The standard error (N,) of the mean of ``draws`` (S, N)."""
     return draws.std(0) / math.sqrt(len(draws))

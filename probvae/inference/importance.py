@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
@@ -12,7 +13,11 @@ from probvae.inference.evaluation import ModelAndGuide, check_data, chunks
 from probvae.inference.traces import log_weights
 
 # Draws a datum at one time; more are summed up as they come
-_DRAWS_AT_ONCE = 256
+DRAWS_AT_ONCE = 256
+
+
+# Rounding errors of a log density, in units of the last digit of its terms
+_ROUNDINGS = 64
 
 
 class ImportanceResult(NamedTuple):
@@ -42,7 +47,7 @@ def importance_log_evidence(vae: ModelAndGuide, x: Tensor, num_samples: int = 10
     check_count(num_samples, "num_samples")
     check_data(vae, x)
     with isolated_seed(seed, x.device):
-        parts = [_chunk(*chunk, num_samples) for chunk in chunks(vae, x, min(num_samples, _DRAWS_AT_ONCE))]
+        parts = [_chunk(*chunk, num_samples) for chunk in chunks(vae, x, min(num_samples, DRAWS_AT_ONCE))]
     return ImportanceResult(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -50,8 +55,8 @@ def importance_log_evidence(vae: ModelAndGuide, x: Tensor, num_samples: int = 10
 def _chunk(vae: ModelAndGuide, rows: Tensor, num_samples: int) -> ImportanceResult:
     first = rows.new_full((len(rows),), -torch.inf)  # log sum w
     second = first.clone()  # log sum w^2
-    for start in range(0, num_samples, _DRAWS_AT_ONCE):
-        draws = min(_DRAWS_AT_ONCE, num_samples - start)
+    for start in range(0, num_samples, DRAWS_AT_ONCE):
+        draws = min(DRAWS_AT_ONCE, num_samples - start)
         log_w = log_weights(vae.model, vae.guide, rows, draws).log_weight
         first = torch.logaddexp(first, torch.logsumexp(log_w, 0))
         second = torch.logaddexp(second, torch.logsumexp(2 * log_w, 0))
@@ -59,3 +64,31 @@ def _chunk(vae: ModelAndGuide, rows: Tensor, num_samples: int) -> ImportanceResu
     # sd(w)/mean(w) / sqrt(K), with mean(w^2)/mean(w)^2 = K / ess
     relative_variance = (1 / ess - 1 / num_samples).clamp(min=0)
     return ImportanceResult(first - math.log(num_samples), relative_variance.sqrt(), ess)
+
+
+class WeightedDraws(NamedTuple):
+    """``log_weights`` (S, N) in nats, their ``rounding`` error (N,), and ``z`` (S, N, d) where it was asked for."""
+
+    log_weights: Tensor
+    rounding: Tensor
+    z: Tensor | None
+
+
+@torch.no_grad()
+def weighted_draws(
+    vae: ModelAndGuide, x: Tensor, num_samples: int, *, q: Distribution | None = None, keep_draws: bool = False
+) -> WeightedDraws:
+    """Draws of ``q`` (default: the guide's q_x) with log w = log p(x, z) - log q(z), all weights kept, in float64.
+
+    For a chunk of the data: the caller sees to the memory and to the seed.
+    """
+    q = vae.guide.distribution(x) if q is None else q
+    weights, draws, size = [], [], x.new_zeros(len(x))
+    for start in range(0, num_samples, DRAWS_AT_ONCE):
+        z = q.sample(torch.Size((min(DRAWS_AT_ONCE, num_samples - start),)))
+        log_joint, log_q = vae.model.log_joint(x, z), q.log_prob(z)
+        weights.append((log_joint - log_q).double())
+        size = torch.maximum(size, (log_joint.abs() + log_q.abs()).mean(0))
+        draws += [z] if keep_draws else []
+    rounding = _ROUNDINGS * torch.finfo(x.dtype).eps * (size + x.shape[1])
+    return WeightedDraws(torch.cat(weights), rounding, torch.cat(draws) if keep_draws else None)

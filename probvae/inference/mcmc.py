@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probvae._arviz import quiet_arviz
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count, check_matrix
 from probvae.errors import FitError
@@ -110,12 +111,13 @@ def _chain(model: LatentModel, x: Tensor, num_samples: int, num_warmup: int) -> 
 
 def _diagnostics(samples: Tensor) -> tuple[Tensor, Tensor]:
     """R-hat and bulk ess (N, d) from ArviZ."""
-    values = samples.double().cpu().numpy()
-    with warnings.catch_warnings():
-        # ArviZ announces its next release at import, and too few draws once more: NaN says that well enough
-        warnings.simplefilter("ignore")
-        import arviz
+    import xarray
 
-        data = arviz.convert_to_dataset({"z": np.ascontiguousarray(values)})
+    arviz = quiet_arviz()
+    values = np.ascontiguousarray(samples.double().cpu().numpy())
+    data = xarray.Dataset({"z": (("chain", "draw", "datum", "latent"), values)})
+    with warnings.catch_warnings():
+        # ArviZ warns of too few draws: NaN says that well enough
+        warnings.simplefilter("ignore")
         r_hat, ess = arviz.rhat(data)["z"].to_numpy(), arviz.ess(data)["z"].to_numpy()
     return torch.from_numpy(np.asarray(r_hat)), torch.from_numpy(np.asarray(ess))

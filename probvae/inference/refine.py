@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError
-from probvae.inference.evaluation import ModelAndGuide, check_data, frozen, groups
+from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, frozen, groups
 from probvae.inference.guides import Guide, LocalGuide, PerDatumGuide
 from probvae.inference.local_families import LocalFamily, MemberFamily, NormalFamily, State, as_normal
 from probvae.models import LatentModel
@@ -42,7 +42,7 @@ class Refinement:
     start: Tensor
 
 
-def refine(vae: ModelAndGuide, x: Tensor, *, seed: int = 0) -> Refinement:
+def refine(vae: ModelAndGuide, x: Tensor, *, seed: int = 0, full_covariance: bool = False) -> Refinement:
     r"""For each datum, the member of the guide's family with the largest ELBO.
 
     .. math:: q_n^* = \arg\max_{q \in Q} E_{z \sim q} [\log p(x_n, z) - \log q(z)]
@@ -51,7 +51,8 @@ def refine(vae: ModelAndGuide, x: Tensor, *, seed: int = 0) -> Refinement:
     :class:`~probvae.inference.LocalGuide` with reparameterised draws (for a flow: its network as it was trained, with
     any context). Adam follows the path-derivative gradient from several starts; the best goes on, in stages with a
     falling step, until a stage raises its bound, at draws that stay the same, by less than 0.002 nats. ``x`` is (N, D);
-    the encoder and the model stay as they are.
+    the encoder and the model stay as they are. With ``full_covariance`` the family of a diagonal guide is widened to
+    all normals.
 
     Raises :class:`~probvae.errors.ArgumentError` for a guide of another kind.
     Source: Cremer, Li and Duvenaud (2018), arXiv:1801.03558, section 3; Roeder et al. (2017) for the gradient.
@@ -69,7 +70,10 @@ def refine(vae: ModelAndGuide, x: Tensor, *, seed: int = 0) -> Refinement:
         with torch.no_grad():
             normal = as_normal(vae.guide.distribution(x))
         if normal is not None:
-            return _refine_normal(vae.model, x, *normal)
+            loc, factor, full = normal
+            return _refine_normal(vae.model, x, loc, factor, full or full_covariance)
+        if full_covariance:
+            raise ArgumentError("full_covariance: expected a normal guide, got another family. Leave it out.")
         return _refine_members(vae.model, _searchable(vae.guide, x), x)
 
 
@@ -107,6 +111,19 @@ def _loc_and_factor(parameters: Tensor) -> tuple[Tensor, Tensor]:
     d = (math.isqrt(1 + 4 * parameters.shape[-1]) - 1) // 2
     loc, factor = parameters.split([d, d * d], dim=-1)
     return loc, factor.unflatten(-1, (d, d))
+
+
+@torch.no_grad()
+def not_refinable(vae: ModelAndGuide, x: Tensor) -> str | None:
+    """Why the guide's family cannot be searched by :func:`refine`; None where it can."""
+    vae, x = at_rows(vae, slice(1)), x[:1]
+    if as_normal(vae.guide.distribution(x)) is not None:
+        return None
+    try:
+        _searchable(vae.guide, x)
+    except ArgumentError as error:
+        return str(error)
+    return None
 
 
 def _searchable(guide: Guide, x: Tensor) -> LocalGuide:

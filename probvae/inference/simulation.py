@@ -1,5 +1,6 @@
 """Pairs (z, x) from the model: data whose true z is known."""
 
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -32,7 +33,7 @@ def simulate_pairs(vae: ModelAndGuide, num_pairs: int, seed: int = 0, like: Tens
     (torch.Size([5, 2]), torch.Size([5, 3]))
     """
     check_count(num_pairs, "num_pairs")
-    with isolated_seed(seed, next(vae.model.parameters()).device):
+    with isolated_seed(seed, _device(vae)):
         vae = _for_draws(vae, num_pairs)
         prior = vae.model.prior()
         z = prior.sample() if prior.batch_shape else prior.sample(torch.Size((num_pairs,)))
@@ -41,6 +42,11 @@ def simulate_pairs(vae: ModelAndGuide, num_pairs: int, seed: int = 0, like: Tens
             holes = like.isnan()[torch.randint(len(like), (num_pairs,))]
             x = x.masked_fill(holes.to(x.device), torch.nan)
     return Pairs(vae, z, x)
+
+
+def _device(vae: ModelAndGuide) -> torch.device:
+    tensors = chain(*((*part.parameters(), *part.buffers()) for part in (vae.model, vae.guide)))
+    return next(tensors, torch.empty(0)).device
 
 
 def _for_draws(vae: ModelAndGuide, num_draws: int) -> ModelAndGuide:

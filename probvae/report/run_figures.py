@@ -4,15 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Distribution
 
 from probvae.comparison import Comparison, Difference, label_of
 from probvae.data import Dataset
 from probvae.diagnostics import GapResult
+from probvae.diagnostics.total_gap import TotalGap
 from probvae.experiment import Experiment, as_tensor, load_recipe_data
 from probvae.generation import Sample, decode_grid, sample
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
+from probvae.inference.guides import Guide
 from probvae.inference.local_families import as_normal
 from probvae.inference.quadrature import posterior_grid
 from probvae.recipes import read_run_recipe
@@ -26,6 +29,7 @@ NUM_SAMPLES = 64
 NUM_POSTERIORS = 6
 GRID_EXTENT = 3.0
 _GRID_POINTS = 81
+_CURVE_POINTS = 401
 _DRAWS_OF_A_REGION = 2000
 
 
@@ -36,7 +40,7 @@ def draw_fit(experiment: Experiment) -> None:
     x = as_tensor(data)
     figures.save_figure(figures.learning_curve(experiment.fit.history), folder, "learning-curve")
     draw_latent_plane(posterior_mean(vae, x).numpy(), data.labels, folder, posterior_scale(vae, x).numpy())
-    draw_reconstructions(data, reconstruct(vae.at(slice(_num_shown(data))), x[: _num_shown(data)]).numpy(), folder)
+    draw_reconstructions(data, reconstruct(vae.at(slice(num_shown(data))), x[: num_shown(data)]).numpy(), folder)
     _draw_sample(sample(vae, NUM_SAMPLES), data, folder, vae.model.likelihood.point_name)
     if vae.model.latent_dim == 2 and data.image_shape is not None:
         images = decode_grid(vae.at(slice(1)), num_points=15, extent=GRID_EXTENT).numpy()
@@ -47,22 +51,42 @@ def draw_fit(experiment: Experiment) -> None:
 
 
 def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult, folder: Path) -> Path | None:
-    """Exact posteriors with the guide's ellipses on top, for data from the smallest to the largest gap; d = 2 only."""
-    if vae.model.latent_dim != 2:
+    """:func:`posterior_figure`, saved where there is one."""
+    figure = posterior_figure(vae, x, gap)
+    return None if figure is None else figures.save_figure(figure, folder, "posteriors")[0]
+
+
+def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | TotalGap, num: int = NUM_POSTERIORS) -> Figure | None:
+    """Exact posteriors with the guide on top, for data from the smallest to the largest gap; d = 1 and 2 only."""
+    if vae.model.latent_dim > 2:
         return None
     order = gap.total.value.argsort()
-    rows = order[torch.linspace(0, len(order) - 1, min(NUM_POSTERIORS, len(order))).round().long()]
-    panels = [_panel(vae.at(slice(row, row + 1)), x[row : row + 1], row, gap) for row in rows.tolist()]
-    return figures.save_figure(figures.posterior_contours(panels), folder, "posteriors")[0]
+    rows = order[torch.linspace(0, len(order) - 1, min(num, len(order))).round().long()].tolist()
+    refined = gap.refined if isinstance(gap, GapResult) else None
+    parts = [
+        (vae.at(slice(row, row + 1)), x[row : row + 1], f"datum {row}: {float(gap.total.value[row]):.3g} nats", refined)
+        for row in rows
+    ]
+    if vae.model.latent_dim == 1:
+        return figures.posterior_curves([_curves(*part) for part in parts])
+    return figures.posterior_contours([_panel(*part) for part in parts])
 
 
 @torch.no_grad()
-def _panel(vae: VAE, x: Tensor, row: int, gap: GapResult) -> figures.PosteriorPanel:
+def _curves(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.CurvePanel:
+    (axis,), log_density = posterior_grid(vae.model, x, num_points=_CURVE_POINTS)
+    nodes = axis.to(x).reshape(-1, 1, 1)
+    guide = _array(vae.guide.distribution(x).log_prob(nodes)[:, 0].exp())
+    best = None if refined is None else _array(refined.distribution(x).log_prob(nodes)[:, 0].exp())
+    return figures.CurvePanel(title, _array(axis), _array(log_density[0].exp()), guide, best)
+
+
+@torch.no_grad()
+def _panel(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.PosteriorPanel:
     axes, log_density = posterior_grid(vae.model, x, num_points=_GRID_POINTS)
     first, second = (axis.cpu().numpy() for axis in axes)
-    title = f"datum {row}: {float(gap.total.value[row]):.3g} nats"
     guide = _in_plane(vae.guide.distribution(x))
-    best = None if gap.refined is None else _in_plane(gap.refined.distribution(x))
+    best = None if refined is None else _in_plane(refined.distribution(x))
     return figures.PosteriorPanel(title, first, second, log_density[0].T.cpu().numpy(), guide, best)
 
 
@@ -127,10 +151,14 @@ def draw_samples(run: Path, drawn: Sample, folder: Path, point_name: str) -> Pat
 
 
 def draw_reconstructions(data: Dataset, reconstruction: np.ndarray, folder: Path) -> Path:
+    """:func:`reconstruction_figure`, saved."""
+    return figures.save_figure(reconstruction_figure(data, reconstruction), folder, "reconstructions")[0]
+
+
+def reconstruction_figure(data: Dataset, reconstruction: np.ndarray) -> Figure:
     """The first data beside their reconstructions."""
-    num = min(_num_shown(data), len(reconstruction))
-    figure = figures.reconstructions(data.x[:num], reconstruction[:num], data.image_shape, data.feature_names)
-    return figures.save_figure(figure, folder, "reconstructions")[0]
+    num = min(num_shown(data), len(reconstruction))
+    return figures.reconstructions(data.x[:num], reconstruction[:num], data.image_shape, data.feature_names)
 
 
 def draw_latent_plane(
@@ -141,13 +169,18 @@ def draw_latent_plane(
 
 
 def _draw_sample(drawn: Sample, data: Dataset, folder: Path, point_name: str) -> Path:
+    return figures.save_figure(sample_figure(drawn, data, point_name), folder, "samples")[0]
+
+
+def sample_figure(drawn: Sample, data: Dataset, point_name: str) -> Figure:
+    """Draws from the model, beside the ranges of the data."""
     # images show E[x|z]: the draw's own noise is white and hides it
     shown = drawn.mean if data.image_shape is not None else drawn.x
-    figure = figures.samples(
+    return figures.samples(
         shown.numpy(), data.image_shape, data=data.x, feature_names=data.feature_names, point_name=point_name
     )
-    return figures.save_figure(figure, folder, "samples")[0]
 
 
-def _num_shown(data: Dataset) -> int:
+def num_shown(data: Dataset) -> int:
+    """How many data a picture of reconstructions shows: a few images, or the whole table."""
     return NUM_PAIRS if data.image_shape is not None else data.num_data

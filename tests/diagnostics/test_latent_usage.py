@@ -202,7 +202,7 @@ def test_collapse_of_the_linear_vae_is_what_theory_says(c: float, active: int) -
     assert int(result.active.sum()) == active == result.theory.expected
     assert result.summary()["num_active_directions"] == active
     assert verdict.status == ("ok" if active else "warn")
-    begin = {6: "all 6 latents are used", 0: "all 6 latents are off"}.get(active, f"{6 - active} of 6 latents are off")
+    begin = {6: "All 6 latents are used", 0: "All 6 latents are off"}.get(active, f"{6 - active} of 6 latents are off")
     assert verdict.message.startswith(begin)
     assert f"as they must be for c = {c:g}" in verdict.message
 

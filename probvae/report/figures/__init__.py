@@ -4,6 +4,7 @@ None of them uses pyplot or leaves a matplotlib setting changed.
 """
 
 from probvae.report.figures.comparing import RatePoint, paired_differences, rate_distortion
+from probvae.report.figures.curves import CurvePanel, posterior_curves
 from probvae.report.figures.decoding import decoded_grid
 from probvae.report.figures.latent import latent_plane
 from probvae.report.figures.learning import learning_curve
@@ -13,6 +14,7 @@ from probvae.report.figures.sampling import samples
 from probvae.report.figures.saving import save_figure
 
 __all__ = [
+    "CurvePanel",
     "DensityInPlane",
     "NormalInPlane",
     "PosteriorPanel",
@@ -22,6 +24,7 @@ __all__ = [
     "learning_curve",
     "paired_differences",
     "posterior_contours",
+    "posterior_curves",
     "rate_distortion",
     "reconstructions",
     "samples",

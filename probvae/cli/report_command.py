@@ -1,0 +1,93 @@
+"""`probvae report`."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from probvae.cli.run_options import data_option, load_data_for, out_option, run_argument, seed_option, target_folder
+
+if TYPE_CHECKING:
+    from probvae.report.run_report import Report
+
+
+@click.command("report")
+@run_argument
+@data_option
+@click.option("--num-data", type=click.IntRange(min=1), help="How many data [default: 500 at most].")
+@click.option("--draws", type=click.IntRange(min=100), help="Draws a datum [default: 1000, or 200 with --quick].")
+@click.option(
+    "--truth",
+    type=click.Choice(["auto", "exact", "quadrature", "annealed", "importance"]),
+    default="auto",
+    show_default=True,
+    help="Where log p(x) comes from.",
+)
+@click.option("--quick", is_flag=True, help="Fewer data, simulations and draws: seconds, with larger errors.")
+@seed_option
+@out_option
+@click.option("--progress/--no-progress", default=True, help="A bar over the sections, on a terminal.")
+def command(
+    run: Path,
+    data: str | None,
+    num_data: int | None,
+    draws: int | None,
+    truth: str,
+    quick: bool,
+    seed: int,
+    out: Path | None,
+    progress: bool,
+) -> None:
+    """Say whether the posterior of RUN can be trusted: report.html, report.json, posterior.nc and figures.
+
+    The held-out data of the run are taken unless --data names others. The exit code is 0 whatever the verdicts are.
+    """
+    from probvae.cli.output import shown_warnings
+    from probvae.report.run_report import Options, report_run
+    from probvae.vae import load
+
+    vae = load(run)
+    source = load_data_for(run, vae, data)
+    options = Options(num_data, draws, truth, quick, seed, shlex.join(["probvae", *sys.argv[1:]]))
+    folder = target_folder(run, out)
+    with shown_warnings(), _progress(progress) as advance:
+        report = report_run(run, vae, source, options, folder, held_out=data is None, progress=advance)
+    _print(report)
+
+
+@contextmanager
+def _progress(wanted: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the sections, on stderr; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = ("report", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal)) as bar:
+        task = bar.add_task("")
+        yield lambda name, number, total: bar.update(task, completed=number, total=total, description=name)
+
+
+def _print(report: "Report") -> None:
+    from probvae.cli.output import print_line, print_table
+    from probvae.report.numbers import as_text
+    from probvae.report.page import SYMBOLS, answer, worst_first
+
+    rows = [
+        (f"{SYMBOLS[v.status]} {v.status}", v.name, as_text(v.value), as_text(v.threshold), v.message)
+        for v in worst_first(report.diagnosis.verdicts)
+    ]
+    print_line(answer(report.diagnosis.verdicts))
+    print_table(report.subject, ["verdict", "check", "value", "threshold", "what it says"], rows)
+    if report.diagnosis.advice:
+        print_line("What to try next:")
+    for number, sentence in enumerate(report.diagnosis.advice, start=1):
+        print_line(f"{number}. {sentence}")
+    print_line(
+        f"wrote {', '.join(str(file) for file in report.files)} and {report.num_figures} figures in "
+        f"{report.folder / 'figures'}"
+    )

@@ -1,0 +1,92 @@
+"""What to try next, derived from the numbers."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from probvae.diagnostics.gap import Gap, GapResult
+from probvae.diagnostics.richer_guide import full_covariance_gain
+from probvae.diagnostics.verdicts import OK, Diagnostic, Verdict, with_error
+from probvae.errors import ProbvaeError
+from probvae.inference.evaluation import ModelAndGuide, at_rows, posterior_mean
+
+# Standard errors that a number has to stand above zero
+_SIGMAS = 3.0
+# Gaps below this (nats per datum) are not worth another guide
+_WORTHWHILE = 0.02
+
+
+def advice_for(
+    vae: ModelAndGuide,
+    x: Tensor,
+    sections: Mapping[str, Diagnostic],
+    verdicts: list[Verdict],
+    *,
+    num_tried: int = 50,
+    seed: int = 0,
+) -> list[str]:
+    """Sentences, the most useful first; one that says so where there is nothing to change.
+
+    A richer guide is tried on the first ``num_tried`` data.
+    """
+    found = [*_from_floor(vae, x), *_from_ledger(vae, x[:num_tried], sections.get("gap"), seed)]
+    if found:
+        return found
+    if all(verdict.status == OK for verdict in verdicts):
+        return ["Nothing: no diagnostic has anything against this posterior."]
+    return []
+
+
+def _from_floor(vae: ModelAndGuide, x: Tensor) -> Iterator[str]:
+    likelihood = vae.model.likelihood
+    with torch.no_grad():
+        if not likelihood.floor_warning(vae.model.decoder(posterior_mean(vae, x))):
+            return
+    rank = int(torch.linalg.matrix_rank((x - x.nanmean(0)).nan_to_num().double()))
+    where = f"the data lie on a {rank}-dimensional subspace" if rank < x.shape[1] else "the decoder passes through them"
+    yield (
+        f"c sits on its floor: {where}, and the bound grows without end as c falls. Fix c (--variance 0.01), leave out "
+        "constant columns, or read the bound with that in mind."
+    )
+
+
+def _from_ledger(vae: ModelAndGuide, x: Tensor, gap: Diagnostic | None, seed: int) -> Iterator[str]:
+    if not isinstance(gap, GapResult):
+        return
+    total = gap.total.mean()["value"] or 0.0
+    if _matters(gap.amortisation) and gap.amortisation.value.mean() > 0.2 * total:
+        yield (
+            f"The encoder loses {_told(gap.amortisation)} of {total:.2g} nats: train it longer, make it "
+            "larger (--set inference.encoder.hidden=[...]), or refine it datum by datum (probvae.refine)."
+        )
+    if _matters(gap.approximation):
+        yield from _richer(vae, x, gap, seed)
+
+
+def _richer(vae: ModelAndGuide, x: Tensor, gap: GapResult, seed: int) -> Iterator[str]:
+    rows = slice(min(len(x), len(gap.total.value)))
+    try:
+        gain = full_covariance_gain(at_rows(vae, rows), x[rows], gap, seed=seed)
+    except ProbvaeError:
+        gain = None
+    whole = f"{gap.approximation.value[rows].mean():.3g}"
+    if gain is not None and _matters(gain):
+        yield f"A full-covariance guide would recover {_told(gain)} of the {whole} nats that the diagonal family loses."
+    if gain is None or gain.value.mean() < 0.5 * gap.approximation.value[rows].mean():
+        yield (
+            f"The guide's family loses {_told(gap.approximation)} nats"
+            + (", and a full covariance would win less than half of it" if gain is not None else "")
+            + ": the posterior is not normal. Try --guide mixture or --guide flow."
+        )
+
+
+def _matters(gap: Gap) -> bool:
+    mean = gap.mean()
+    value, error = mean["value"] or 0.0, mean["standard_error"] or 0.0
+    return value > max(_WORTHWHILE, _SIGMAS * error)
+
+
+def _told(gap: Gap) -> str:
+    mean = gap.mean()
+    return with_error(mean["value"] or 0.0, mean["standard_error"])

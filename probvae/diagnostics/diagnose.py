@@ -1,0 +1,200 @@
+"""All diagnostics in one call: can this posterior be trusted, and if not, what should be changed?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from probvae._shapes import check_count
+from probvae.diagnostics.advice import advice_for
+from probvae.diagnostics.calibration import calibration, calibration_on_data
+from probvae.diagnostics.gap import posterior_gap
+from probvae.diagnostics.importance import importance_diagnostic
+from probvae.diagnostics.latent_usage import latent_usage
+from probvae.diagnostics.total_gap import total_gap
+from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnostic, NotComputed, Verdict, judge
+from probvae.errors import ArgumentError, NotLinearGaussianError, ProbvaeError
+from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data
+from probvae.inference.evidence import best_method
+from probvae.inference.refine import not_refinable
+
+# Data in the ledger of gaps: annealing costs a hundred times what the closed form and quadrature do
+LEDGER_DATA = {"exact": 500, "quadrature": 500, "annealed": 50}
+_QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 30, "annealed": 5}
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is drawn: draws of q for bounds and weights, simulated pairs (z, x), draws that each is ranked among,
+    replicated data sets; and how many data are compared with true posterior draws, and with a richer guide."""
+
+    ledger_data: dict[str, int]
+    calibration_data: int
+    advice_data: int
+    num_draws: int
+    num_simulations: int
+    num_ranks: int
+    num_replicates: int
+    seed: int = 0
+    truth: str = "auto"
+
+
+_FULL = Settings(LEDGER_DATA, 500, 50, num_draws=1000, num_simulations=2000, num_ranks=400, num_replicates=2000)
+_QUICK = Settings(_QUICK_LEDGER_DATA, 50, 20, num_draws=200, num_simulations=1000, num_ranks=100, num_replicates=1000)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What :func:`diagnose` found: ``sections`` by name, ``verdicts`` of all of them, ``advice`` in sentences.
+
+    A section that could not be computed is a :class:`~probvae.diagnostics.verdicts.NotComputed` with the reason, and
+    its verdict says so. ``str()`` of it is a table of the verdicts.
+    """
+
+    sections: dict[str, Diagnostic]
+    verdicts: list[Verdict]
+    advice: list[str]
+
+    @property
+    def status(self) -> str:
+        """The worst of the verdicts: ``"fail"``, ``"warn"``, or ``"ok"``; what was not computed counts as a warning."""
+        found = {verdict.status for verdict in self.verdicts}
+        return FAIL if FAIL in found else WARN if found & {WARN, NOT_COMPUTED} else OK
+
+    def summary(self) -> dict[str, Any]:
+        """All numbers as plain data, ready for JSON."""
+        return {
+            "status": self.status,
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+            "advice": self.advice,
+            **{name: section.summary() for name, section in self.sections.items()},
+        }
+
+    def __str__(self) -> str:
+        width = max(len(verdict.name) for verdict in self.verdicts)
+        lines = [f"{v.status:12}  {v.name:{width}}  {v.message}" for v in self.verdicts]
+        return "\n".join([*lines, *(f"try: {sentence}" for sentence in self.advice)])
+
+
+def diagnose(
+    vae: ModelAndGuide,
+    x: Tensor,
+    *,
+    truth: str = "auto",
+    num_simulations: int | None = None,
+    num_draws: int | None = None,
+    quick: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Can the posterior of these data be trusted, and if not, what should be changed?
+
+    Runs the ledger of gaps, the importance diagnostic, calibration on simulated data and on these, latent usage, and
+    the predictive checks; all tests among them are judged together by Holm's procedure, so that one right posterior
+    in a hundred gets a ``fail`` from them.
+
+    Parameters
+    ----------
+    x
+        (N, D), best held-out data.
+    truth
+        Where log p(x) comes from, see :func:`~probvae.log_evidence`.
+    num_simulations, num_draws
+        How many data are simulated for calibration, and how many draws of q_x each datum gets.
+    quick
+        Fewer of both, for a first look.
+    progress
+        Called with the section's name, its number and how many there are.
+
+    Raises :class:`~probvae.errors.DataError` for data that the model cannot read, and what ``log_evidence`` raises for
+    a ``truth`` that was named and the model does not allow.
+
+    >>> import torch, probvae
+    >>> diagnosis = diagnose(probvae.VAE.example(), torch.zeros(5, 3), quick=True)
+    >>> diagnosis.status
+    'fail'
+    """
+    check_data(vae, x)
+    settings = _settings(quick, num_simulations, num_draws, seed, truth)
+    sections: dict[str, Diagnostic] = {}
+    for number, (name, compute) in enumerate(_SECTIONS.items()):
+        if progress is not None:
+            progress(name, number, len(_SECTIONS))
+        sections[name] = _or_reason(name, compute, vae, x, settings)
+    verdicts = [verdict for section in sections.values() for verdict in section.verdicts()]
+    verdicts += judge([test for section in sections.values() for test in section.tests()])
+    verdicts.sort(key=lambda verdict: list(_SECTIONS).index(verdict.name.split("/")[0]))
+    return Diagnosis(
+        sections, verdicts, advice_for(vae, x, sections, verdicts, num_tried=settings.advice_data, seed=seed)
+    )
+
+
+def _settings(quick: bool, num_simulations: int | None, num_draws: int | None, seed: int, truth: str) -> Settings:
+    default = _QUICK if quick else _FULL
+    simulations = default.num_simulations if num_simulations is None else num_simulations
+    draws = default.num_draws if num_draws is None else num_draws
+    check_count(simulations, "num_simulations", least=100)
+    check_count(draws, "num_draws", least=100)
+    return replace(default, num_draws=draws, num_simulations=simulations, seed=seed, truth=truth)
+
+
+def _or_reason(
+    name: str,
+    compute: Callable[[ModelAndGuide, Tensor, Settings], Diagnostic],
+    vae: ModelAndGuide,
+    x: Tensor,
+    settings: Settings,
+) -> Diagnostic:
+    try:
+        return compute(vae, x, settings)
+    except (ArgumentError, NotLinearGaussianError) as error:
+        if name == "gap" and settings.truth != "auto":
+            raise  # a truth that was asked for by name
+        return NotComputed(name, str(error))
+    except ProbvaeError as error:
+        return NotComputed(name, str(error))
+
+
+def _check_density(vae: ModelAndGuide) -> None:
+    if getattr(vae.model.likelihood, "allow_grey", False):
+        raise ArgumentError("grey data have no probability under a Bernoulli likelihood")
+
+
+def _gap(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+    _check_density(vae)
+    method = best_method(vae) if settings.truth == "auto" else settings.truth
+    rows = slice(settings.ledger_data.get(method, settings.ledger_data["annealed"]))
+    vae, x = at_rows(vae, rows), x[rows]
+    options: dict[str, Any] = {"truth": method, "num_samples": settings.num_draws, "seed": settings.seed}
+    reason = not_refinable(vae, x)
+    return posterior_gap(vae, x, **options) if reason is None else total_gap(vae, x, reason, **options)
+
+
+def _importance(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+    _check_density(vae)
+    return importance_diagnostic(vae, x, settings.num_draws, settings.seed)
+
+
+def _calibration(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+    counts = {"num_simulations": settings.num_simulations, "num_draws": settings.num_ranks}
+    return calibration(vae, **counts, seed=settings.seed, like=x)
+
+
+def _calibration_on_data(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+    rows = slice(settings.calibration_data)
+    return calibration_on_data(at_rows(vae, rows), x[rows], num_draws=settings.num_ranks, seed=settings.seed)
+
+
+def _latent_usage(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+    return latent_usage(vae, x, seed=settings.seed)
+
+
+_SECTIONS: dict[str, Callable[[ModelAndGuide, Tensor, Settings], Diagnostic]] = {
+    "gap": _gap,
+    "importance": _importance,
+    "calibration": _calibration,
+    "calibration_on_data": _calibration_on_data,
+    "latent_usage": _latent_usage,
+}

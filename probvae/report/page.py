@@ -1,0 +1,113 @@
+"""The report as one HTML page that needs nothing else: no script, no network, no other file."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Verdict
+from probvae.report.numbers import Number, as_text
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+# in the order in which a reader wants them: what went wrong first
+STATUSES = (FAIL, WARN, NOT_COMPUTED, OK)
+SYMBOLS = {FAIL: "✗", WARN: "!", NOT_COMPUTED: "–", OK: "✓"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that stands in the page: its bytes, what it is called, its size in CSS pixels, and the caption."""
+
+    title: str
+    content: bytes
+    kind: str  # "svg+xml" or "png"
+    width: int
+    height: int
+    caption: str
+
+    @property
+    def uri(self) -> str:
+        """The bytes as a data URI."""
+        return f"data:image/{self.kind};base64,{b64encode(self.content).decode('ascii')}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One diagnostic: what it asks, its numbers and pictures, or the reason why there are none."""
+
+    anchor: str
+    title: str
+    lead: str
+    numbers: Sequence[Number] = ()
+    pictures: Sequence[Picture] = ()
+    not_computed: str | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a report says; ``about`` is how it was made, and ``subject`` the line under the title."""
+
+    title: str
+    subject: str
+    status: str
+    verdicts: Sequence[Verdict]
+    sections: Sequence[Section]
+    advice: Sequence[str]
+    about: Sequence[Number]
+
+
+def render(page: Page) -> str:
+    """The page as HTML. Every text is escaped: a label may hold anything."""
+    style = files("probvae.report").joinpath("templates/report.css").read_text(encoding="utf-8")
+    verdicts = worst_first(page.verdicts)
+    return _template().render(page=page, verdicts=verdicts, answer=answer(verdicts), style=style)
+
+
+def worst_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """What failed first, then warnings, what was not computed, and what is right."""
+    return sorted(verdicts, key=lambda verdict: STATUSES.index(verdict.status))
+
+
+def answer(verdicts: Sequence[Verdict]) -> str:
+    """Whether the posterior can be trusted, in a sentence or two.
+
+    >>> answer([Verdict("gap/total", "ok", 0.01, 0.1, ""), Verdict("importance/ess", "warn", 0.3, 0.1, "")])
+    'With care: 1 of 2 checks warn, none failed.'
+    """
+    failed, warned, missing, passed = ([v for v in verdicts if v.status == status] for status in STATUSES)
+    num_done = len(verdicts) - len(missing)
+    rest = f" {len(missing)} could not be computed." if missing else ""
+    if not num_done:
+        return f"Nobody knows: of {len(missing)} checks none could be computed."
+    if failed:
+        return f"No, not as it is: {len(failed)} of {num_done} checks failed.{rest}"
+    if warned:
+        return f"With care: {len(warned)} of {num_done} checks warn, none failed.{rest}"
+    if missing:
+        return f"With care: all {num_done} checks that could be computed passed, but not all could.{rest}"
+    return f"Yes, as far as these {len(passed)} checks can see: all passed."
+
+
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # autoescape by name would look at the ending, and .j2 is none that it knows
+    environment = Environment(
+        loader=PackageLoader("probvae.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"text": as_text, "symbol": SYMBOLS.__getitem__, "words": _words}
+    return environment.get_template("report.html.j2")
+
+
+def _words(name: str) -> str:
+    """ "latent_usage/active-units" as a reader would write it."""
+    return name.replace("/", ": ").replace("_", " ").replace("-", " ")

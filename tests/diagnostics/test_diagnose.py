@@ -1,0 +1,104 @@
+"""All diagnostics in one call, and what they advise."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import probvae
+from probvae.diagnostics.diagnose import diagnose
+from probvae.diagnostics.richer_guide import full_covariance_gain
+from probvae.errors import ArgumentError, NotLinearGaussianError, ShapeError
+from probvae.inference import DiagonalGuide, MLPEncoder
+from probvae.inference.refine import refine
+from probvae.models import BernoulliLikelihood, GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
+from tests import example_a
+from tests.inference.test_programs import best_diagonal_vae, exact_vae, network_vae
+
+
+def test_an_exact_guide_has_nothing_against_it() -> None:
+    vae = exact_vae()
+    diagnosis = diagnose(vae, probvae.sample(vae, 200, seed=4).x, quick=True)
+    assert {verdict.status for verdict in diagnosis.verdicts} == {"ok"}
+    assert diagnosis.status == "ok"
+    assert diagnosis.advice == ["Nothing: no diagnostic has anything against this posterior."]
+
+
+def test_a_diagonal_guide_is_told_what_a_full_covariance_would_win() -> None:
+    vae = best_diagonal_vae()
+    diagnosis = diagnose(vae, probvae.sample(vae, 50).x, quick=True)
+    assert diagnosis.sections["gap"].total.value.mean().item() == pytest.approx(0.04580320226440815)
+    assert any("full-covariance guide would recover 0.0458 of the 0.0458 nats" in text for text in diagnosis.advice)
+
+
+def test_gain_of_a_full_covariance_in_closed_form_and_by_search() -> None:
+    vae, x = best_diagonal_vae(), example_a.X
+    closed = probvae.posterior_gap(vae, x)
+    gain = full_covariance_gain(vae, x, closed)
+    assert gain is not None
+    assert_close(gain.value, torch.full((2,), 0.04580320226440815, dtype=torch.float64))
+    searched = full_covariance_gain(vae, x, probvae.posterior_gap(vae, x, truth="quadrature"))
+    assert searched is not None
+    assert ((searched.value - gain.value).abs() < 4 * searched.standard_error + 2e-3).all()
+    assert full_covariance_gain(exact_vae(), x, closed) is None
+
+
+def test_refine_widens_a_diagonal_family() -> None:
+    vae, x = best_diagonal_vae(), example_a.X
+    best = refine(vae, x, full_covariance=True).guide.distribution(x)
+    covariance = probvae.exact_posterior(vae.model, x).covariance_matrix
+    assert_close(best.covariance_matrix, covariance.expand(2, 2, 2), rtol=0, atol=5e-3)
+
+
+def test_numbers_are_json_and_verdicts_are_complete() -> None:
+    vae = network_vae()
+    summary = diagnose(vae, probvae.sample(vae, 30).x, quick=True).summary()
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    for verdict in summary["verdicts"]:
+        assert verdict.keys() == {"name", "status", "value", "threshold", "message"}
+        assert verdict["status"] in ("ok", "warn", "fail", "not computed")
+
+
+def test_what_cannot_be_computed_is_said() -> None:
+    model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 3), BernoulliLikelihood(3, allow_grey=True))
+    vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(3, hidden=(5,)), 2))
+    diagnosis = diagnose(vae, torch.rand(20, 3), quick=True)
+    reasons = {v.name: v.message for v in diagnosis.verdicts if v.status == "not computed"}
+    assert "grey data have no probability" in reasons["gap"]
+    assert "grey data have no probability" in reasons["importance"]
+    assert diagnosis.status in ("warn", "fail")
+
+
+def test_one_datum() -> None:
+    vae = exact_vae()
+    diagnosis = diagnose(vae, example_a.X[:1], quick=True)
+    assert diagnosis.sections["gap"].summary()["total"]["standard_error"] is None
+    assert not any(math.isnan(verdict.value) for verdict in diagnosis.verdicts if verdict.value is not None)
+
+
+def test_progress_names_every_section() -> None:
+    seen: list[tuple[str, int, int]] = []
+    diagnosis = diagnose(exact_vae(), example_a.X, quick=True, progress=lambda *step: seen.append(step))
+    assert [name for name, _, _ in seen] == list(diagnosis.sections)
+    assert seen[0][1:] == (0, len(seen))
+
+
+def test_bad_arguments_are_refused() -> None:
+    vae = network_vae()
+    with pytest.raises(ShapeError, match="expected 3 columns, got 2"):
+        diagnose(vae, torch.zeros(5, 2, dtype=torch.float64))
+    with pytest.raises(NotLinearGaussianError):
+        diagnose(vae, torch.zeros(5, 3, dtype=torch.float64), truth="exact")
+    with pytest.raises(ArgumentError, match="num_draws"):
+        diagnose(vae, torch.zeros(5, 3, dtype=torch.float64), num_draws=3)
+
+
+def test_a_variance_on_its_floor_is_told_with_the_datas_rank() -> None:
+    model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 4), GaussianLikelihood(4, variance="learned"))
+    vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(4, hidden=(5,)), 2)).double()
+    with torch.no_grad():
+        vae.model.likelihood.log_variance.fill_(-30.0)
+    x = torch.randn(40, 2, dtype=torch.float64) @ torch.randn(2, 4, dtype=torch.float64)
+    assert "the data lie on a 2-dimensional subspace" in diagnose(vae, x, quick=True).advice[0]

@@ -1,0 +1,58 @@
+"""The ledger's and the weights' pictures show their numbers."""
+
+import numpy as np
+import pytest
+
+from probvae.errors import ShapeError
+from probvae.report.figures.importance import effective_draws, pareto_k
+from probvae.report.figures.ledger import Mean, ledger
+
+
+def test_ledger_bars_are_the_means_with_their_errors() -> None:
+    approximation, amortisation = np.array([0.1, 0.3, 0.2]), np.array([1.0, 3.0, 2.0])
+    top, bottom = ledger(approximation, amortisation, (Mean(0.2, 0.05), Mean(2.0, 0.5))).axes
+    assert [(bar.get_x(), bar.get_width()) for bar in top.patches] == [(0.0, 0.2), (0.2, 2.0)]
+    whiskers = [container.lines[2][0].get_segments()[0][:, 0] for container in top.containers[1::2]]
+    np.testing.assert_allclose(whiskers, [(0.15, 0.25), (1.7, 2.7)])
+    lines = {line.get_label(): line.get_ydata() for line in bottom.lines}
+    np.testing.assert_allclose(lines["total"], [1.1, 2.2, 3.3])
+    np.testing.assert_allclose(lines["approximation (the guide's family)"], [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(lines["amortisation (its encoder)"], [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    "gaps", [[0.0], [0.0, 0.0, 0.0], [-1e-3, 2e-3], [1e-8, 1e4, 3.0]], ids=["one datum", "exact", "noise", "wide"]
+)
+def test_ledger_of_any_gaps(gaps: list[float]) -> None:
+    figure = ledger(gaps, np.zeros(len(gaps)), (Mean(float(np.mean(gaps)), None), Mean(0.0, None)))
+    assert all(np.isfinite(axes.get_ylim()).all() for axes in figure.axes)
+    assert figure.get_suptitle().startswith(f"The gap of {len(gaps)} dat")
+
+
+def test_ledger_refuses_gaps_of_other_data() -> None:
+    with pytest.raises(ShapeError, match="amortisation"):
+        ledger([1.0, 2.0], [1.0], (Mean(1.5, None), Mean(1.0, None)))
+
+
+def test_pareto_k_is_sorted_and_graded() -> None:
+    figure = pareto_k([0.9, -np.inf, 0.2, np.nan, 7.0], threshold=0.7)
+    good, bad = (points.get_offsets().data for points in figure.axes[0].collections)
+    np.testing.assert_allclose(good, [(12.5, -1.0), (37.5, 0.2)])  # constant weights at the lower edge
+    np.testing.assert_allclose(bad, [(62.5, 0.9), (87.5, 3.0)])  # beyond the upper edge
+    assert figure.axes[0].get_title() == ""
+    assert figure.axes[0].get_title(loc="left") == "at most the threshold: 2 of 5"
+    assert figure.axes[0].get_title(loc="right") == "1 unknown"
+    assert [line.get_ydata()[0] for line in figure.axes[0].lines] == [0.7, 1.0]
+
+
+@pytest.mark.parametrize("values", [[0.3], [np.nan], [-np.inf] * 5, [np.inf]])
+def test_pareto_k_of_any_values(values: list[float]) -> None:
+    low, high = pareto_k(values, 0.5).axes[0].get_ylim()
+    assert low < 0.5 < 1 < high
+
+
+def test_effective_draws_are_counted() -> None:
+    axes = effective_draws([0.01, 0.02, 0.99, np.nan], num_samples=1000).axes[0]
+    heights = [bar.get_height() for bar in axes.patches]
+    assert (heights[0], heights[-1], sum(heights)) == (2, 1, 3)
+    assert axes.get_title(loc="left") == "median 2 %"
