@@ -7,12 +7,10 @@ from torch import Tensor
 
 from probvae.diagnostics.gap import Gap, GapResult
 from probvae.diagnostics.richer_guide import full_covariance_gain
-from probvae.diagnostics.verdicts import OK, Diagnostic, Verdict
+from probvae.diagnostics.verdicts import OK, Diagnostic, Verdict, with_error
 from probvae.errors import ProbvaeError
 from probvae.inference.evaluation import ModelAndGuide, at_rows, posterior_mean
 
-# Data for which a full covariance is tried
-_NUM_TRIED = 50
 # Standard errors that a number has to stand above zero
 _SIGMAS = 3.0
 # Gaps below this (nats per datum) are not worth another guide
@@ -20,10 +18,19 @@ _WORTHWHILE = 0.02
 
 
 def advice_for(
-    vae: ModelAndGuide, x: Tensor, sections: Mapping[str, Diagnostic], verdicts: list[Verdict], seed: int = 0
+    vae: ModelAndGuide,
+    x: Tensor,
+    sections: Mapping[str, Diagnostic],
+    verdicts: list[Verdict],
+    *,
+    num_tried: int = 50,
+    seed: int = 0,
 ) -> list[str]:
-    """Sentences, the most useful first; one that says so where there is nothing to change."""
-    found = [*_from_floor(vae, x), *_from_ledger(vae, x, sections.get("gap"), seed)]
+    """Sentences, the most useful first; one that says so where there is nothing to change.
+
+    A richer guide is tried on the first ``num_tried`` data.
+    """
+    found = [*_from_floor(vae, x), *_from_ledger(vae, x[:num_tried], sections.get("gap"), seed)]
     if found:
         return found
     if all(verdict.status == OK for verdict in verdicts):
@@ -58,7 +65,7 @@ def _from_ledger(vae: ModelAndGuide, x: Tensor, gap: Diagnostic | None, seed: in
 
 
 def _richer(vae: ModelAndGuide, x: Tensor, gap: GapResult, seed: int) -> Iterator[str]:
-    rows = slice(min(_NUM_TRIED, len(gap.total.value)))
+    rows = slice(min(len(x), len(gap.total.value)))
     try:
         gain = full_covariance_gain(at_rows(vae, rows), x[rows], gap, seed=seed)
     except ProbvaeError:
@@ -82,5 +89,4 @@ def _matters(gap: Gap) -> bool:
 
 def _told(gap: Gap) -> str:
     mean = gap.mean()
-    error = mean["standard_error"]
-    return f"{mean['value']:.2g}" + (f" ± {error:.1g}" if error else "")
+    return with_error(mean["value"] or 0.0, mean["standard_error"])

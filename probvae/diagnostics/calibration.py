@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from probvae._shapes import check_count
+from probvae.diagnostics.c2st import C2ST, paired_c2st
 from probvae.diagnostics.calibration_measures import Measures, measure
 from probvae.diagnostics.calibration_tests import calibration_tests
 from probvae.diagnostics.posterior_draws import posterior_draws
 from probvae.diagnostics.scores import exchange_p_value
 from probvae.diagnostics.tarp import area_to_curve
-from probvae.diagnostics.c2st import C2ST, paired_c2st
 from probvae.diagnostics.verdicts import HypothesisTest, NotComputed, Verdict, mean_with_error
 from probvae.errors import ArgumentError, ProbvaeError
 from probvae.inference.evaluation import ModelAndGuide, check_data

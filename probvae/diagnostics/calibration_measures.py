@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from probvae._seed import isolated_seed
+from probvae.diagnostics.c2st import with_products
 from probvae.diagnostics.ranks import randomised_rank
 from probvae.diagnostics.scores import NullMoments, null_moments
 from probvae.diagnostics.tarp import Prediction, fit_prediction, tarp_levels
-from probvae.diagnostics.c2st import with_products
 from probvae.errors import DataError
 from probvae.inference.evaluation import ModelAndGuide, chunks
 from probvae.inference.moments import mean_and_variance

@@ -102,10 +102,10 @@ def _threshold(active: Tensor, theory: LinearTheory | None) -> float:
 def _by_number(active: Tensor) -> tuple[str, str]:
     off = (~active).nonzero()[:, 0].tolist()
     if not off:
-        return OK, f"all {_latents(len(active))} are used"
+        return OK, f"All {_latents(len(active))} are used"
     if len(off) == len(active):
         return FAIL, (
-            f"all {_latents(len(active))} are off: the posterior means do not depend on x, and the model ignores z. "
+            f"All {_latents(len(active))} are off: the posterior means do not depend on x, and the model ignores z. "
             "Try KL warm-up, free bits, a smaller c, or a decoder that explains less without z"
         )
     return WARN, (
@@ -130,11 +130,11 @@ def _by_theory(active: Tensor, directions: int, theory: LinearTheory) -> tuple[s
         )
     if directions == 0:
         return WARN, (
-            f"all {what} are off, as they must be for c = {c}: the largest eigenvalue of the data's covariance is "
+            f"All {what} are off, as they must be for c = {c}: the largest eigenvalue of the data's covariance is "
             f"{theory.largest:.3g}. The model says nothing of x; use a smaller c"
         )
     if directions == d:
-        return OK, f"all {what} are used, as they must be for c = {c}"
+        return OK, f"All {what} are used, as they must be for c = {c}"
     return OK, f"{d - directions} of {what} are off, as they must be for c = {c}"
 
 

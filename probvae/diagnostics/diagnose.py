@@ -1,15 +1,17 @@
 """All diagnostics in one call: can this posterior be trusted, and if not, what should be changed?"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from probvae._shapes import check_count
 from probvae.diagnostics.advice import advice_for
+from probvae.diagnostics.calibration import calibration, calibration_on_data
 from probvae.diagnostics.gap import posterior_gap
 from probvae.diagnostics.importance import importance_diagnostic
+from probvae.diagnostics.latent_usage import latent_usage
 from probvae.diagnostics.total_gap import total_gap
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnostic, NotComputed, Verdict, judge
 from probvae.errors import ArgumentError, NotLinearGaussianError, ProbvaeError
@@ -19,20 +21,28 @@ from probvae.inference.refine import not_refinable
 
 # Data in the ledger of gaps: annealing costs a hundred times what the closed form and quadrature do
 LEDGER_DATA = {"exact": 500, "quadrature": 500, "annealed": 50}
-_QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 100, "annealed": 5}
+_QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 30, "annealed": 5}
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is drawn: draws of q per datum, simulated pairs (z, x), replicated data sets."""
+    """How much is drawn: draws of q for bounds and weights, simulated pairs (z, x), draws that each is ranked among,
+    replicated data sets; and how many data are compared with true posterior draws, and with a richer guide."""
 
     ledger_data: dict[str, int]
+    calibration_data: int
+    advice_data: int
     num_draws: int
     num_simulations: int
+    num_ranks: int
     num_replicates: int
     seed: int = 0
     truth: str = "auto"
+
+
+_FULL = Settings(LEDGER_DATA, 500, 50, num_draws=1000, num_simulations=2000, num_ranks=400, num_replicates=2000)
+_QUICK = Settings(_QUICK_LEDGER_DATA, 50, 20, num_draws=200, num_simulations=1000, num_ranks=100, num_replicates=1000)
 
 
 @dataclass(frozen=True)
@@ -116,16 +126,18 @@ def diagnose(
     verdicts = [verdict for section in sections.values() for verdict in section.verdicts()]
     verdicts += judge([test for section in sections.values() for test in section.tests()])
     verdicts.sort(key=lambda verdict: list(_SECTIONS).index(verdict.name.split("/")[0]))
-    return Diagnosis(sections, verdicts, advice_for(vae, x, sections, verdicts, seed))
+    return Diagnosis(
+        sections, verdicts, advice_for(vae, x, sections, verdicts, num_tried=settings.advice_data, seed=seed)
+    )
 
 
 def _settings(quick: bool, num_simulations: int | None, num_draws: int | None, seed: int, truth: str) -> Settings:
-    default = Settings(_QUICK_LEDGER_DATA, 200, 500, 1000) if quick else Settings(LEDGER_DATA, 1000, 2000, 2000)
+    default = _QUICK if quick else _FULL
     simulations = default.num_simulations if num_simulations is None else num_simulations
     draws = default.num_draws if num_draws is None else num_draws
     check_count(simulations, "num_simulations", least=100)
     check_count(draws, "num_draws", least=100)
-    return Settings(default.ledger_data, draws, simulations, default.num_replicates, seed, truth)
+    return replace(default, num_draws=draws, num_simulations=simulations, seed=seed, truth=truth)
 
 
 def _or_reason(
@@ -165,7 +177,24 @@ def _importance(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic
     return importance_diagnostic(vae, x, settings.num_draws, settings.seed)
 
 
+def _calibration(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+    counts = {"num_simulations": settings.num_simulations, "num_draws": settings.num_ranks}
+    return calibration(vae, **counts, seed=settings.seed, like=x)
+
+
+def _calibration_on_data(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+    rows = slice(settings.calibration_data)
+    return calibration_on_data(at_rows(vae, rows), x[rows], num_draws=settings.num_ranks, seed=settings.seed)
+
+
+def _latent_usage(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+    return latent_usage(vae, x, seed=settings.seed)
+
+
 _SECTIONS: dict[str, Callable[[ModelAndGuide, Tensor, Settings], Diagnostic]] = {
     "gap": _gap,
     "importance": _importance,
+    "calibration": _calibration,
+    "calibration_on_data": _calibration_on_data,
+    "latent_usage": _latent_usage,
 }

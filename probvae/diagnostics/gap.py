@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
-from probvae.diagnostics.verdicts import FAIL, OK, WARN, HypothesisTest, Verdict, mean_with_error
+from probvae.diagnostics.verdicts import FAIL, OK, WARN, HypothesisTest, Verdict, mean_with_error, with_error
 from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, chunks, groups
 from probvae.inference.evidence import Estimate, joined_estimates, log_evidence
 from probvae.inference.exact import exact_posterior
@@ -79,12 +79,11 @@ def total_gap_verdict(total: Gap, truth: Estimate) -> Verdict:
     value, error = mean["value"] or 0.0, mean["standard_error"] or 0.0
     noise = float(total.standard_error.square().mean().sqrt()) / math.sqrt(len(total.value))
     status = FAIL if value - 3 * noise > FAIL_GAP else WARN if value - 3 * noise > WARN_GAP else OK
-    told = f"{'at least ' if truth.kind == 'lower bound' else ''}{value:.3g}"
-    told += f" ± {error:.2g}" * (error > 1e-6) + " nats per datum"
+    told = f"The guide is {'at least ' if truth.kind == 'lower bound' else ''}{with_error(value, error)} nats per datum"
     message = {
-        OK: f"the guide is {told} from the posterior",
-        WARN: f"the guide is {told} from the posterior: intervals are off",
-        FAIL: f"the guide is {told} from the posterior: do not use it as one",
+        OK: f"{told} from the posterior",
+        WARN: f"{told} from the posterior: intervals are off",
+        FAIL: f"{told} from the posterior: do not use it as one",
     }[status]
     return Verdict("gap/total", status, value, FAIL_GAP, message)
 

@@ -74,11 +74,11 @@ class ImportanceDiagnostic:
         share, k = self.share_above, self.threshold
         status = FAIL if share > _FAIL_SHARE else WARN if share > _WARN_SHARE else OK
         message = {
-            OK: f"k <= {k:.2g} for {1 - share:.0%} of the data: importance weights can correct the guide there (a mode "
-            "that it never visits is not seen here)",
-            WARN: f"k > {k:.2g} for {share:.0%} of the data: too far from the posterior to be corrected",
-            FAIL: f"k > {k:.2g} for {share:.0%} of the data: the guide's tails are too light, and its weights have no "
-            "reliable mean",
+            OK: f"Pareto k <= {k:.2g} for {1 - share:.0%} of the data: importance weights can correct the guide there "
+            "(a mode that it never visits is not seen here)",
+            WARN: f"Pareto k > {k:.2g} for {share:.0%} of the data: too far from the posterior to be corrected",
+            FAIL: f"Pareto k > {k:.2g} for {share:.0%} of the data: the guide's tails are too light, and its weights "
+            "have no reliable mean",
         }[status]
         return Verdict("importance/pareto_k", status, share, _FAIL_SHARE, message)
 

@@ -99,10 +99,10 @@ class LatentUsageResult:
     def tests(self) -> list[HypothesisTest]:
         """The test of the aggregate posterior against the prior: right for data that the model was not fitted to."""
         rejected = (
-            f"the aggregate posterior is not the prior: {self._difference()}. Draws from the prior then decode to "
+            f"The aggregate posterior is not the prior: {self._difference()}. Draws from the prior then decode to "
             "other data than these; try a prior that is learned (mixture, vamp, flow), or train longer"
         )
-        passed = "the aggregate posterior cannot be told from the prior"
+        passed = "The aggregate posterior cannot be told from the prior"
         return [HypothesisTest("latent_usage/aggregate_posterior", self.aggregate_test.p_value, passed, rejected)]
 
     def _difference(self) -> str:

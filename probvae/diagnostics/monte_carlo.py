@@ -46,6 +46,6 @@ def family_p_value(statistics: Tensor, *, two_sided: bool = True) -> float:
 
 
 def _ratio(distance: Tensor, unit: Tensor) -> Tensor:
-    """distance / unit; where nearly all rows are equal, what differs from them is infinitely far."""
-    far = torch.where(distance > 0, torch.inf, 0.0).to(distance)
+    """distance / unit; where nearly all rows are equal, they say nothing, and what differs from them all."""
+    far = torch.where(distance > 0, torch.inf, -torch.inf).to(distance)
     return torch.where(unit > 0, distance / unit.where(unit > 0, torch.ones_like(unit)), far)

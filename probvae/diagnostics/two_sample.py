@@ -45,11 +45,19 @@ def two_sample_test(
     scores = _normal_scores(torch.cat([first, second]).double())
     members = (_swaps if paired else _permutations)(num_permutations, len(first), len(second)).to(scores)
     weights = members / len(first) - (1 - members) / len(second)
-    energy = -((weights @ torch.cdist(scores, scores)) * weights).sum(1)
     features, names = _features(scores)
     differences = (weights @ features).abs()
-    statistics = torch.stack([energy, differences.max(1).values], dim=1)
+    statistics = torch.stack([energy_distances(scores, weights), differences.max(1).values], dim=1)
     return TwoSampleResult(family_p_value(statistics, two_sided=False), names[int(differences[0].argmax())])
+
+
+def energy_distances(z: Tensor, weights: Tensor) -> Tensor:
+    """The energy distance (B,) between the sets of each row of ``weights`` (B, P): 1/N in the first, -1/M in the other.
+
+    >>> energy_distances(torch.tensor([[0.0], [1.0], [4.0]]), torch.tensor([[1.0, -0.5, -0.5]]))  # 2 * 2.5 - 0 - 1.5
+    tensor([3.5000])
+    """
+    return -((weights @ torch.cdist(z, z)) * weights).sum(1)
 
 
 def _normal_scores(values: Tensor) -> Tensor:

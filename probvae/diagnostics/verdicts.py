@@ -11,6 +11,7 @@ from torch import Tensor
 OK, WARN, FAIL, NOT_COMPUTED = "ok", "warn", "fail", "not computed"
 # Holm-adjusted p-values below these: one report in a hundred (in twenty) of a right posterior has a fail (a warning)
 FAIL_LEVEL, WARN_LEVEL = 0.01, 0.05
+_NOTHING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,20 @@ def mean_with_error(values: Tensor) -> dict[str, float | None]:
     values = torch.as_tensor(values).double()
     error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
     return {"value": float(values.mean()), "standard_error": error}
+
+
+def with_error(value: float, error: float | None) -> str:
+    """``0.41 ± 0.02``: the error with two digits, and the value as far as the error goes.
+
+    >>> with_error(0.4137, 0.0213), with_error(-1.1e-16, 0.0), with_error(12.3456, None)
+    ('0.414 ± 0.021', '0', '12.3')
+    """
+    if abs(value) < _NOTHING and (error or 0.0) < _NOTHING:
+        return "0"
+    if error is None or error < 1e-3 * abs(value):
+        return f"{value:.3g}"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
 def _finite(value: Any) -> Any:

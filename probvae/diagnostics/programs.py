@@ -1,0 +1,31 @@
+"""The diagnostics for a model and a guide that were written by hand in Pyro."""
+
+from torch import Tensor
+
+from probvae.inference.program_runs import Program
+from probvae.inference.programs import model_and_guide
+from probvae.vae import VAE
+
+
+def program_vae(model: Program, guide: Program, x: Tensor) -> VAE:
+    r"""Any Pyro model and amortised guide with local latent sites, as a VAE: what takes a VAE takes the result.
+
+    ``model(x)`` and ``guide(x)`` are callables for data ``x`` (N, ...), where a row is a datum. Each has one
+    ``pyro.plate`` of size ``x.shape[0]`` at dim -1, and all its sites in it: in both the same latent ones, in the model
+    those that observe the columns of x. Parameters are ``pyro.param``, ``pyro.module`` or modules of your own; they are
+    used as they are, and the parameter store is left as it was. Put networks with dropout or batch normalisation into
+    evaluation mode first.
+
+    z (N, d) is the latent sites side by side, in the model's order; one with a bounded support is seen in unconstrained
+    coordinates. Weights of ``poutine.scale`` and of subsampling plates are no part of p. The VAE cannot be trained or
+    saved; its closed forms are those that can be read from a program: the guide's where it has one normal site, none of
+    the posterior.
+
+    Raises :class:`~probvae.errors.ArgumentError` where a latent site is global, discrete or in a sequential plate,
+    where plates have another size, where p(z) or p(x|z) reads x, and where a run fails.
+
+    >>> vae = VAE.example()  # its parts are Pyro programs, too
+    >>> program_vae(vae.model, vae.guide, torch.zeros(5, 3)).guide.distribution(torch.zeros(5, 3)).mean.shape
+    torch.Size([5, 2])
+    """
+    return VAE(*model_and_guide(model, guide, x))
