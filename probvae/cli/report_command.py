@@ -74,11 +74,11 @@ def _progress(wanted: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 def _print(report: "Report") -> None:
     from probvae.cli.output import print_line, print_table
-    from probvae.report.numbers import as_text
+    from probvae.report.numbers import short_text
     from probvae.report.page import SYMBOLS, answer, worst_first
 
     rows = [
-        (f"{SYMBOLS[v.status]} {v.status}", v.name, as_text(v.value), as_text(v.threshold), v.message)
+        (f"{SYMBOLS[v.status]} {v.status}", v.name, short_text(v.value), short_text(v.threshold), v.message)
         for v in worst_first(report.diagnosis.verdicts)
     ]
     print_line(answer(report.diagnosis.verdicts))
