@@ -70,7 +70,7 @@ def _richer(vae: ModelAndGuide, x: Tensor, gap: GapResult, seed: int) -> Iterato
         gain = full_covariance_gain(at_rows(vae, rows), x[rows], gap, seed=seed)
     except ProbvaeError:
         gain = None
-    whole = f"{gap.approximation.value[rows].mean():.2g}"
+    whole = f"{gap.approximation.value[rows].mean():.3g}"
     if gain is not None and _matters(gain):
         yield f"A full-covariance guide would recover {_told(gain)} of the {whole} nats that the diagonal family loses."
     if gain is None or gain.value.mean() < 0.5 * gap.approximation.value[rows].mean():

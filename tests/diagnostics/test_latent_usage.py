@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import probvae
 from probvae.diagnostics.aggregate_posterior import log_sum_of_others
-from probvae.diagnostics.latent_usage import latent_usage
+from probvae.diagnostics.latent_usage import LatentUsageResult, latent_usage
 from probvae.diagnostics.verdicts import judge
 from probvae.errors import ArgumentError, DataError
 from probvae.inference import ExactGuide, FlowGuide, FullCovarianceGuide, LowRankGuide, MixtureGuide
@@ -202,7 +202,7 @@ def test_collapse_of_the_linear_vae_is_what_theory_says(c: float, active: int) -
     assert int(result.active.sum()) == active == result.theory.expected
     assert result.summary()["num_active_directions"] == active
     assert verdict.status == ("ok" if active else "warn")
-    begin = {6: "all 6 latents are used", 0: "all 6 latents are off"}.get(active, f"{6 - active} of 6 latents are off")
+    begin = {6: "All 6 latents are used", 0: "All 6 latents are off"}.get(active, f"{6 - active} of 6 latents are off")
     assert verdict.message.startswith(begin)
     assert f"as they must be for c = {c:g}" in verdict.message
 
