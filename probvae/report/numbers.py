@@ -32,11 +32,12 @@ def numbers(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None)
 
 
 def _rows(label: str, value: Any) -> Iterator[Number]:
-    if isinstance(value, Mapping) and value.keys() == _ESTIMATE:
-        yield Number(label, *with_error(value["value"], value["standard_error"]))
-    elif isinstance(value, Mapping):
-        for name, entry in value.items():
-            yield from _rows(f"{label}: {str(name).replace('_', ' ')}", entry)
+    if isinstance(value, Mapping):
+        known = _ESTIMATE if value.keys() >= _ESTIMATE else set()
+        if known:
+            yield Number(label, *with_error(value["value"], value["standard_error"]))
+        for name in (name for name in value if name not in known):
+            yield from _rows(f"{label}: {str(name).replace('_', ' ')}", value[name])
     elif isinstance(value, Sequence) and not isinstance(value, str):
         yield from _entries(label, value)
     else:
@@ -45,7 +46,11 @@ def _rows(label: str, value: Any) -> Iterator[Number]:
 
 def _entries(label: str, values: Sequence[Any]) -> Iterator[Number]:
     for place, value in enumerate(values[:MOST_ENTRIES], start=1):
-        yield from _rows(f"{label} {place}", value)
+        if isinstance(value, Mapping) and "expected" in value:  # a name of its own
+            rest = {name: entry for name, entry in value.items() if name != "expected"}
+            yield from _rows(f"{label} {as_text(value['expected'])}", rest)
+        else:
+            yield from _rows(f"{label} {place}", value)
     if len(values) > MOST_ENTRIES:
         yield Number(label, f"and {len(values) - MOST_ENTRIES} more, in report.json")
 
@@ -69,6 +74,11 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def short_text(value: float | None) -> str:
+    """A number to three digits."""
+    return "–" if value is None else f"{value:.3g}"
 
 
 def as_json(value: Any) -> Any:

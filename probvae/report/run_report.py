@@ -27,7 +27,7 @@ from probvae.report.figures import save_figure
 from probvae.report.illustration import Illustration
 from probvae.report.numbers import Number, as_json, numbers
 from probvae.report.page import Page, Picture, Section, answer, render
-from probvae.report.sections import importance, ledger, pictures
+from probvae.report.sections import calibration, importance, ledger, pictures
 from probvae.vae import VAE
 
 Progress = Callable[[str, int, int], None]
@@ -165,6 +165,8 @@ def _illustrations(diagnosis: Diagnosis, subject: _Subject, options: Options) ->
 _DRAWN: Mapping[str, Callable[[Any], list[Illustration]]] = {
     "gap": ledger.illustrations,
     "importance": importance.illustrations,
+    "calibration": calibration.illustrations,
+    "calibration_on_data": calibration.illustrations,
 }
 
 
