@@ -71,7 +71,7 @@ def to_arviz(
     x
         The data (N, D), as the VAE reads them; NaN where it has ``missing="mask"``.
     num_samples
-        S, draws for each datum; at least 25.
+        S, draws for each datum.
     num_predictive
         P, how many of them get an x: the largest groups. ``num_predictive=num_samples`` for ``arviz.loo_pit``.
     labels
