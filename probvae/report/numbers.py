@@ -7,6 +7,7 @@ from typing import Any
 
 # as many entries of one list as a table shows; all of them stand in the JSON file
 MOST_ENTRIES = 16
+_LONGEST_NUMBER = 12
 _ESTIMATE = {"value", "standard_error"}
 
 
@@ -17,6 +18,11 @@ class Number:
     label: str
     value: str
     error: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the value is words."""
+        return not self.error and len(self.value) > _LONGEST_NUMBER
 
 
 def numbers(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> list[Number]:
