@@ -78,11 +78,11 @@ def _print(report: "Report") -> None:
     from probvae.report.page import SYMBOLS, answer, worst_first
 
     rows = [
-        (f"{SYMBOLS[v.status]} {v.status}", v.name, short_text(v.value), short_text(v.threshold), v.message)
+        (f"{SYMBOLS[v.status]} {v.status}", short_text(v.value), short_text(v.threshold), f"{v.name}: {v.message}")
         for v in worst_first(report.diagnosis.verdicts)
     ]
     print_line(answer(report.diagnosis.verdicts))
-    print_table(report.subject, ["verdict", "check", "value", "threshold", "what it says"], rows)
+    print_table(report.subject, ["verdict", "value", "threshold", "check, and what it says"], rows)
     if report.diagnosis.advice:
         print_line("What to try next:")
     for number, sentence in enumerate(report.diagnosis.advice, start=1):
