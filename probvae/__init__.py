@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from probvae.data import Dataset, load_data
     from probvae.diagnostics import importance_diagnostic, posterior_gap, resample
     from probvae.diagnostics.diagnose import diagnose
+    from probvae.diagnostics.programs import diagnose_program, program_vae
     from probvae.generation import sample
     from probvae.inference import (
         ConstrainedGuide,
@@ -80,6 +81,7 @@ _HOMES = {
     "probvae.data": ("Dataset", "load_data"),
     "probvae.diagnostics": ("importance_diagnostic", "posterior_gap", "resample"),
     "probvae.diagnostics.diagnose": ("diagnose",),
+    "probvae.diagnostics.programs": ("diagnose_program", "program_vae"),
     "probvae.generation": ("sample",),
     "probvae.inference.evidence": ("log_evidence",),
     "probvae.inference.refine": ("refine",),
@@ -194,6 +196,7 @@ __all__ = [
     "VampPrior",
     "best_diagonal_guide",
     "diagnose",
+    "diagnose_program",
     "elbo",
     "equivalent_variance",
     "exact_log_evidence",
@@ -209,6 +212,7 @@ __all__ = [
     "optimal_variance",
     "plug_in_loss",
     "posterior_gap",
+    "program_vae",
     "refine",
     "resample",
     "sample",
