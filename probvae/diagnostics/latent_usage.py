@@ -21,7 +21,7 @@ from probvae.diagnostics.marginals import marginal_kl, marginal_kl_method
 from probvae.diagnostics.two_sample import NUM_PERMUTATIONS, TwoSampleResult, two_sample_test
 from probvae.diagnostics.verdicts import HypothesisTest, Verdict, mean_with_error
 from probvae.errors import DataError
-from probvae.inference.evaluation import ModelAndGuide, check_data, chunks
+from probvae.inference.evaluation import ModelAndGuide, check_data, check_supports, chunks
 from probvae.inference.kl import analytic_kl, has_analytic_kl
 from probvae.inference.moments import mean_and_variance
 
@@ -148,10 +148,11 @@ def latent_usage(
     The test (:func:`~probvae.diagnostics.two_sample.two_sample_test`) draws one z_n ~ q(z|x_n) for each datum (of at
     most 1500). Where model and guide are right and the model was not fitted to these data, they are independent draws
     of p(z), and the p-value is exact; a prior that differs from datum to datum is drawn from once for each, and
-    compared in pairs. The smallest p-value is 1 / (``num_permutations`` + 1).
+    compared in pairs.
 
     ``x`` is (N, D). Memory is bounded; the time grows with N^2. Nats per datum.
-    Raises :class:`~probvae.errors.DataError` for fewer than two data, and for what does not fit.
+    Raises :class:`~probvae.errors.DataError` for fewer than two data, and for what does not fit, and
+    :class:`~probvae.errors.ArgumentError` for a guide that reaches beyond the prior's support.
     Source: Hoffman and Johnson (2016), "ELBO surgery", equation 9; Burda, Grosse and Salakhutdinov (2016),
     arXiv:1509.00519, appendix C, for active units; Poole et al. (2019), arXiv:1905.06922, equations 10 and 13, for the
     two bounds of the information.
@@ -218,6 +219,7 @@ def _usage(vae: ModelAndGuide, x: Tensor, num_samples: int) -> _Usage:
 
 def _usage_of(vae: ModelAndGuide, x: Tensor, num_samples: int) -> _Usage:
     q, prior = vae.guide.distribution(x), vae.model.prior()
+    check_supports(prior, q)
     p = prior.expand(q.batch_shape)
     z = q.sample(torch.Size((num_samples,)))
     log_guide, log_prior = q.log_prob(z).double(), p.log_prob(z).double()

@@ -1,10 +1,13 @@
 """p-values by rank: what was observed among draws of the same, taken where nothing is wrong."""
 
+import math
+
 import torch
 from torch import Tensor
 
 # a distance of one is where the outermost twentieth begins, whatever the statistic's own distribution is
 _TAIL = 0.025
+_LEAST_TAIL = 10  # scores
 
 
 def rank_p_values(statistics: Tensor) -> Tensor:
@@ -30,19 +33,36 @@ def family_p_value(statistics: Tensor, *, two_sided: bool = True) -> float:
     Each statistic becomes its distance from the median of all rows, in units of the distance of the 2.5 % quantile on
     the same side; a row's score is the largest distance (upwards only, unless ``two_sided``), and the p-value the rank
     of the observed score. All rows are treated alike, so it is uniform (or larger, where scores are equal) whenever
-    the rows are exchangeable, with no correction for the number of statistics. The smallest is 1 / (B + 1): ranks of
-    the statistics alone would not reach it, because in each of them some row is the most extreme.
-    Source: Westfall and Young (1993), "Resampling-Based Multiple Testing", section 2.5, with scores for p-values.
+    the rows are exchangeable, with no correction for the number of statistics.
 
-    >>> family_p_value(torch.tensor([50.0, *range(39)]).unsqueeze(1))
-    0.025
+    Where the observed score is beyond all others, the rank says 1 / (B + 1) and no more. Its p-value is then what a
+    power law through the largest scores gives there, if that is less: under exchangeability this happens with
+    probability 1 / (B + 1), however wrong the power law is, so that no level above 1 / (B + 1) is touched.
+
+    Source: Westfall and Young (1993), "Resampling-Based Multiple Testing", section 2.5, with scores for p-values;
+    Hill (1975), "A simple general approach to inference about the tail of a distribution".
+
+    >>> family_p_value(torch.tensor([30.0, *range(39)]).unsqueeze(1))
+    0.475
     """
     values = statistics.double()
     low, centre, high = torch.quantile(values, torch.tensor([_TAIL, 0.5, 1 - _TAIL]).to(values), dim=0)
     above = _ratio(values - centre, high - centre)
     below = _ratio(centre - values, centre - low)
     score = (torch.maximum(above, below) if two_sided else above).max(1).values
-    return float((score >= score[0]).double().mean())
+    rank = int((score >= score[0]).sum())
+    p_value = rank / len(score)
+    return p_value if rank > 1 else min(p_value, _beyond(score[0], score[1:]))
+
+
+def _beyond(score: Tensor, others: Tensor) -> float:
+    """P(score or more) by Hill's power law through the largest of the ``others``; 1 where these are too few."""
+    number = math.isqrt(len(others))
+    largest = others.topk(number).values
+    if number < _LEAST_TAIL or largest[-1] <= 0 or largest[0].isinf():
+        return 1.0
+    exponent = 1 / float((largest / largest[-1]).log().mean().clamp(min=1e-3))
+    return number / len(others) * float(score / largest[-1]) ** -exponent
 
 
 def _ratio(distance: Tensor, unit: Tensor) -> Tensor:

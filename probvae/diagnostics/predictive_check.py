@@ -38,7 +38,7 @@ class PredictiveCheckResult:
     - ``names`` of the K statistics, ``observed`` (K,), and ``replicated`` (R, K) from the model, with ``p_values`` (K,)
       and their joint ``family_p_value``; ``posterior_replicated`` and ``posterior_p_values``: the same with z from the
       guide.
-    - ``evidence``: log p(x_n) with its standard error and method, in nats per datum.
+    - ``evidence``: log p(x_n) with its standard error and method, in nats per datum, of all N data or the first ones.
     - ``typicality``: log p(x_n) beside that of simulated data, and ``anomaly`` (N,), from it.
     - ``loo``: PSIS-LOO.
     """
@@ -53,6 +53,7 @@ class PredictiveCheckResult:
     evidence: Estimate
     typicality: Typicality | NotComputed
     loo: Loo | NotComputed
+    num_data: int
 
     @property
     def anomaly(self) -> Tensor | None:
@@ -68,12 +69,13 @@ class PredictiveCheckResult:
                 "method": self.evidence.method,
                 "kind": self.evidence.kind,
                 "largest_error": float(self.evidence.standard_error.max()),
+                "num_data": len(value),
             },
             "statistics": [self._statistic(index) for index in range(len(self.names))],
             "family_p_value": self.family_p_value,
             "typicality": self.typicality.summary(),
             "loo": self.loo.summary(),
-            "num_data": len(value),
+            "num_data": self.num_data,
             "num_replicates": len(self.replicated),
             "num_posterior_replicates": len(self.posterior_replicated),
         }
@@ -95,7 +97,7 @@ class PredictiveCheckResult:
 
     def tests(self) -> list[HypothesisTest]:
         """All statistics as one test, and the test of log p(x): right for data that the model was not fitted to."""
-        passed = f"data sets from the model are like this one in {_statistics(len(self.names))}"
+        passed = f"Data sets from the model are like this one in {_statistics(len(self.names))}"
         found = [HypothesisTest("prediction/statistics", self.family_p_value, passed, self._rejected())]
         return found + ([self.typicality.test()] if isinstance(self.typicality, Typicality) else [])
 
@@ -104,7 +106,7 @@ class PredictiveCheckResult:
         worst = int(distance.argmax())
         low, _, high = torch.quantile(self.replicated[:, worst], _quantiles(self.replicated)).tolist()
         return (
-            f"data sets from the model are not like this one: its {self.names[worst]} is "
+            f"Data sets from the model are not like this one: its {self.names[worst]} is "
             f"{float(self.observed[worst]):.3g}, and 95 % of theirs lie in [{low:.3g}, {high:.3g}]. "
             "Try another likelihood, c or prior"
         )
@@ -139,8 +141,8 @@ def predictive_check(
     :func:`~probvae.diagnostics.typicality.typicality`; ``anomaly`` says for each datum what share of these is less
     probable.
 
-    *Evidence.* ``evidence`` from :func:`~probvae.inference.evidence.log_evidence`, if it is not handed over; and
-    PSIS-LOO with ``num_draws`` draws a datum (:func:`~probvae.diagnostics.loo.psis_loo`).
+    *Evidence.* ``evidence`` (of all rows, or the first ones) is what ``log_evidence`` gives, and is computed if it is
+    not handed over; and PSIS-LOO with ``num_draws`` draws a datum (:func:`~probvae.diagnostics.loo.psis_loo`).
 
     ``x`` is (N, D). The time is that of decoding ``num_replicates`` N values of z; memory is bounded.
     Raises :class:`~probvae.errors.ArgumentError` for a statistic of another shape or with NaN, and for an ``evidence``
@@ -180,6 +182,7 @@ def predictive_check(
         evidence,
         typicality(vae, x, num_simulated=num_simulated, num_samples=num_samples, seed=seed + _STREAM + 1),
         psis_loo(vae, x, num_draws=num_draws, seed=seed + _STREAM),
+        len(x),
     )
 
 
@@ -192,10 +195,10 @@ def _check_statistics(statistics: Mapping[str, Statistic]) -> None:
 
 
 def _check_evidence(evidence: Estimate, x: Tensor) -> None:
-    if len(evidence.value) != len(x):
+    if len(evidence.value) > len(x):
         raise ArgumentError(
-            f"evidence: expected an estimate for the {len(x)} rows of x, got one for {len(evidence.value)}. "
-            "Leave it out, and it is computed."
+            f"evidence: expected an estimate for the {len(x)} rows of x, or the first of them, got one for "
+            f"{len(evidence.value)}. Leave it out, and it is computed."
         )
 
 

@@ -51,19 +51,19 @@ class Typicality:
         }
 
     def test(self) -> HypothesisTest:
-        passed = "the data are as probable under the model as data that it makes itself"
+        passed = "The data are as probable under the model as data that it makes itself"
         return HypothesisTest(NAME, self.p_value, passed, self._rejected())
 
     def _rejected(self) -> str:
         difference = float(self.log_p.double().median() - self.simulated.double().median())
         if difference < 0:
             return (
-                f"the data are less probable than data from the model (log p(x) {-difference:.2g} nats lower in the "
+                f"The data are less probable than data from the model (log p(x) {-difference:.2g} nats lower in the "
                 "median): they hold what the model does not make. Is c too small, are the tails too light, or has "
                 "the fit seen too little?"
             )
         return (
-            f"the data are more probable than data from the model (log p(x) {difference:.2g} nats higher in the "
+            f"The data are more probable than data from the model (log p(x) {difference:.2g} nats higher in the "
             "median): the model makes more than is in them. Is c too large, or does the prior reach where no data are?"
         )
 

@@ -303,7 +303,7 @@ def test_priors_that_differ_from_datum_to_datum() -> None:
     result = usage(given, torch.randn(60, 3, dtype=torch.float64), num_permutations=4999)
     assert result.summary()["mutual_information"] is None
     assert result.prior_z.shape == (60, 2)
-    assert result.tests()[0].p_value == pytest.approx(1 / 5000)
+    assert result.tests()[0].p_value <= 1 / 5000
 
 
 def test_summary_is_json_and_nothing_is_left_changed() -> None:

@@ -190,7 +190,7 @@ def test_faults_of_the_model_are_seen_twenty_times_of_twenty(fault: str) -> None
 def test_messages_say_what_is_wrong() -> None:
     generator = torch.Generator().manual_seed(0)
     low = judge(check(exact_vae(example_a.C / 4), data_of("none", generator), num_simulated=2000).tests())[1]
-    assert "less probable than data from the model" in low.message
+    assert "The data are less probable than data from the model" in low.message
     assert "Is c too small" in low.message
     high = judge(check(exact_vae(4 * example_a.C), data_of("none", generator), num_simulated=2000).tests())[1]
     assert "Is c too large" in high.message
@@ -222,8 +222,10 @@ def test_evidence_is_computed_or_taken() -> None:
     assert result.evidence.value.tolist() == pytest.approx(example_a.LOG_P.tolist(), abs=1e-10)
     assert result.summary()["log_evidence"]["method"] == "exact"
     assert check(vae, example_a.X, evidence=result.evidence).evidence is result.evidence
-    with pytest.raises(ArgumentError, match="for the 3 rows of x, got one for 2"):
-        check(vae, torch.zeros(3, 3), evidence=result.evidence)
+    first = check(vae, torch.cat([example_a.X, example_a.X]), evidence=result.evidence).summary()
+    assert (first["log_evidence"]["num_data"], first["num_data"]) == (2, 4)
+    with pytest.raises(ArgumentError, match="for the 1 rows of x, or the first of them, got one for 2"):
+        check(vae, torch.zeros(1, 3), evidence=result.evidence)
 
 
 def test_loo_is_arvizs_and_comes_to_the_evidence() -> None:
