@@ -24,11 +24,15 @@ def section_progress(wanted: bool) -> Iterator[Callable[[str, int, int], None]]:
 def print_diagnosis(diagnosis: "Diagnosis", subject: str) -> None:
     """The verdicts, the worst first, and what to try next."""
     from probvae.cli.output import print_line, print_table
+    from probvae.report.numbers import short_text
     from probvae.report.page import SYMBOLS, answer, worst_first
 
-    rows = [(f"{SYMBOLS[v.status]} {v.status}", v.name, v.message) for v in worst_first(diagnosis.verdicts)]
+    rows = [
+        (f"{SYMBOLS[v.status]} {v.status}", short_text(v.value), short_text(v.threshold), f"{v.name}: {v.message}")
+        for v in worst_first(diagnosis.verdicts)
+    ]
     print_line(answer(diagnosis.verdicts))
-    print_table(subject, ["verdict", "check", "what it says"], rows)
+    print_table(subject, ["verdict", "value", "threshold", "check, and what it says"], rows)
     if diagnosis.advice:
         print_line("What to try next:")
     for number, sentence in enumerate(diagnosis.advice, start=1):

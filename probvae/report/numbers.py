@@ -7,6 +7,9 @@ from typing import Any
 
 # as many entries of one list as a table shows; all of them stand in the JSON file
 MOST_ENTRIES = 16
+_LONGEST_NUMBER = 12
+# what tells one entry of a list from the others, better than its place does
+_NAMES = ("name", "expected")
 _ESTIMATE = {"value", "standard_error"}
 
 
@@ -17,6 +20,11 @@ class Number:
     label: str
     value: str
     error: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the value is words."""
+        return not self.error and len(self.value) > _LONGEST_NUMBER
 
 
 def numbers(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> list[Number]:
@@ -46,11 +54,12 @@ def _rows(label: str, value: Any) -> Iterator[Number]:
 
 def _entries(label: str, values: Sequence[Any]) -> Iterator[Number]:
     for place, value in enumerate(values[:MOST_ENTRIES], start=1):
-        if isinstance(value, Mapping) and "expected" in value:  # a name of its own
-            rest = {name: entry for name, entry in value.items() if name != "expected"}
-            yield from _rows(f"{label} {as_text(value['expected'])}", rest)
-        else:
+        name = next((key for key in _NAMES if isinstance(value, Mapping) and key in value), None)
+        if name is None:
             yield from _rows(f"{label} {place}", value)
+        else:
+            rest = {key: entry for key, entry in value.items() if key != name}
+            yield from _rows(f"{label} {as_text(value[name])}", rest)
     if len(values) > MOST_ENTRIES:
         yield Number(label, f"and {len(values) - MOST_ENTRIES} more, in report.json")
 

@@ -21,7 +21,7 @@ def verdict(name: str, status: str) -> Verdict:
 
 def page(text: str = "plain", verdicts: list[Verdict] | None = None) -> Page:
     shown = [Picture(text, PIXEL, "svg+xml", 9, 9, text)]
-    rows = [Number(text, text, text)]
+    rows = [Number(text, text, text), Number(text, text)]
     sections = [
         Section("gap", text, text, rows, shown),
         Section("calibration", text, text, not_computed=text),
@@ -57,7 +57,7 @@ class Tags(HTMLParser):
 def test_every_text_is_escaped() -> None:
     html = render(page(EVIL))
     assert "<script" not in html
-    assert html.count("&lt;script&gt;") == render(page("plain")).count("plain")
+    assert html.count("&lt;script&gt;") == render(page("plain and long")).count("plain and long")
     tags = Tags(html)
     assert tags.named("img")[0]["alt"] == EVIL
     assert not [name for _, attributes in tags.found for name in attributes if name.startswith("on")]
