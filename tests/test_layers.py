@@ -30,7 +30,7 @@ LEVELS = [
     ("inference",),
     ("specification",),
     ("vae",),
-    ("recipes", "assembly", "generation", "probabilistic_pca"),
+    ("recipes", "program_file", "assembly", "generation", "probabilistic_pca"),
     ("diagnostics",),
     ("experiment",),
     ("comparison",),

@@ -12,6 +12,7 @@ COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",
     "gap": "Say how wrong a run's posterior is, and why, in nats.",
     "report": "Say whether a run's posterior can be trusted: a page with verdicts and figures.",
+    "diagnose-program": "Diagnose the posterior of a Pyro model and guide that you wrote.",
     "compare": "Compare runs, or fit all combinations of options, with paired differences.",
     "list": "Say what priors, likelihoods, guides, ... there are.",
     "sample": "Draw new data from a fitted model.",
@@ -31,7 +32,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return import_module(f"probvae.cli.{name}_command").command
+        return import_module(f"probvae.cli.{name.replace('-', '_')}_command").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The help lines stand here, so that `probvae --help` imports no subcommand.

@@ -2,8 +2,6 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +44,7 @@ def command(
 
     The held-out data of the run are taken unless --data names others. The exit code is 0 whatever the verdicts are.
     """
+    from probvae.cli.diagnosis_output import section_progress
     from probvae.cli.output import shown_warnings
     from probvae.report.run_report import Options, report_run
     from probvae.vae import load
@@ -54,39 +53,16 @@ def command(
     source = load_data_for(run, vae, data)
     options = Options(num_data, draws, truth, quick, seed, shlex.join(["probvae", *sys.argv[1:]]))
     folder = target_folder(run, out)
-    with shown_warnings(), _progress(progress) as advance:
+    with shown_warnings(), section_progress(progress) as advance:
         report = report_run(run, vae, source, options, folder, held_out=data is None, progress=advance)
     _print(report)
 
 
-@contextmanager
-def _progress(wanted: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar over the sections, on stderr; nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = ("report", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal)) as bar:
-        task = bar.add_task("")
-        yield lambda name, number, total: bar.update(task, completed=number, total=total, description=name)
-
-
 def _print(report: "Report") -> None:
-    from probvae.cli.output import print_line, print_table
-    from probvae.report.numbers import as_text
-    from probvae.report.page import SYMBOLS, answer, worst_first
+    from probvae.cli.diagnosis_output import print_diagnosis
+    from probvae.cli.output import print_line
 
-    rows = [
-        (f"{SYMBOLS[v.status]} {v.status}", v.name, as_text(v.value), as_text(v.threshold), v.message)
-        for v in worst_first(report.diagnosis.verdicts)
-    ]
-    print_line(answer(report.diagnosis.verdicts))
-    print_table(report.subject, ["verdict", "check", "value", "threshold", "what it says"], rows)
-    if report.diagnosis.advice:
-        print_line("What to try next:")
-    for number, sentence in enumerate(report.diagnosis.advice, start=1):
-        print_line(f"{number}. {sentence}")
+    print_diagnosis(report.diagnosis, report.subject)
     print_line(
         f"wrote {', '.join(str(file) for file in report.files)} and {report.num_figures} figures in "
         f"{report.folder / 'figures'}"

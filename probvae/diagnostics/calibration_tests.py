@@ -2,7 +2,8 @@
 
 What they see differs: the ranks of single latents do not see a wrong correlation, nor a guide that is equal to the
 prior (which is right on average over x, and useless); the log weights and the classifier see both. Highest-density
-regions see a wrong correlation. The mean of the z-scores does not see a wrong width.
+regions see a wrong correlation. The mean of the z-scores does not see a wrong width, and TARP's references, a linear
+prediction from x, do not depend on x where E[z|x] does not.
 """
 
 from __future__ import annotations

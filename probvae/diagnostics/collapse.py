@@ -87,37 +87,35 @@ def num_active_directions(means: Tensor) -> int:
     return int((singular.square() > ACTIVE_THRESHOLD).sum())
 
 
-def collapse_verdict(active: Tensor, num_directions: int, theory: LinearTheory | None) -> Verdict:
-    """Whether latents are off that need not be: ``active`` (d,), and beside the theory where there is one."""
-    status, message = _by_theory(active, num_directions, theory) if theory else _by_number(active)
-    return Verdict(
-        _NAME, status, float(num_directions if theory else active.sum()), _threshold(active, theory), message
-    )
+def collapse_verdict(used: Tensor, num_directions: int, theory: LinearTheory | None) -> Verdict:
+    """Whether latents are off that need not be: ``used`` (d,), and beside the theory where there is one."""
+    status, message = _by_theory(used, num_directions, theory) if theory else _by_number(used)
+    return Verdict(_NAME, status, float(num_directions if theory else used.sum()), _threshold(used, theory), message)
 
 
-def _threshold(active: Tensor, theory: LinearTheory | None) -> float:
-    return float(theory.least if theory else len(active))
+def _threshold(used: Tensor, theory: LinearTheory | None) -> float:
+    return float(theory.least if theory else len(used))
 
 
-def _by_number(active: Tensor) -> tuple[str, str]:
-    off = (~active).nonzero()[:, 0].tolist()
+def _by_number(used: Tensor) -> tuple[str, str]:
+    off = (~used).nonzero()[:, 0].tolist()
     if not off:
-        return OK, f"All {_latents(len(active))} are used"
-    if len(off) == len(active):
+        return OK, f"{_all(len(used))} used"
+    if len(off) == len(used):
         return FAIL, (
-            f"All {_latents(len(active))} are off: the posterior means do not depend on x, and the model ignores z. "
+            f"{_all(len(used))} off: q_x(z) is the same for every x, and the model ignores z. "
             "Try KL warm-up, free bits, a smaller c, or a decoder that explains less without z"
         )
     return WARN, (
-        f"{len(off)} of {_latents(len(active))} are off ({_named(off)}): their posterior means do not depend on x. "
-        f"Try KL warm-up, free bits or a smaller c; or latent_dim={len(active) - len(off)}, which loses nothing"
+        f"{len(off)} of {_latents(len(used))} are off ({_named(off)}): q_x is the same for every x there. "
+        f"Try KL warm-up, free bits or a smaller c; or latent_dim={len(used) - len(off)}, which loses nothing"
     )
 
 
-def _by_theory(active: Tensor, directions: int, theory: LinearTheory) -> tuple[str, str]:
-    d, c = len(active), f"{theory.variance:.3g}"
+def _by_theory(used: Tensor, directions: int, theory: LinearTheory) -> tuple[str, str]:
+    d, c = len(used), f"{theory.variance:.3g}"
     # where the latent space is turned, directions are off, and not single z_j
-    what = _latents(d) if int(active.sum()) == directions else f"{d} latent directions"
+    what = _latents(d) if int(used.sum()) == directions else f"{d} latent directions"
     if directions < theory.least:
         return FAIL if directions == 0 else WARN, (
             f"{d - directions} of {what} are off, and for c = {c} at most {d - theory.least} should be: the data have "
@@ -136,6 +134,10 @@ def _by_theory(active: Tensor, directions: int, theory: LinearTheory) -> tuple[s
     if directions == d:
         return OK, f"All {what} are used, as they must be for c = {c}"
     return OK, f"{d - directions} of {what} are off, as they must be for c = {c}"
+
+
+def _all(number: int) -> str:
+    return "The one latent is" if number == 1 else f"All {number} latents are"
 
 
 def _latents(number: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -9,20 +10,22 @@ from torch import Tensor
 from probvae._shapes import check_count
 from probvae.diagnostics.advice import advice_for
 from probvae.diagnostics.calibration import calibration, calibration_on_data
-from probvae.diagnostics.gap import posterior_gap
+from probvae.diagnostics.gap import GapResult, posterior_gap
 from probvae.diagnostics.importance import importance_diagnostic
 from probvae.diagnostics.latent_usage import latent_usage
-from probvae.diagnostics.total_gap import total_gap
+from probvae.diagnostics.predictive_check import predictive_check
+from probvae.diagnostics.total_gap import TotalGap, total_gap
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnostic, NotComputed, Verdict, judge
 from probvae.errors import ArgumentError, NotLinearGaussianError, ProbvaeError
 from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data
-from probvae.inference.evidence import best_method
+from probvae.inference.evidence import Estimate, best_method, log_evidence
 from probvae.inference.refine import not_refinable
 
 # Data in the ledger of gaps: annealing costs a hundred times what the closed form and quadrature do
 LEDGER_DATA = {"exact": 500, "quadrature": 500, "annealed": 50}
 _QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 30, "annealed": 5}
 Progress = Callable[[str, int, int], None]
+Sections = dict[str, Diagnostic]
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def diagnose(
     for number, (name, compute) in enumerate(_SECTIONS.items()):
         if progress is not None:
             progress(name, number, len(_SECTIONS))
-        sections[name] = _or_reason(name, compute, vae, x, settings)
+        sections[name] = _or_reason(name, partial(compute, vae, x, settings, sections), settings)
     verdicts = [verdict for section in sections.values() for verdict in section.verdicts()]
     verdicts += judge([test for section in sections.values() for test in section.tests()])
     verdicts.sort(key=lambda verdict: list(_SECTIONS).index(verdict.name.split("/")[0]))
@@ -140,15 +143,9 @@ def _settings(quick: bool, num_simulations: int | None, num_draws: int | None, s
     return replace(default, num_draws=draws, num_simulations=simulations, seed=seed, truth=truth)
 
 
-def _or_reason(
-    name: str,
-    compute: Callable[[ModelAndGuide, Tensor, Settings], Diagnostic],
-    vae: ModelAndGuide,
-    x: Tensor,
-    settings: Settings,
-) -> Diagnostic:
+def _or_reason(name: str, compute: Callable[[], Diagnostic], settings: Settings) -> Diagnostic:
     try:
-        return compute(vae, x, settings)
+        return compute()
     except (ArgumentError, NotLinearGaussianError) as error:
         if name == "gap" and settings.truth != "auto":
             raise  # a truth that was asked for by name
@@ -162,7 +159,7 @@ def _check_density(vae: ModelAndGuide) -> None:
         raise ArgumentError("grey data have no probability under a Bernoulli likelihood")
 
 
-def _gap(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+def _gap(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
     _check_density(vae)
     method = best_method(vae) if settings.truth == "auto" else settings.truth
     rows = slice(settings.ledger_data.get(method, settings.ledger_data["annealed"]))
@@ -172,29 +169,44 @@ def _gap(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
     return posterior_gap(vae, x, **options) if reason is None else total_gap(vae, x, reason, **options)
 
 
-def _importance(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+def _importance(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
     _check_density(vae)
     return importance_diagnostic(vae, x, settings.num_draws, settings.seed)
 
 
-def _calibration(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+def _calibration(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
     counts = {"num_simulations": settings.num_simulations, "num_draws": settings.num_ranks}
     return calibration(vae, **counts, seed=settings.seed, like=x)
 
 
-def _calibration_on_data(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+def _calibration_on_data(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
     rows = slice(settings.calibration_data)
     return calibration_on_data(at_rows(vae, rows), x[rows], num_draws=settings.num_ranks, seed=settings.seed)
 
 
-def _latent_usage(vae: ModelAndGuide, x: Tensor, settings: Settings) -> Diagnostic:
+def _latent_usage(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
     return latent_usage(vae, x, seed=settings.seed)
 
 
-_SECTIONS: dict[str, Callable[[ModelAndGuide, Tensor, Settings], Diagnostic]] = {
+def _prediction(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
+    _check_density(vae)
+    evidence = _evidence(vae, x, settings, before.get("gap"))
+    return predictive_check(vae, x, num_replicates=settings.num_replicates, evidence=evidence, seed=settings.seed)
+
+
+def _evidence(vae: ModelAndGuide, x: Tensor, settings: Settings, gap: Diagnostic | None) -> Estimate:
+    """The ledger's, if it has all data; else what is exact, or importance sampling in the place of annealing."""
+    if isinstance(gap, GapResult | TotalGap) and len(gap.truth.value) == len(x):
+        return gap.truth
+    method = best_method(vae) if settings.truth == "auto" else settings.truth
+    return log_evidence(vae, x, "exact" if method == "exact" else "importance", seed=settings.seed)
+
+
+_SECTIONS: dict[str, Callable[[ModelAndGuide, Tensor, Settings, Sections], Diagnostic]] = {
     "gap": _gap,
     "importance": _importance,
     "calibration": _calibration,
     "calibration_on_data": _calibration_on_data,
     "latent_usage": _latent_usage,
+    "prediction": _prediction,
 }

@@ -38,7 +38,8 @@ class LatentUsageResult:
 
     - ``kl`` (N,): KL(q_x || p), the rate, by ``kl_method`` ("closed form" or "draws"); ``dimension_kl`` (N, d): the
       same for the marginals z_j, by ``dimension_method`` ("closed form", "draws" or "moments"). Nats per datum.
-    - ``means`` (N, d): E_q z in standard deviations of the prior, and ``active`` (d,): whether they vary with x.
+    - ``means`` (N, d): E_q z in standard deviations of the prior, and ``active`` (d,): whether they vary with x;
+      ``variances`` (N, d): Var_q z in squares of them.
     - ``aggregate_kl`` (N,): its mean is KL(q(z) || p(z)); ``mutual_information`` (N,): its mean is I_q(x; z), with the
       own datum in q(z); ``mutual_information_upper`` (N,): with the own datum left out. The three are None where the
       prior differs from datum to datum.
@@ -52,6 +53,7 @@ class LatentUsageResult:
     dimension_kl: Tensor
     dimension_method: str
     means: Tensor
+    variances: Tensor
     active: Tensor
     aggregate_kl: Tensor | None
     mutual_information: Tensor | None
@@ -67,6 +69,11 @@ class LatentUsageResult:
     def activity(self) -> Tensor:
         """Var_x(E_q z_j) (d,), over N, in squared standard deviations of the prior."""
         return self.means.var(0, correction=0)
+
+    @property
+    def used(self) -> Tensor:
+        """Whether the mean or the variance of q_x varies with x, (d,): modes at -m(x) and m(x) have the same mean."""
+        return self.active | (self.variances.var(0, correction=0) > ACTIVE_THRESHOLD)
 
     def summary(self) -> dict[str, Any]:
         """The numbers with their standard errors (over the data), as plain data."""
@@ -94,7 +101,7 @@ class LatentUsageResult:
 
     def verdicts(self) -> list[Verdict]:
         """The verdict on posterior collapse."""
-        return [collapse_verdict(self.active, num_active_directions(self.means), self.theory)]
+        return [collapse_verdict(self.used, num_active_directions(self.means), self.theory)]
 
     def tests(self) -> list[HypothesisTest]:
         """The test of the aggregate posterior against the prior: right for data that the model was not fitted to."""
@@ -170,6 +177,7 @@ def latent_usage(
         usage.dimension_kl,
         usage.dimension_method,
         usage.means,
+        usage.variances,
         active,
         *surgery,
         z,
@@ -187,6 +195,7 @@ class _Usage(NamedTuple):
     kl: Tensor
     dimension_kl: Tensor
     means: Tensor
+    variances: Tensor
     z: Tensor
     log_guide: Tensor
     log_prior: Tensor
@@ -200,9 +209,12 @@ def _usage(vae: ModelAndGuide, x: Tensor, num_samples: int) -> _Usage:
     def joined(name: str, dim: int) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts], dim)
 
-    kl, dimension_kl, means = (joined(name, 0) for name in ("kl", "dimension_kl", "means"))
+    names = ("kl", "dimension_kl", "means", "variances")
+    kl, dimension_kl, means, variances = (joined(name, 0) for name in names)
     z, log_guide, log_prior = (joined(name, 1) for name in ("z", "log_guide", "log_prior"))
-    return _Usage(kl, dimension_kl, means, z, log_guide, log_prior, parts[0].kl_method, parts[0].dimension_method)
+    return _Usage(
+        kl, dimension_kl, means, variances, z, log_guide, log_prior, parts[0].kl_method, parts[0].dimension_method
+    )
 
 
 def _usage_of(vae: ModelAndGuide, x: Tensor, num_samples: int) -> _Usage:
@@ -215,7 +227,7 @@ def _usage_of(vae: ModelAndGuide, x: Tensor, num_samples: int) -> _Usage:
     return _Usage(
         analytic_kl(q, p).double() if closed else (log_guide - log_prior).mean(0),
         marginal_kl(q, p, z).double(),
-        _in_prior_scales(mean_and_variance(q)[0], prior),
+        *_in_prior_scales(*mean_and_variance(q), prior),
         z,
         log_guide,
         log_prior,
@@ -224,11 +236,12 @@ def _usage_of(vae: ModelAndGuide, x: Tensor, num_samples: int) -> _Usage:
     )
 
 
-def _in_prior_scales(mean: Tensor, prior: torch.distributions.Distribution) -> Tensor:
-    """E_q z less the prior's mean, over its standard deviation; a heavy-tailed prior may have neither."""
-    centre, variance = mean_and_variance(prior)
-    scale = torch.where(variance.isfinite() & (variance > 0), variance.sqrt(), torch.ones_like(variance))
-    return ((mean - torch.where(centre.isfinite(), centre, torch.zeros_like(centre))) / scale).double()
+def _in_prior_scales(mean: Tensor, variance: Tensor, prior: torch.distributions.Distribution) -> tuple[Tensor, Tensor]:
+    """E_q z less the prior's mean, over its standard deviation, and Var_q z likewise; heavy tails may have neither."""
+    centre, spread = mean_and_variance(prior)
+    scale = torch.where(spread.isfinite() & (spread > 0), spread.sqrt(), torch.ones_like(spread))
+    offset = mean - torch.where(centre.isfinite(), centre, torch.zeros_like(centre))
+    return (offset / scale).double(), (variance / scale.square()).double()
 
 
 def _surgery(vae: ModelAndGuide, x: Tensor, usage: _Usage) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

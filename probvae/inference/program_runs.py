@@ -86,8 +86,9 @@ class Programs:
         if z is not None:
             program = poutine.condition(program, data=self.layout.values(z.to(self.dtype)))
         rows = x.to(self.dtype).reshape(-1, *self.row_shape)
+        name = "guide" if program is self.guide else "model"
         with _plates_of_its_own(), pyro.get_param_store().scope(self._store), poutine.block():
-            return poutine.trace(program).get_trace(rows)
+            return _tried(name, rows, poutine.trace(program).get_trace, rows)
 
     def _rows(self, x: Tensor | None, z: Tensor) -> Tensor:
         return self.template.expand(len(z), -1) if x is None else x
@@ -159,8 +160,9 @@ def _tried(name: str, x: Tensor, run: Callable[..., T], *arguments: Any) -> T:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ArgumentError(
-            f"{name}: it failed for {len(x)} rows of x ({reason}). Programs are run for one row as for many: plates "
-            f"need the size x.shape[0], and weights the type of x ({x.dtype})."
+            f"{name}: it failed for x of shape {tuple(x.shape)} ({reason}). Give data of the width that it was written "
+            f"for; it is run for one row as for many, so plates need the size x.shape[0], and weights the type of x "
+            f"({x.dtype})."
         ) from error
 
 

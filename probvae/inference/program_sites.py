@@ -26,6 +26,12 @@ class LatentSite(NamedTuple):
     to_value: Transform
     is_real: bool
 
+    @property
+    def names(self) -> list[str]:
+        """Of its entries of z: the site's own, with their numbers where they are several."""
+        size, unit = self.shape.numel(), "" if self.is_real else " (unconstrained)"
+        return [self.name + unit] if not self.shape else [f"{self.name}[{k}]{unit}" for k in range(size)]
+
 
 class Layout(NamedTuple):
     """The latent sites, which together are the vector z, and the names of the observed ones, which are x.
@@ -41,6 +47,11 @@ class Layout(NamedTuple):
     def latent_dim(self) -> int:
         """d, the length of z."""
         return sum(self._sizes)
+
+    @property
+    def names(self) -> list[str]:
+        """What the d entries of z are called in the program."""
+        return [name for site in self.latents for name in site.names]
 
     @property
     def _sizes(self) -> list[int]:

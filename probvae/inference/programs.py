@@ -48,6 +48,11 @@ class ProgramModel(LatentModel):
         super().__init__(_prior(programs), nn.Identity(), ProgramLikelihood(programs))
         self.programs, self.width = programs, _width(programs)
 
+    @property
+    def latent_names(self) -> list[str]:
+        """What the d entries of z are called in the program."""
+        return self.programs.layout.names
+
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         shape = torch.broadcast_shapes(z.shape[:-1], x.shape[:-1])
         return _by_rows(self.programs.log_joint, shape, z, x).to(z)

@@ -59,8 +59,9 @@ def to_arviz(
 
     .. math:: \log p(x_n \mid x_{-n}) = \log \int p(x_n \mid z)\, p(z)\, dz = \log p(x_n)
 
-    and ``loo`` estimates it by the harmonic mean of p(x_n|z_s): with a guide that is not exact it is biased, and with
-    latents that say much about x its own Pareto k is above 0.7 and it warns, rightly. Take
+    and ``loo`` estimates it by the (smoothed) harmonic mean of p(x_n|z_s), whose weights run from the posterior back to
+    the prior: with a guide that is not exact it is biased, and where x says much about z its own Pareto k is above 0.7
+    and it warns, rightly (for a linear decoder k = l / (l + c), with l the largest eigenvalue of W^T W). Take
     :func:`~probvae.log_evidence` in its place. That the decoder has seen x_n it does not know: use held-out data.
 
     Parameters
@@ -70,7 +71,7 @@ def to_arviz(
     x
         The data (N, D), as the VAE reads them; NaN where it has ``missing="mask"``.
     num_samples
-        S, draws for each datum; at least 25.
+        S, draws for each datum.
     num_predictive
         P, how many of them get an x: the largest groups. ``num_predictive=num_samples`` for ``arviz.loo_pit``.
     labels
@@ -163,7 +164,7 @@ def _coordinates(
     coords: dict[str, Any] = {
         "chain": [0],
         "datum": np.arange(num_data),
-        "latent": np.arange(vae.model.latent_dim),
+        "latent": getattr(vae.model, "latent_names", np.arange(vae.model.latent_dim)),  # a program's sites have names
         "feature": np.arange(data_dim) if feature_names is None else _names(feature_names, data_dim),
     }
     if labels is not None:

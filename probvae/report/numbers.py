@@ -7,6 +7,9 @@ from typing import Any
 
 # as many entries of one list as a table shows; all of them stand in the JSON file
 MOST_ENTRIES = 16
+_LONGEST_NUMBER = 12
+# what tells one entry of a list from the others, better than its place does
+_NAMES = ("name", "expected")
 _ESTIMATE = {"value", "standard_error"}
 
 
@@ -17,6 +20,11 @@ class Number:
     label: str
     value: str
     error: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the value is words."""
+        return not self.error and len(self.value) > _LONGEST_NUMBER
 
 
 def numbers(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> list[Number]:
@@ -32,11 +40,12 @@ def numbers(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None)
 
 
 def _rows(label: str, value: Any) -> Iterator[Number]:
-    if isinstance(value, Mapping) and value.keys() == _ESTIMATE:
-        yield Number(label, *with_error(value["value"], value["standard_error"]))
-    elif isinstance(value, Mapping):
-        for name, entry in value.items():
-            yield from _rows(f"{label}: {str(name).replace('_', ' ')}", entry)
+    if isinstance(value, Mapping):
+        known = _ESTIMATE if value.keys() >= _ESTIMATE else set()
+        if known:
+            yield Number(label, *with_error(value["value"], value["standard_error"]))
+        for name in (name for name in value if name not in known):
+            yield from _rows(f"{label}: {str(name).replace('_', ' ')}", value[name])
     elif isinstance(value, Sequence) and not isinstance(value, str):
         yield from _entries(label, value)
     else:
@@ -45,7 +54,12 @@ def _rows(label: str, value: Any) -> Iterator[Number]:
 
 def _entries(label: str, values: Sequence[Any]) -> Iterator[Number]:
     for place, value in enumerate(values[:MOST_ENTRIES], start=1):
-        yield from _rows(f"{label} {place}", value)
+        name = next((key for key in _NAMES if isinstance(value, Mapping) and key in value), None)
+        if name is None:
+            yield from _rows(f"{label} {place}", value)
+        else:
+            rest = {key: entry for key, entry in value.items() if key != name}
+            yield from _rows(f"{label} {as_text(value[name])}", rest)
     if len(values) > MOST_ENTRIES:
         yield Number(label, f"and {len(values) - MOST_ENTRIES} more, in report.json")
 
@@ -69,6 +83,11 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def short_text(value: float | None) -> str:
+    """A number to three digits."""
+    return "–" if value is None else f"{value:.3g}"
 
 
 def as_json(value: Any) -> Any:

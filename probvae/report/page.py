@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Verdict
-from probvae.report.numbers import Number, as_text
+from probvae.report.numbers import Number, short_text
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -104,7 +104,7 @@ def _template() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"text": as_text, "symbol": SYMBOLS.__getitem__, "words": _words}
+    environment.filters |= {"short": short_text, "symbol": SYMBOLS.__getitem__, "words": _words}
     return environment.get_template("report.html.j2")
 
 

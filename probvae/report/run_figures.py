@@ -30,6 +30,7 @@ NUM_POSTERIORS = 6
 GRID_EXTENT = 3.0
 _GRID_POINTS = 81
 _CURVE_POINTS = 401
+_TOLERANCE = 1e-2  # nats, which no eye sees
 _DRAWS_OF_A_REGION = 2000
 
 
@@ -74,7 +75,7 @@ def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | TotalGap, num: int = 
 
 @torch.no_grad()
 def _curves(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.CurvePanel:
-    (axis,), log_density = posterior_grid(vae.model, x, num_points=_CURVE_POINTS)
+    (axis,), log_density = posterior_grid(vae.model, x, num_points=_CURVE_POINTS, tolerance=_TOLERANCE)
     nodes = axis.to(x).reshape(-1, 1, 1)
     guide = _array(vae.guide.distribution(x).log_prob(nodes)[:, 0].exp())
     best = None if refined is None else _array(refined.distribution(x).log_prob(nodes)[:, 0].exp())
@@ -83,7 +84,7 @@ def _curves(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.C
 
 @torch.no_grad()
 def _panel(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.PosteriorPanel:
-    axes, log_density = posterior_grid(vae.model, x, num_points=_GRID_POINTS)
+    axes, log_density = posterior_grid(vae.model, x, num_points=_GRID_POINTS, tolerance=_TOLERANCE)
     first, second = (axis.cpu().numpy() for axis in axes)
     guide = _in_plane(vae.guide.distribution(x))
     best = None if refined is None else _in_plane(refined.distribution(x))

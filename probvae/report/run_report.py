@@ -27,7 +27,7 @@ from probvae.report.figures import save_figure
 from probvae.report.illustration import Illustration
 from probvae.report.numbers import Number, as_json, numbers
 from probvae.report.page import Page, Picture, Section, answer, render
-from probvae.report.sections import importance, ledger, pictures
+from probvae.report.sections import calibration, importance, latent_usage, ledger, pictures, prediction
 from probvae.vae import VAE
 
 Progress = Callable[[str, int, int], None]
@@ -146,7 +146,7 @@ def _subject(run: Path, vae: VAE, data: Dataset, options: Options, held_out: boo
 
 def _illustrations(diagnosis: Diagnosis, subject: _Subject, options: Options) -> dict[str, list[Illustration]]:
     found = {
-        name: _DRAWN[name](result)
+        name: _DRAWN[name](result, subject)
         for name, result in diagnosis.sections.items()
         if name in _DRAWN and not isinstance(result, NotComputed)
     }
@@ -162,9 +162,13 @@ def _illustrations(diagnosis: Diagnosis, subject: _Subject, options: Options) ->
     return {**found, "pictures": drawn}
 
 
-_DRAWN: Mapping[str, Callable[[Any], list[Illustration]]] = {
-    "gap": ledger.illustrations,
-    "importance": importance.illustrations,
+_DRAWN: Mapping[str, Callable[[Any, _Subject], list[Illustration]]] = {
+    "gap": lambda result, subject: ledger.illustrations(result),
+    "importance": lambda result, subject: importance.illustrations(result),
+    "calibration": lambda result, subject: calibration.illustrations(result),
+    "calibration_on_data": lambda result, subject: calibration.illustrations(result),
+    "latent_usage": lambda result, subject: latent_usage.illustrations(result),
+    "prediction": lambda result, subject: prediction.illustrations(result, subject.x, subject.data.image_shape),
 }
 
 
@@ -271,7 +275,19 @@ _SECTIONS = {
             "num_prior_draws": "draws of the prior",
         },
     ),
-    "prediction": ("Prediction", "Could the data have come from this model?", {}),
+    "prediction": (
+        "Prediction",
+        "Could the data have come from this model?",
+        {
+            "log_evidence": "held-out log p(x), nats per datum",
+            "statistics": "statistic",
+            "family_p_value": "p-value of all statistics together",
+            "loo": "PSIS-LOO",
+            "num_data": "number of data",
+            "num_replicates": "data sets from the model",
+            "num_posterior_replicates": "data sets from the posteriors",
+        },
+    ),
     "pictures": ("Samples, reconstructions, latent plane", "What the model makes, and where it puts the data.", {}),
 }
 

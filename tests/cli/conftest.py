@@ -11,6 +11,7 @@ import pytest
 
 from probvae.cli import main
 
+QUICK_REPORT = ("--quick", "--num-data", "40", "--draws", "100", "--no-progress")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -46,3 +47,13 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert "held-out data of digits" in done.stdout
     return home / "small"
+
+
+@pytest.fixture(scope="session")
+def small_report(probvae: Run, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a quick report on a few data of that run, and what the terminal showed."""
+    folder = tmp_path_factory.mktemp("report")
+    done = probvae("report", small_run, *QUICK_REPORT, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return folder, done.stdout

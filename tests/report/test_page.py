@@ -21,7 +21,7 @@ def verdict(name: str, status: str) -> Verdict:
 
 def page(text: str = "plain", verdicts: list[Verdict] | None = None) -> Page:
     shown = [Picture(text, PIXEL, "svg+xml", 9, 9, text)]
-    rows = [Number(text, text, text)]
+    rows = [Number(text, text, text), Number(text, text)]
     sections = [
         Section("gap", text, text, rows, shown),
         Section("calibration", text, text, not_computed=text),
@@ -57,7 +57,7 @@ class Tags(HTMLParser):
 def test_every_text_is_escaped() -> None:
     html = render(page(EVIL))
     assert "<script" not in html
-    assert html.count("&lt;script&gt;") == render(page("plain")).count("plain")
+    assert html.count("&lt;script&gt;") == render(page("plain and long")).count("plain and long")
     tags = Tags(html)
     assert tags.named("img")[0]["alt"] == EVIL
     assert not [name for _, attributes in tags.found for name in attributes if name.startswith("on")]
@@ -156,23 +156,24 @@ def test_numbers_are_rounded_to_their_errors() -> None:
 def test_every_number_of_a_summary_has_its_row() -> None:
     summary = {
         "kl": [{"value": 1.0, "standard_error": 0.25}, {"value": 2.0, "standard_error": 0.25}],
-        "coverage": {"90": {"value": 0.9, "standard_error": 0.01}},
+        "coverage": [{"expected": 0.5, "central": {"value": 0.9, "standard_error": 0.01, "num_pairs": 7}}],
         "method": "quadrature",
         "linear": True,
         "unknown": None,
         "long": list(range(MOST_ENTRIES + 3)),
     }
     rows = numbers(summary, {"kl": "KL of latent"})
-    assert rows[:6] == [
+    assert rows[:7] == [
         Number("KL of latent 1", "1.00", "0.25"),
         Number("KL of latent 2", "2.00", "0.25"),
-        Number("coverage: 90", "0.900", "0.010"),
+        Number("coverage 0.5: central", "0.900", "0.010"),
+        Number("coverage 0.5: central: num pairs", "7"),
         Number("method", "quadrature"),
         Number("linear", "yes"),
         Number("unknown", "–"),
     ]
     assert rows[-1] == Number("long", "and 3 more, in report.json")
-    assert len(rows) == 6 + MOST_ENTRIES + 1
+    assert len(rows) == 7 + MOST_ENTRIES + 1
 
 
 def test_json_has_no_number_that_json_does_not_know() -> None:

@@ -1,7 +1,11 @@
 """A figure on disk."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from probvae._files import write_atomic
@@ -29,7 +33,19 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
         raise RunError(f"{folder}: cannot be made ({error.strerror or error}).") from error
     # not with_suffix: a name may hold a dot, as in "c=0.1"
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    with look():
-        write_atomic(png, lambda path: figure.savefig(path, format="png", dpi=DPI))
-        write_atomic(svg, lambda path: figure.savefig(path, format="svg", dpi=DPI, metadata={"Date": None}))
+    with look(), _resolution(figure):
+        # savefig would draw each of them twice, to find out what is fixed already
+        write_atomic(png, lambda path: FigureCanvasAgg(figure).print_png(path))
+        write_atomic(svg, lambda path: FigureCanvasSVG(figure).print_svg(str(path), metadata={"Date": None}))
     return [png, svg]
+
+
+@contextmanager
+def _resolution(figure: Figure) -> Iterator[None]:
+    dpi, canvas = figure.dpi, figure.canvas
+    figure.set_dpi(DPI)
+    try:
+        yield
+    finally:
+        figure.set_dpi(dpi)
+        figure.set_canvas(canvas)
