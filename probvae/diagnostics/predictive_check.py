@@ -174,13 +174,8 @@ def predictive_check(
     _check_statistics(statistics)
     evidence = log_evidence(vae, x, seed=seed) if evidence is None else evidence
     _check_evidence(evidence, x)
-    few = _rows(x, num_replicates, num_rows)
-    part, some = at_rows(vae, few), x[few]
-    observed = evaluate(statistics, some.unsqueeze(0))
-    with isolated_seed(seed + _STREAM, x.device), torch.no_grad():
-        replicated = replicated_statistics(part, some, statistics, num_replicates, part.model.prior())
-        q, number = part.guide.distribution(some), min(num_replicates, _MOST_POSTERIOR_REPLICATES)
-        posterior = replicated_statistics(part, some, statistics, number, q)
+    rows = _rows(x, num_replicates, num_rows)
+    observed, replicated, posterior = _replicated(at_rows(vae, rows), x[rows], statistics, num_replicates, seed)
     pooled = torch.cat([observed, replicated])
     return PredictiveCheckResult(
         list(statistics),
@@ -194,8 +189,20 @@ def predictive_check(
         typicality(vae, x, num_simulated=num_simulated, num_samples=num_samples, seed=seed + _STREAM + 1),
         psis_loo(vae, x, num_draws=num_draws, seed=seed + _STREAM),
         len(x),
-        len(some),
+        len(rows),
     )
+
+
+@torch.no_grad()
+def _replicated(
+    vae: ModelAndGuide, x: Tensor, statistics: Mapping[str, Statistic], num_replicates: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The statistics of x (1, K), of data sets from the model (R, K), and of those with z from the guide."""
+    observed, q = evaluate(statistics, x.unsqueeze(0)), vae.guide.distribution(x)
+    with isolated_seed(seed + _STREAM, x.device):
+        replicated = replicated_statistics(vae, x, statistics, num_replicates, vae.model.prior())
+        number = min(num_replicates, _MOST_POSTERIOR_REPLICATES)
+        return observed, replicated, replicated_statistics(vae, x, statistics, number, q)
 
 
 def _rows(x: Tensor, num_replicates: int, num_rows: int | None) -> Tensor:
