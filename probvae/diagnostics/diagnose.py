@@ -23,7 +23,7 @@ from probvae.inference.refine import not_refinable
 
 # Data in the ledger of gaps: annealing costs a hundred times what the closed form and quadrature do
 LEDGER_DATA = {"exact": 500, "quadrature": 500, "annealed": 50}
-_QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 30, "annealed": 5}
+_QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 20, "annealed": 5}
 Progress = Callable[[str, int, int], None]
 Sections = dict[str, Diagnostic]
 
@@ -45,7 +45,7 @@ class Settings:
 
 
 _FULL = Settings(LEDGER_DATA, 500, 50, num_draws=1000, num_simulations=2000, num_ranks=400, num_replicates=2000)
-_QUICK = Settings(_QUICK_LEDGER_DATA, 50, 20, num_draws=200, num_simulations=1000, num_ranks=100, num_replicates=1000)
+_QUICK = Settings(_QUICK_LEDGER_DATA, 40, 20, num_draws=200, num_simulations=1000, num_ranks=100, num_replicates=500)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from probvae.inference.traces import LogWeights, log_weights
 from probvae.models import LatentModel
 
 MEMORY_LIMIT = 512 * 2**20  # bytes
+# What is faster than as much as the memory holds: values that stay in the processor's cache, and memory that is used
+# again and not asked for anew.
+_FAST_CHUNK = 32 * 2**20
 # Values kept at once for one draw of one datum, in multiples of the widest layer: forward pass, log densities.
 _LIVE_COPIES = 6
 
@@ -166,7 +169,8 @@ def chunks(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[tuple[Mo
     A VAE with given covariates is another one for every chunk.
     """
     width = max(widest_layer(vae.model), widest_layer(vae.guide), x.shape[1])
-    size = max(1, MEMORY_LIMIT // (_LIVE_COPIES * x.element_size() * width * num_samples))
+    room = min(MEMORY_LIMIT, _FAST_CHUNK)
+    size = max(1, room // (_LIVE_COPIES * x.element_size() * width * num_samples))
     for start in range(0, len(x), size):
         rows = slice(start, min(start + size, len(x)))
         yield at_rows(vae, rows), x[rows]

@@ -1,11 +1,13 @@
 """The best member of the guide's own family for each datum: what the encoder should have given."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from pyro import distributions as dist
 from torch import Tensor
+from torch.optim.adam import adam
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError
@@ -207,14 +209,12 @@ class _Search:
         """Adam on offsets in the state's own scale."""
         state = self.family.prepared(state, x)
         offsets = [offset.requires_grad_() for offset in self.family.zeros(state)]
-        optimizer = torch.optim.Adam(offsets, lr=rate)
-        with torch.enable_grad():
-            for step in range(_STEPS_IN_A_STAGE):
-                optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / _STEPS_IN_A_STAGE))
-                optimizer.zero_grad()
+        adam = _Adam(offsets)
+        for step in range(_STEPS_IN_A_STAGE):
+            with torch.enable_grad():
                 ratio = self.family.log_ratio(self.family.moved(state, offsets), x, draws)
-                (-ratio.sum() / draws).backward()
-                optimizer.step()
+                gradients = torch.autograd.grad(-ratio.sum() / draws, offsets, materialize_grads=True)
+            adam.step(gradients, rate * 0.5 * (1 + math.cos(math.pi * step / _STEPS_IN_A_STAGE)))
         with torch.no_grad():
             return self.family.moved(state, offsets)
 
@@ -223,3 +223,31 @@ class _Search:
         """The ELBO (K, N) at draws that are the same at every call."""
         ratios = [ratio.mean(0) for ratio in self.family.fixed_log_ratios(state, x)]
         return torch.stack(ratios).mean(0)
+
+
+class _Adam:
+    """torch's Adam by its function: the class imports torch's compiler, which takes longer than many a search."""
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self.parameters = [parameter.detach() for parameter in parameters]
+        self.first, self.second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+        self.steps = [torch.zeros(()) for _ in parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+        adam(
+            self.parameters,
+            list(gradients),
+            self.first,
+            self.second,
+            [],
+            self.steps,
+            foreach=False,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=learning_rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
