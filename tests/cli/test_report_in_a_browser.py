@@ -21,7 +21,7 @@ WRAPPER = """<!DOCTYPE html><iframe src="measured.html" style="border:0;width:{w
 MEASURE = """<script>onload = () => {
   const wide = [...document.querySelectorAll("body *:not(.skip)")].filter(one => {
     const box = one.getBoundingClientRect();
-    return box.right > innerWidth + 1 && box.width > 0;
+    return box.right > innerWidth + 1 && box.width > 0 && !one.closest(".scroll table");
   });
   parent.postMessage(JSON.stringify({
     window: innerWidth,
