@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probvae.data import Dataset, load_data
-    from probvae.diagnostics import importance_diagnostic, posterior_gap, resample
+    from probvae.diagnostics import (
+        c2st,
+        calibrate_pairs,
+        calibration,
+        calibration_on_data,
+        distance_bounds,
+        importance_diagnostic,
+        latent_usage,
+        posterior_gap,
+        predictive_check,
+        resample,
+    )
     from probvae.diagnostics.diagnose import diagnose
     from probvae.diagnostics.programs import diagnose_program, program_vae
     from probvae.generation import sample
@@ -79,7 +90,18 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "probvae.data": ("Dataset", "load_data"),
-    "probvae.diagnostics": ("importance_diagnostic", "posterior_gap", "resample"),
+    "probvae.diagnostics": (
+        "c2st",
+        "calibrate_pairs",
+        "calibration",
+        "calibration_on_data",
+        "distance_bounds",
+        "importance_diagnostic",
+        "latent_usage",
+        "posterior_gap",
+        "predictive_check",
+        "resample",
+    ),
     "probvae.diagnostics.diagnose": ("diagnose",),
     "probvae.diagnostics.programs": ("diagnose_program", "program_vae"),
     "probvae.generation": ("sample",),
@@ -195,8 +217,13 @@ __all__ = [
     "UniformHypercubePrior",
     "VampPrior",
     "best_diagonal_guide",
+    "c2st",
+    "calibrate_pairs",
+    "calibration",
+    "calibration_on_data",
     "diagnose",
     "diagnose_program",
+    "distance_bounds",
     "elbo",
     "equivalent_variance",
     "exact_log_evidence",
@@ -206,12 +233,14 @@ __all__ = [
     "importance_diagnostic",
     "impute",
     "impute_exact",
+    "latent_usage",
     "load",
     "load_data",
     "log_evidence",
     "optimal_variance",
     "plug_in_loss",
     "posterior_gap",
+    "predictive_check",
     "program_vae",
     "refine",
     "resample",

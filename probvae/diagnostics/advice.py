@@ -6,13 +6,18 @@ import torch
 from torch import Tensor
 
 from probvae.diagnostics.gap import Gap, GapResult
+from probvae.diagnostics.importance import ImportanceDiagnostic
+from probvae.diagnostics.latent_usage import LatentUsageResult
+from probvae.diagnostics.predictive_check import PredictiveCheckResult
 from probvae.diagnostics.richer_guide import full_covariance_gain
-from probvae.diagnostics.verdicts import OK, Diagnostic, Verdict, with_error
+from probvae.diagnostics.verdicts import FAIL, OK, WARN, Diagnostic, Verdict, mean_with_error, with_error
 from probvae.errors import ProbvaeError
 from probvae.inference.evaluation import ModelAndGuide, at_rows, posterior_mean
 
 # Standard errors that a number has to stand above zero
 _SIGMAS = 3.0
+# Share of the data whose weights may be unreliable
+_FEW = 0.05
 # Gaps below this (nats per datum) are not worth another guide
 _WORTHWHILE = 0.02
 
@@ -30,12 +35,17 @@ def advice_for(
 
     A richer guide is tried on the first ``num_tried`` data.
     """
-    found = [*_from_floor(vae, x), *_from_ledger(vae, x[:num_tried], sections.get("gap"), seed)]
-    if found:
-        return found
-    if all(verdict.status == OK for verdict in verdicts):
+    rejected = {verdict.name for verdict in verdicts if verdict.status in (WARN, FAIL)}
+    found = [
+        *_from_floor(vae, x),
+        *_from_ledger(vae, x[:num_tried], sections.get("gap"), seed),
+        *_from_weights(sections, rejected),
+        *_from_latents(sections.get("latent_usage"), rejected),
+        *_from_prediction(sections.get("prediction"), rejected),
+    ]
+    if not found and all(verdict.status == OK for verdict in verdicts):
         return ["Nothing: no diagnostic has anything against this posterior."]
-    return []
+    return found
 
 
 def _from_floor(vae: ModelAndGuide, x: Tensor) -> Iterator[str]:
@@ -79,6 +89,40 @@ def _richer(vae: ModelAndGuide, x: Tensor, gap: GapResult, seed: int) -> Iterato
             + (", and a full covariance would win less than half of it" if gain is not None else "")
             + ": the posterior is not normal. Try --guide mixture or --guide flow."
         )
+
+
+def _from_weights(sections: Mapping[str, Diagnostic], rejected: set[str]) -> Iterator[str]:
+    importance = sections.get("importance")
+    if not isinstance(importance, ImportanceDiagnostic) or importance.share_above > _FEW:
+        return
+    if any(name.startswith(("gap", "calibration")) for name in rejected):
+        yield (
+            f"Until then correct the guide's draws: probvae.resample(vae, x) weights them (Pareto k is below "
+            f"{importance.threshold:.2g} for {1 - importance.share_above:.0%} of the data)."
+        )
+
+
+def _from_latents(usage: Diagnostic | None, rejected: set[str]) -> Iterator[str]:
+    if not isinstance(usage, LatentUsageResult):
+        return
+    (collapse,) = usage.verdicts()
+    if collapse.name in rejected or not usage.used.all():
+        yield f"{collapse.message}."
+    if "latent_usage/aggregate_posterior" in rejected and usage.aggregate_kl is not None:
+        mean = mean_with_error(usage.aggregate_kl)
+        if (mean["value"] or 0.0) > max(_WORTHWHILE, _SIGMAS * (mean["standard_error"] or 0.0)):
+            yield (
+                f"The data do not fill the prior: one that is learned (--prior mixture, vamp or flow) can win up to "
+                f"{with_error(mean['value'] or 0.0, mean['standard_error'])} nats of the bound, KL(q(z) || p(z))."
+            )
+
+
+def _from_prediction(prediction: Diagnostic | None, rejected: set[str]) -> Iterator[str]:
+    if not isinstance(prediction, PredictiveCheckResult):
+        return
+    for test in prediction.tests():
+        if test.name in rejected:
+            yield f"The model, not the guide: {test.rejected}."
 
 
 def _matters(gap: Gap) -> bool:

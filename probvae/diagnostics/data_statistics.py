@@ -14,6 +14,7 @@ Statistic = Callable[[Tensor], Tensor]
 # the correlations of more columns than these cost more than they show
 _MOST_COLUMNS = 50
 _SMALLEST_EIGENVALUE = 1e-6  # of the largest
+_FARTHEST = 1e300
 
 
 def default_statistics(model: LatentModel, simulated: Tensor) -> dict[str, Statistic]:
@@ -94,7 +95,8 @@ def _checked(name: str, values: Tensor, x: Tensor) -> Tensor:
             f"statistics: expected numbers from {name!r}, got NaN. With missing entries or constant columns use what "
             "leaves them out: x.nanmean((-2, -1))."
         )
-    return values.double()
+    # an infinite value is one that is farther than all others
+    return values.double().nan_to_num(posinf=_FARTHEST, neginf=-_FARTHEST)
 
 
 def _mean(x: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:

@@ -12,7 +12,7 @@ from probvae._seed import isolated_seed
 from probvae.diagnostics.verdicts import NotComputed, mean_with_error
 from probvae.inference.evaluation import ModelAndGuide, chunks
 
-NUM_DRAWS = 1000
+NUM_DRAWS = 400
 _LEAST_DRAWS = 100
 _MEANING = (
     "given fixed parameters the data are independent, so log p(x_n | all other data) is log p(x_n) itself: see "

@@ -16,7 +16,7 @@ from probvae.diagnostics.replicated_data import replicated_statistics
 from probvae.diagnostics.typicality import Typicality, typicality
 from probvae.diagnostics.verdicts import HypothesisTest, NotComputed, Verdict, mean_with_error
 from probvae.errors import ArgumentError
-from probvae.inference.evaluation import ModelAndGuide, check_data
+from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data
 from probvae.inference.evidence import Estimate, log_evidence
 from probvae.inference.simulation import simulate_pairs
 
@@ -25,6 +25,9 @@ NUM_SIMULATED = 2000
 NUM_SAMPLES = 50
 # data from the model that say how to whiten
 _NUM_WHITENING = 2000
+# entries of all replicated data sets together, which bound the time
+_MOST_ENTRIES = 10**8
+_LEAST_ROWS = 20
 # of the posterior predictive check, whose p-values are reported and not tested
 _MOST_POSTERIOR_REPLICATES = 200
 # a stream of our own: data that were simulated with the same seed would be among the replicates
@@ -35,9 +38,9 @@ _STREAM = 104_729
 class PredictiveCheckResult:
     """N data beside data from the model.
 
-    - ``names`` of the K statistics, ``observed`` (K,), and ``replicated`` (R, K) from the model, with ``p_values`` (K,)
-      and their joint ``family_p_value``; ``posterior_replicated`` and ``posterior_p_values``: the same with z from the
-      guide.
+    - ``names`` of the K statistics, ``observed`` (K,), of ``num_rows`` of the data, and ``replicated`` (R, K) from the
+      model, with ``p_values`` (K,) and their joint ``family_p_value``; ``posterior_replicated`` and
+      ``posterior_p_values``: the same with z from the guide.
     - ``evidence``: log p(x_n) with its standard error and method, in nats per datum, of all N data or the first ones.
     - ``typicality``: log p(x_n) beside that of simulated data, and ``anomaly`` (N,), from it.
     - ``loo``: PSIS-LOO.
@@ -54,6 +57,7 @@ class PredictiveCheckResult:
     typicality: Typicality | NotComputed
     loo: Loo | NotComputed
     num_data: int
+    num_rows: int
 
     @property
     def anomaly(self) -> Tensor | None:
@@ -76,6 +80,7 @@ class PredictiveCheckResult:
             "typicality": self.typicality.summary(),
             "loo": self.loo.summary(),
             "num_data": self.num_data,
+            "num_rows": self.num_rows,
             "num_replicates": len(self.replicated),
             "num_posterior_replicates": len(self.posterior_replicated),
         }
@@ -118,6 +123,7 @@ def predictive_check(
     *,
     statistics: Mapping[str, Statistic] | None = None,
     num_replicates: int = NUM_REPLICATES,
+    num_rows: int | None = None,
     num_simulated: int = NUM_SIMULATED,
     num_samples: int = NUM_SAMPLES,
     num_draws: int = NUM_DRAWS,
@@ -129,7 +135,8 @@ def predictive_check(
     *Statistics.* ``statistics`` are functions of data sets (..., N, D) that give one number for each, (...), by name;
     without them those of :func:`~probvae.diagnostics.data_statistics.default_statistics`. They are taken of
     ``num_replicates`` data sets of the same size, z ~ p(z), x ~ p(x|z), with entries missing where they are missing in
-    x. Data from the model have among these a uniform rank, so the p-value
+    x; where N is large, of ``num_rows`` of the data, evenly spaced (by default as many as keep the number of simulated
+    entries below 10^8, and 20 at least). Data from the model have among these a uniform rank, so the p-value
 
     .. math:: p_k = \min\Big(1, \frac{2}{R + 1} \min\big(\#\{T_{rk} \le T_k\}, \#\{T_{rk} \ge T_k\}\big)\Big)
 
@@ -144,7 +151,7 @@ def predictive_check(
     *Evidence.* ``evidence`` (of all rows, or the first ones) is what ``log_evidence`` gives, and is computed if it is
     not handed over; and PSIS-LOO with ``num_draws`` draws a datum (:func:`~probvae.diagnostics.loo.psis_loo`).
 
-    ``x`` is (N, D). The time is that of decoding ``num_replicates`` N values of z; memory is bounded.
+    ``x`` is (N, D). The time is that of decoding ``num_replicates`` ``num_rows`` values of z; memory is bounded.
     Raises :class:`~probvae.errors.ArgumentError` for a statistic of another shape or with NaN, and for an ``evidence``
     of other data.
     Source: Box (1980), "Sampling and Bayes' inference in scientific modelling" (prior predictive); Gelman, Meng and
@@ -160,16 +167,15 @@ def predictive_check(
     check_data(vae, x)
     for name, value in (("num_replicates", num_replicates), ("num_simulated", num_simulated)):
         check_count(value, name)
+    if num_rows is not None:
+        check_count(num_rows, "num_rows")
     if statistics is None:
         statistics = default_statistics(vae.model, simulate_pairs(vae, _NUM_WHITENING, seed + _STREAM + 9, like=x).x)
     _check_statistics(statistics)
     evidence = log_evidence(vae, x, seed=seed) if evidence is None else evidence
     _check_evidence(evidence, x)
-    observed = evaluate(statistics, x.unsqueeze(0))
-    with isolated_seed(seed + _STREAM, x.device), torch.no_grad():
-        replicated = replicated_statistics(vae, x, statistics, num_replicates, vae.model.prior())
-        q, number = vae.guide.distribution(x), min(num_replicates, _MOST_POSTERIOR_REPLICATES)
-        posterior = replicated_statistics(vae, x, statistics, number, q)
+    rows = _rows(x, num_replicates, num_rows)
+    observed, replicated, posterior = _replicated(at_rows(vae, rows), x[rows], statistics, num_replicates, seed)
     pooled = torch.cat([observed, replicated])
     return PredictiveCheckResult(
         list(statistics),
@@ -183,7 +189,27 @@ def predictive_check(
         typicality(vae, x, num_simulated=num_simulated, num_samples=num_samples, seed=seed + _STREAM + 1),
         psis_loo(vae, x, num_draws=num_draws, seed=seed + _STREAM),
         len(x),
+        len(rows),
     )
+
+
+@torch.no_grad()
+def _replicated(
+    vae: ModelAndGuide, x: Tensor, statistics: Mapping[str, Statistic], num_replicates: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The statistics of x (1, K), of data sets from the model (R, K), and of those with z from the guide."""
+    observed, q = evaluate(statistics, x.unsqueeze(0)), vae.guide.distribution(x)
+    with isolated_seed(seed + _STREAM, x.device):
+        replicated = replicated_statistics(vae, x, statistics, num_replicates, vae.model.prior())
+        number = min(num_replicates, _MOST_POSTERIOR_REPLICATES)
+        return observed, replicated, replicated_statistics(vae, x, statistics, number, q)
+
+
+def _rows(x: Tensor, num_replicates: int, num_rows: int | None) -> Tensor:
+    """The rows of x whose statistics are taken, evenly spaced: data may be sorted by class."""
+    affordable = max(_LEAST_ROWS, _MOST_ENTRIES // (num_replicates * x.shape[1]))
+    number = min(len(x), affordable if num_rows is None else num_rows)
+    return torch.linspace(0, len(x) - 1, number, dtype=torch.float64).round().long().to(x.device)
 
 
 def _check_statistics(statistics: Mapping[str, Statistic]) -> None:

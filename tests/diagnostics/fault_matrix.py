@@ -18,7 +18,7 @@ from probvae.models import GaussianLikelihood, LatentModel, NormalPrior, Student
 from tests import example_a
 from tests.diagnostics.faults import bimodal_vae, correlated_vae, exact_vae, faulty, folded_vae
 
-NUM_DATA = 400
+NUM_DATA = 600
 # simulated pairs: calibration costs next to nothing on these models
 NUM_SIMULATIONS = 2000
 # apart from the seeds of the diagnostics, which are the repetition's own

@@ -339,3 +339,9 @@ def test_every_amortised_guide(name: str) -> None:
     result = calibration(probvae.VAE(model, guide), num_simulations=30, num_draws=20)
     assert all(0 <= test.p_value <= 1 for test in result.tests())
     assert result.score.isfinite().all()
+
+
+def test_data_of_the_same_seed_are_not_mistaken_for_a_fault() -> None:
+    vae = exact_vae()
+    result = calibration_on_data(vae, simulate_pairs(vae, 200, seed=0).x, seed=0)
+    assert min(test.p_value for test in result.tests()) > 1e-4

@@ -11,10 +11,13 @@ import probvae
 from probvae.diagnostics.diagnose import diagnose
 from probvae.diagnostics.richer_guide import full_covariance_gain
 from probvae.errors import ArgumentError, NotLinearGaussianError, ShapeError
-from probvae.inference import DiagonalGuide, MLPEncoder
+from probvae.inference import DiagonalGuide, ExactGuide, MLPEncoder
 from probvae.inference.refine import refine
 from probvae.models import BernoulliLikelihood, GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
 from tests import example_a
+from tests.diagnostics import faults
+from tests.diagnostics.fault_matrix import CASES
+from tests.diagnostics.faults import faulty
 from tests.inference.test_programs import best_diagonal_vae, exact_vae, network_vae
 
 
@@ -102,3 +105,38 @@ def test_a_variance_on_its_floor_is_told_with_the_datas_rank() -> None:
         vae.model.likelihood.log_variance.fill_(-30.0)
     x = torch.randn(40, 2, dtype=torch.float64) @ torch.randn(2, 4, dtype=torch.float64)
     assert "the data lie on a 2-dimensional subspace" in diagnose(vae, x, quick=True).advice[0]
+
+
+def test_weights_are_advised_where_they_can_correct() -> None:
+    vae = faulty(faults.exact_vae(), "sd x 1.4")
+    advice = diagnose(vae, probvae.sample(vae, 300, seed=9).x, quick=True).advice
+    assert any("probvae.resample(vae, x)" in text and "100% of the data" in text for text in advice)
+
+
+def test_latents_that_must_be_off_are_told_without_a_warning() -> None:
+    """Eigenvalues 2.25 and 0.25: with c = 0.25 one of two latents is off, and has to be."""
+    model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 3), GaussianLikelihood(3, variance=0.25)).double()
+    with torch.no_grad():
+        model.decoder.weight.zero_()
+        model.decoder.weight[0, 0] = math.sqrt(2.0)
+        model.decoder.bias.zero_()
+    vae = probvae.VAE(model, ExactGuide(model))
+    diagnosis = diagnose(vae, probvae.sample(vae, 500, seed=21).x, quick=True)
+    assert "1 of 2 latents are off, as they must be for c = 0.25." in diagnosis.advice
+    assert diagnosis.status == "ok"
+
+
+def test_a_wrong_model_is_told_apart_from_a_wrong_guide() -> None:
+    vae, x = CASES["c of the data twice the model's"](3)
+    diagnosis = diagnose(vae, x)
+    assert any(text.startswith("The model, not the guide: ") for text in diagnosis.advice)
+    assert all(v.status == "ok" for v in diagnosis.verdicts if v.name.startswith(("gap", "importance", "calibration")))
+
+
+def test_a_prior_that_is_not_filled_is_told_in_nats() -> None:
+    vae, x = CASES["prior of the data 1.5 times as wide"](2)
+    diagnosis = diagnose(vae, x)
+    told = [text for text in diagnosis.advice if "KL(q(z) || p(z))" in text]
+    value = diagnosis.summary()["latent_usage"]["aggregate_kl"]["value"]
+    assert len(told) == 1
+    assert f"up to {value:.2f}"[:-1] in told[0]

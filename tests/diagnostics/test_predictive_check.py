@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import arviz
 import numpy as np
@@ -134,6 +135,30 @@ def test_chunks_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) ->
     result = check(vae, x, num_replicates=30)
     assert result.replicated.shape == (30, 11)
     assert len(result.replicated[:, 0].unique()) == 30
+
+
+def test_many_data_are_checked_by_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    vae, x = exact_vae(), simulate_pairs(exact_vae(), 101).x
+    statistics = {"first": lambda x: x[..., 0, 0], "last": lambda x: x[..., -1, 0]}
+    result = check(vae, x, statistics=statistics, num_rows=3)
+    assert result.observed.tolist() == [x[0, 0].item(), x[-1, 0].item()]
+    assert (result.summary()["num_rows"], result.summary()["num_data"]) == (3, 101)
+    module = sys.modules["probvae.diagnostics.predictive_check"]  # the package has the function under this name
+    monkeypatch.setattr(module, "_MOST_ENTRIES", 99 * 3 * 50)
+    assert check(vae, x).num_rows == 50
+    monkeypatch.setattr(module, "_MOST_ENTRIES", 1)
+    assert check(vae, x).num_rows == 20
+    y = ["a", "b"] * 50
+    model = LatentModel(StandardNormalPrior(1), LinearDecoder(3, 2), GaussianLikelihood(2), LabelCovariates(["a", "b"]))
+    given = probvae.VAE(model, probvae.DiagonalGuide(LinearEncoder(4), 1)).given(y)
+    assert check(given, torch.randn(100, 2), num_rows=7).num_rows == 7
+
+
+def test_infinite_values_are_far() -> None:
+    vae, x = exact_vae(), example_a.X + 100
+    result = check(vae, x, statistics={"power": lambda x: (40 * x.amax((-2, -1))).exp()})
+    assert result.family_p_value <= 1 / 100
+    json.dumps(result.summary(), allow_nan=False)
 
 
 def test_p_values_of_a_right_model_are_uniform() -> None:
