@@ -111,8 +111,9 @@ def report_run(
             num_draws=options.num_draws,
             quick=options.quick,
             seed=options.seed,
-            progress=progress,
+            progress=lambda name, number, total: progress(name, number, total + 1),
         )
+        progress("figures", len(diagnosis.sections), len(diagnosis.sections) + 1)
         shown = _illustrations(diagnosis, subject, options)
         found = {name: [_saved(one, stage) for one in several] for name, several in shown.items()}
         _write_draws(diagnosis, subject, options, stage)
