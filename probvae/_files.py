@@ -44,10 +44,11 @@ def write_text(path: Path, text: str) -> None:
 def staged(folder: Path) -> Iterator[Path]:
     """A new folder inside ``folder`` to write several files in; they take their places when the block has ended.
 
-    When it ends with an error, all that was in ``folder`` is as it was. Raises
-    :class:`~probvae.errors.RunError` where ``folder`` cannot be written, at once.
+    When it ends with an error, all that was in ``folder`` is as it was. ``folder`` is made when it is not there. Raises
+    :class:`~probvae.errors.RunError` where it cannot be written, at once.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error.strerror}). Choose another folder.") from error

@@ -7,6 +7,7 @@ checkpoints/         the newest two states
 model.safetensors    weights, and how to rebuild the components
 summary.json         the numbers that the command line printed
 figures/             PNG and SVG
+report.html, report.json, posterior.nc    what `probvae report` adds
 """
 
 import json

@@ -51,6 +51,13 @@ def test_what_is_in_the_way_is_found_before_anything_moves(tmp_path: Path, name:
     assert contents(tmp_path) == before
 
 
-def test_a_folder_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="cannot be written"), staged(tmp_path / "missing"):
+def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(RunError, match="cannot be written"), staged(tmp_path / "file"):
         raise AssertionError("not reached")
+
+
+def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
+    with staged(tmp_path / "new" / "folder") as stage:
+        write(stage, "text")
+    assert contents(tmp_path / "new" / "folder") == {"figures/a.svg": "text", "report.html": "text"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from probvae.cli.run_options import data_option, load_data_for, out_option, run_argument, seed_option, target_folder
+from probvae.cli.run_options import data_option, load_data_for, out_option, run_argument, seed_option
 
 if TYPE_CHECKING:
     from probvae.report.run_report import Report
@@ -52,9 +52,8 @@ def command(
     vae = load(run)
     source = load_data_for(run, vae, data)
     options = Options(num_data, draws, truth, quick, seed, shlex.join(["probvae", *sys.argv[1:]]))
-    folder = target_folder(run, out)
     with shown_warnings(), section_progress(progress) as advance:
-        report = report_run(run, vae, source, options, folder, held_out=data is None, progress=advance)
+        report = report_run(run, vae, source, options, out or run, held_out=data is None, progress=advance)
     _print(report)
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 # as many entries of one list as a table shows; all of them stand in the JSON file
 MOST_ENTRIES = 16
-_LONGEST_NUMBER = 12
-# what tells one entry of a list from the others, better than its place does
-_NAMES = ("name", "expected")
+_LONGEST_NUMBER = 10
 _ESTIMATE = {"value", "standard_error"}
+_RANGE = {"median", "low", "high"}
 
 
 @dataclass(frozen=True)
@@ -27,41 +26,83 @@ class Number:
         return not self.error and len(self.value) > _LONGEST_NUMBER
 
 
+@dataclass(frozen=True)
+class Grid:
+    """A table of its own: entries that have the same parts."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 def numbers(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> list[Number]:
     """The rows of ``summary``, nested ones with the outer name in front; ``labels`` replace names.
 
     >>> numbers({"total": {"value": 1.2345, "standard_error": 0.0321}, "num_data": 5}, {"total": "loss"})
     [Number(label='loss', value='1.234', error='0.032'), Number(label='num data', value='5', error='')]
     """
-    found = []
+    return [part for part in _parts(summary, labels or {}) if isinstance(part, Number)]
+
+
+def grids(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> list[Grid]:
+    """The lists in ``summary`` whose entries have several parts, which :func:`numbers` leaves out.
+
+    >>> grids({"coverage": [{"expected": 0.5, "found": {"value": 0.48, "standard_error": 0.02}}]})[0].rows
+    (('0.5', '0.480 ± 0.020'),)
+    """
+    return [part for part in _parts(summary, labels or {}) if isinstance(part, Grid)]
+
+
+def _parts(summary: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[Number | Grid]:
     for name, value in summary.items():
-        found += list(_rows((labels or {}).get(name, name.replace("_", " ")), value))
-    return found
+        yield from _rows(labels.get(name, _words(name)), value)
 
 
-def _rows(label: str, value: Any) -> Iterator[Number]:
+def _rows(label: str, value: Any) -> Iterator[Number | Grid]:
     if isinstance(value, Mapping):
         known = _ESTIMATE if value.keys() >= _ESTIMATE else set()
         if known:
             yield Number(label, *with_error(value["value"], value["standard_error"]))
         for name in (name for name in value if name not in known):
-            yield from _rows(f"{label}: {str(name).replace('_', ' ')}", value[name])
+            yield from _rows(f"{label}: {_words(name)}", value[name])
     elif isinstance(value, Sequence) and not isinstance(value, str):
         yield from _entries(label, value)
     else:
         yield Number(label, as_text(value))
 
 
-def _entries(label: str, values: Sequence[Any]) -> Iterator[Number]:
+def _entries(label: str, values: Sequence[Any]) -> Iterator[Number | Grid]:
+    if values and all(isinstance(value, Mapping) and not value.keys() >= _ESTIMATE for value in values):
+        yield _grid(label, values)
+        return
     for place, value in enumerate(values[:MOST_ENTRIES], start=1):
-        name = next((key for key in _NAMES if isinstance(value, Mapping) and key in value), None)
-        if name is None:
-            yield from _rows(f"{label} {place}", value)
-        else:
-            rest = {key: entry for key, entry in value.items() if key != name}
-            yield from _rows(f"{label} {as_text(value[name])}", rest)
+        yield from _rows(f"{label} {place}", value)
     if len(values) > MOST_ENTRIES:
         yield Number(label, f"and {len(values) - MOST_ENTRIES} more, in report.json")
+
+
+def _grid(label: str, values: Sequence[Mapping[str, Any]]) -> Grid:
+    header = tuple(values[0])
+    rows = tuple(tuple(_cell(value.get(name)) for name in header) for value in values[:MOST_ENTRIES])
+    more = f" (the first {MOST_ENTRIES} of {len(values)})" if len(values) > MOST_ENTRIES else ""
+    return Grid(label + more, tuple(_words(name) for name in header), rows)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return short_text(value)
+    if not isinstance(value, Mapping):
+        return as_text(value)
+    if value.keys() >= _ESTIMATE:
+        number, error = with_error(value["value"], value["standard_error"])
+        return f"{number} ± {error}" if error else number
+    if value.keys() >= _RANGE:
+        return f"{_cell(value['median'])} [{_cell(value['low'])}, {_cell(value['high'])}]"
+    return "; ".join(f"{_words(name)} {_cell(entry)}" for name, entry in value.items())
+
+
+def _words(name: str) -> str:
+    return str(name).replace("_", " ")
 
 
 def with_error(value: float | None, error: float | None) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Verdict
-from probvae.report.numbers import Number, short_text
+from probvae.report.numbers import Grid, Number, short_text
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -43,6 +43,7 @@ class Section:
     title: str
     lead: str
     numbers: Sequence[Number] = ()
+    grids: Sequence[Grid] = ()
     pictures: Sequence[Picture] = ()
     not_computed: str | None = None
 

@@ -25,7 +25,7 @@ from probvae.recipes import Recipe, read_run_recipe
 from probvae.report.arviz import to_arviz
 from probvae.report.figures import save_figure
 from probvae.report.illustration import Illustration
-from probvae.report.numbers import Number, as_json, numbers
+from probvae.report.numbers import Number, as_json, grids, numbers
 from probvae.report.page import Page, Picture, Section, answer, render
 from probvae.report.sections import calibration, importance, latent_usage, ledger, pictures, prediction
 from probvae.vae import VAE
@@ -111,8 +111,9 @@ def report_run(
             num_draws=options.num_draws,
             quick=options.quick,
             seed=options.seed,
-            progress=progress,
+            progress=lambda name, number, total: progress(name, number, total + 1),
         )
+        progress("figures", len(diagnosis.sections), len(diagnosis.sections) + 1)
         shown = _illustrations(diagnosis, subject, options)
         found = {name: [_saved(one, stage) for one in several] for name, several in shown.items()}
         _write_draws(diagnosis, subject, options, stage)
@@ -202,6 +203,7 @@ def _write_draws(diagnosis: Diagnosis, subject: _Subject, options: Options, stag
 
 _CALIBRATION = {
     "source": "true z from",
+    "coverage": "Coverage: the share of true z inside regions of the expected content",
     "num_simulations": "number of pairs (z, x)",
     "num_draws": "draws of the guide for each",
     "tarp_area": "TARP: area between curve and diagonal",
@@ -280,7 +282,7 @@ _SECTIONS = {
         "Could the data have come from this model?",
         {
             "log_evidence": "held-out log p(x), nats per datum",
-            "statistics": "statistic",
+            "statistics": "Statistics of the data, and of data sets from the model (median and 95 % of them)",
             "family_p_value": "p-value of all statistics together",
             "loo": "PSIS-LOO",
             "num_data": "number of data",
@@ -310,7 +312,8 @@ def _section(name: str, result: Any, shown: Sequence[Picture]) -> Section:
     title, lead, labels = _SECTIONS.get(name, (name.replace("_", " ").capitalize(), "", {}))
     if isinstance(result, NotComputed):
         return Section(name, title, lead, not_computed=result.reason)
-    return Section(name, title, lead, () if result is None else numbers(result.summary(), labels), shown)
+    summary = {} if result is None else result.summary()
+    return Section(name, title, lead, numbers(summary, labels), grids(summary, labels), shown)
 
 
 def _about(subject: _Subject, options: Options, seconds: float) -> list[Number]:

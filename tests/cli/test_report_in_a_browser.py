@@ -21,7 +21,7 @@ WRAPPER = """<!DOCTYPE html><iframe src="measured.html" style="border:0;width:{w
 MEASURE = """<script>onload = () => {
   const wide = [...document.querySelectorAll("body *:not(.skip)")].filter(one => {
     const box = one.getBoundingClientRect();
-    return box.right > innerWidth + 1 && box.width > 0;
+    return box.right > innerWidth + 1 && box.width > 0 && !one.closest(".scroll table");
   });
   parent.postMessage(JSON.stringify({
     window: innerWidth,
@@ -58,7 +58,7 @@ def console(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def screenshot(browse: Browse, file: Path, target: Path, *arguments: str) -> np.ndarray:
-    done = browse(file, "--window-size=1000,2000", f"--screenshot={target}", *arguments)
+    done = browse(file, "--window-size=1000,6000", f"--screenshot={target}", *arguments)
     assert console(done) == []
     with Image.open(target) as image:
         return np.asarray(image.convert("RGB")).astype(int)

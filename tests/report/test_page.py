@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from probvae.diagnostics.verdicts import NotComputed, Verdict
-from probvae.report.numbers import MOST_ENTRIES, Number, as_json, numbers, with_error
+from probvae.report.numbers import MOST_ENTRIES, Grid, Number, as_json, grids, numbers, with_error
 from probvae.report.page import Page, Picture, Section, answer, render, worst_first
 
 EVIL = "</h1><script>alert(1)</script>\"'&"
@@ -23,7 +23,7 @@ def page(text: str = "plain", verdicts: list[Verdict] | None = None) -> Page:
     shown = [Picture(text, PIXEL, "svg+xml", 9, 9, text)]
     rows = [Number(text, text, text), Number(text, text)]
     sections = [
-        Section("gap", text, text, rows, shown),
+        Section("gap", text, text, rows, [Grid(text, (text, text), ((text, text),))], shown),
         Section("calibration", text, text, not_computed=text),
     ]
     found = [Verdict(text, "fail", 1.0, None, text)] if verdicts is None else verdicts
@@ -156,7 +156,7 @@ def test_numbers_are_rounded_to_their_errors() -> None:
 def test_every_number_of_a_summary_has_its_row() -> None:
     summary = {
         "kl": [{"value": 1.0, "standard_error": 0.25}, {"value": 2.0, "standard_error": 0.25}],
-        "coverage": [{"expected": 0.5, "central": {"value": 0.9, "standard_error": 0.01, "num_pairs": 7}}],
+        "central": {"value": 0.9, "standard_error": 0.01, "num_pairs": 7},
         "method": "quadrature",
         "linear": True,
         "unknown": None,
@@ -166,14 +166,24 @@ def test_every_number_of_a_summary_has_its_row() -> None:
     assert rows[:7] == [
         Number("KL of latent 1", "1.00", "0.25"),
         Number("KL of latent 2", "2.00", "0.25"),
-        Number("coverage 0.5: central", "0.900", "0.010"),
-        Number("coverage 0.5: central: num pairs", "7"),
+        Number("central", "0.900", "0.010"),
+        Number("central: num pairs", "7"),
         Number("method", "quadrature"),
         Number("linear", "yes"),
         Number("unknown", "–"),
     ]
     assert rows[-1] == Number("long", "and 3 more, in report.json")
     assert len(rows) == 7 + MOST_ENTRIES + 1
+
+
+def test_entries_with_several_parts_are_a_table_of_their_own() -> None:
+    entry = {"name": "mean", "made": {"median": 1.0, "low": 0.5, "high": 2.0, "of": 0.95}, "p_value": None}
+    summary = {"outer": {"rows": [entry] * (MOST_ENTRIES + 1)}, "kl": [{"value": 1.0, "standard_error": 0.25}]}
+    (grid,) = grids(summary, {"outer": "all"})
+    assert grid.title == f"all: rows (the first {MOST_ENTRIES} of {MOST_ENTRIES + 1})"
+    assert grid.header == ("name", "made", "p value")
+    assert grid.rows == (("mean", "1 [0.5, 2]", "–"),) * MOST_ENTRIES
+    assert numbers(summary) == [Number("kl 1", "1.00", "0.25")]
 
 
 def test_json_has_no_number_that_json_does_not_know() -> None:

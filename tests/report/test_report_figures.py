@@ -2,10 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
+from probvae.diagnostics.gap import Gap
+from probvae.diagnostics.total_gap import TotalGap
 from probvae.errors import ShapeError
+from probvae.inference.evidence import log_evidence
+from probvae.report.figures import CurvePanel, posterior_curves
 from probvae.report.figures.importance import effective_draws, pareto_k
-from probvae.report.figures.ledger import Mean, ledger
+from probvae.report.figures.ledger import Mean, ledger, total_gap
+from probvae.report.run_figures import posterior_figure
+from tests.test_ledger import absolute_vae
 
 
 def test_ledger_bars_are_the_means_with_their_errors() -> None:
@@ -56,3 +63,33 @@ def test_effective_draws_are_counted() -> None:
     heights = [bar.get_height() for bar in axes.patches]
     assert (heights[0], heights[-1], sum(heights)) == (2, 1, 3)
     assert axes.get_title(loc="left") == "median 2 %"
+
+
+def test_total_gap_alone_is_sorted() -> None:
+    axes = total_gap([3.0, 1.0, 2.0], Mean(2.0, 0.5)).axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [1.0, 2.0, 3.0])
+    assert axes.get_title(loc="left") == "mean 2 ± 0.5"
+
+
+def test_posterior_curves_are_the_densities() -> None:
+    axis = np.linspace(-3, 3, 61)
+    exact, narrow = np.exp(-(axis**2) / 2), 10 * np.exp(-50 * axis**2)
+    figure = posterior_curves([CurvePanel("a", axis, exact, narrow, None), CurvePanel("b", axis, exact, exact, exact)])
+    first, second, empty = figure.axes
+    np.testing.assert_allclose(first.lines[0].get_ydata(), narrow)
+    assert first.get_ylim() == (0, pytest.approx(2.1))  # a narrow guide does not press the posterior flat
+    assert second.get_ylim() == (0, pytest.approx(1.05))
+    assert (len(first.lines), len(second.lines), len(empty.lines)) == (1, 2, 0)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["exact", "guide", "best of its family"]
+
+
+def test_exact_posterior_of_one_latent_is_where_both_modes_are() -> None:
+    vae, x = absolute_vae(0.1), torch.tensor([[1.0], [0.5]], dtype=torch.float64)
+    gap = TotalGap(Gap(torch.ones(2), torch.zeros(2)), log_evidence(vae, x), "a test")
+    axes = posterior_figure(vae, x, gap).axes[0]
+    outline = axes.collections[0].get_paths()[0].vertices
+    at = [float(outline[np.abs(outline[:, 0] - place).argmin(), 1]) for place in (-0.9, 0.0, 0.9)]
+    # p(z|x) of x ~ N(|z|, 0.1): half the mass in each truncated normal, with mean 1 / 1.1 and variance 0.1 / 1.1
+    expected = 0.5 / np.sqrt(2 * np.pi * 0.1 / 1.1)
+    np.testing.assert_allclose([at[0], at[2]], expected, rtol=0.02)
+    assert at[1] < 0.05 * expected
