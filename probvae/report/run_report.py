@@ -267,6 +267,7 @@ _SECTIONS = {
             "active_units": "active units",
             "activity": "variance of the posterior mean, latent",
             "num_active_directions": "active directions",
+            "linear_theory": "theory (linear models only)",
             "mutual_information": "I(x; z), nats, own datum in q(z)",
             "mutual_information_upper": "I(x; z), nats, own datum left out",
             "aggregate_kl": "KL(q(z) ‖ p(z)), nats",
