@@ -21,6 +21,7 @@ LEVELS = [
         "_shapes",
         "_factor",
         "_flows",
+        "_memory",
         "_networks",
         "_plugins",
         "_threads",

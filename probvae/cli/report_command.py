@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("report")
 @run_argument
 @data_option
-@click.option("--num-data", type=click.IntRange(min=1), help="How many data [default: 500 at most].")
+@click.option("--num-data", type=click.IntRange(min=1), help="How many data [default: 500 at most, 200 with --quick].")
 @click.option("--draws", type=click.IntRange(min=100), help="Draws a datum [default: 1000, or 200 with --quick].")
 @click.option(
     "--truth",

@@ -32,7 +32,7 @@ from probvae.vae import VAE
 
 Progress = Callable[[str, int, int], None]
 
-MAX_DATA = 500
+MAX_DATA, QUICK_DATA = 500, 200
 NUM_DRAWS, QUICK_DRAWS = 500, 100
 NUM_POSTERIORS, QUICK_POSTERIORS = 6, 3
 # a larger SVG is put into the page as PNG: a phone draws it faster
@@ -95,7 +95,8 @@ def report_run(
     """Diagnose the ``vae`` of ``run`` and write report.html, report.json, posterior.nc and figures to ``folder``.
 
     ``held_out``: ``data`` are the run's own, and those that it was not trained on are taken of them; otherwise all of
-    ``data``. At most 500, or ``options.num_data``, the first ones. All files are replaced at the end, or none.
+    ``data``. At most 500 (200 with ``options.quick``), or ``options.num_data``, the first ones. All files are replaced
+    at the end, or none.
 
     Raises :class:`~probvae.errors.RunError` for a run that is not whole, or whose data have changed,
     :class:`~probvae.errors.DataError` for more data than there are, and what
@@ -137,7 +138,7 @@ def _subject(run: Path, vae: VAE, data: Dataset, options: Options, held_out: boo
             f"{options.num_data}. Leave it out, or give more with --data."
         )
     num_there = data.num_data
-    data = data.take(slice(options.num_data or MAX_DATA))
+    data = data.take(slice(options.num_data or (QUICK_DATA if options.quick else MAX_DATA)))
     vae = given(recipe, for_other_data(vae, data, options.seed), data)
     x = binarized(data, options.seed)
     if options.truth in ("exact", "quadrature"):
@@ -149,7 +150,7 @@ def _illustrations(diagnosis: Diagnosis, subject: _Subject, options: Options) ->
     found = {
         name: _DRAWN[name](result, subject)
         for name, result in diagnosis.sections.items()
-        if name in _DRAWN and not isinstance(result, NotComputed)
+        if name in _DRAWN and not isinstance(result, NotComputed) and not (options.quick and name in _SLOW)
     }
     gap = diagnosis.sections.get("gap")
     drawn = pictures.illustrations(
@@ -163,6 +164,8 @@ def _illustrations(diagnosis: Diagnosis, subject: _Subject, options: Options) ->
     return {**found, "pictures": drawn}
 
 
+# the same pictures as those of simulated data; with --quick the numbers are enough
+_SLOW = {"calibration_on_data"}
 _DRAWN: Mapping[str, Callable[[Any, _Subject], list[Illustration]]] = {
     "gap": lambda result, subject: ledger.illustrations(result),
     "importance": lambda result, subject: importance.illustrations(result),

@@ -86,7 +86,7 @@ CASES: dict[str, Case] = {
     "sd x 1.4": of_guide(exact_vae, "sd x 1.4"),
     "no correlation (rho = 0.8)": of_guide(correlated_vae, "no correlation"),
     "one of two modes dropped": of_guide(bimodal_vae, "one mode dropped"),
-    "one of two modes dropped, f(z) = |z|": of_guide(lambda: folded_vae(0.01), "one mode dropped"),
+    "one of two modes dropped, f(z) = abs(z)": of_guide(lambda: folded_vae(0.01), "one mode dropped"),
     "guide = prior": of_guide(exact_vae, "prior"),
     "one latent collapsed": of_guide(exact_vae, "one latent collapsed"),
     "encoder shuffled": of_guide(exact_vae, "shuffled"),
