@@ -108,6 +108,7 @@ def false_alarms(num_seeds: int) -> None:
         assert stats.kstest(column, "uniform", alternative="greater").pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_right_posteriors_raise_no_alarm() -> None:
     false_alarms(200)
 

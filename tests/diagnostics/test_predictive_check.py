@@ -161,6 +161,7 @@ def test_infinite_values_are_far() -> None:
     json.dumps(result.summary(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_p_values_of_a_right_model_are_uniform() -> None:
     """200 data sets, simulated with the very seed that the check gets; a diagonal guide does no harm."""
     right = exact_vae()

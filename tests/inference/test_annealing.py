@@ -79,6 +79,7 @@ def test_annealing_estimates_the_exact_evidence(start: str) -> None:
         assert lower.mean() < -5 * lower.std() / 10  # a bound, and not a tight one
 
 
+@pytest.mark.slow
 def test_brackets_hold_and_shrink() -> None:
     """Forward below, reverse above, within four standard errors, and closer for more temperatures."""
     vae, widths = best_diagonal_vae(), []

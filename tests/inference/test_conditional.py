@@ -93,6 +93,7 @@ def test_chunks_keep_data_and_covariates_together(monkeypatch: pytest.MonkeyPatc
     assert torch.equal(posterior_mean(vae.given(LABELS), x), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["labels", "numbers"])
 def test_fit_learns_what_depends_on_y(kind: str) -> None:
     """A linear conditional VAE reaches the evidence of the model that made the data, within a standard error or so."""

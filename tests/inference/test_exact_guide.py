@@ -183,6 +183,7 @@ def test_svi_trains_the_model_through_it() -> None:
     assert all(later < earlier for earlier, later in pairwise(losses[:20]))
 
 
+@pytest.mark.slow
 def test_fit_reaches_probabilistic_pca(double: None) -> None:
     """Maximum likelihood by gradients of an ELBO that is the evidence: the optimum of Tipping and Bishop."""
     x = torch.randn(256, 2) @ torch.tensor([[1.5, 0.5, -1.0, 0.3], [0.2, 1.0, 0.4, -0.8]]) + 0.4 * torch.randn(256, 4)
@@ -207,6 +208,7 @@ def test_fit_turns_off_what_a_fixed_variance_leaves_no_room_for(c: float, active
     assert (torch.linalg.svdvals(model.decoder.weight) > 0.1).sum() == active
 
 
+@pytest.mark.slow
 def test_degenerate_data_end_on_the_floor_with_a_warning(double: None) -> None:
     x = torch.randn(128, 3) @ torch.randn(3, 8)
     model = LatentModel(StandardNormalPrior(3), LinearDecoder(3, 8), GaussianLikelihood(8, minimum_variance=1e-2))

@@ -329,6 +329,7 @@ def test_beta_is_another_variance(beta: float) -> None:
     assert max(gradient.abs().max().item() for gradient in gradients) < 1e-6
 
 
+@pytest.mark.slow
 def test_beta_is_another_variance_when_it_is_trained() -> None:
     """Number 38, trained: W W^T of a beta-VAE has the eigenvalues l_j - beta c, q the variances beta c / l_j."""
     x, c, beta = synthetic(), 0.2, 2.5

@@ -70,6 +70,7 @@ def test_free_guide_keeps_its_data_through_copies_and_files(tmp_path: Path) -> N
     assert guide.distribution(x + 1).mean.shape == (6, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
 def test_free_guide_reaches_the_best_member(covariance: str) -> None:
     """Fitted to example A's model, which stays as it is: no amortisation gap is left."""

@@ -137,14 +137,17 @@ def fitted_kl(guide: torch.nn.Module, objective: str, **options: float) -> torch
     return torch.distributions.kl_divergence(q, exact).mean()
 
 
+@pytest.mark.slow
 def test_fit_with_stl_reaches_the_exact_posterior() -> None:
     assert fitted_kl(FullCovarianceGuide(LinearEncoder(3), 2), "stl", epochs=100, learning_rate=2e-2) < 1e-6
 
 
+@pytest.mark.slow
 def test_fit_with_the_default_comes_near() -> None:
     assert fitted_kl(FullCovarianceGuide(LinearEncoder(3), 2), "elbo", epochs=100, learning_rate=1e-2) < 1e-3
 
 
+@pytest.mark.slow
 def test_diagonal_fit_loses_exactly_the_gap_of_its_family() -> None:
     kl = fitted_kl(DiagonalGuide(LinearEncoder(3), 2), "stl", epochs=150, learning_rate=1e-2)
     assert kl.item() == pytest.approx(0.04580320226440815, abs=1e-4)
