@@ -102,7 +102,7 @@ class RowsOnDisk:
             x = np.array(self.values[rows], dtype=self.dtype)
             self._release()
             return x
-        rows = np.arange(len(self.values))[np.asarray(rows)]  # masks and negative numbers are numbers too
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
         order = np.argsort(rows, kind="stable")
         x = np.empty((len(rows), self.shape[1]), dtype=self.dtype)
         for start in range(0, len(rows), _SCATTERED):
