@@ -48,10 +48,14 @@ _FIRST_LEDGER_DATA = {**LEDGER_DATA, "quadrature": 150}
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a run gave: the fitted VAE, the held-out data, the ledger where there is one, and the printed numbers."""
+    """What a run gave: the fitted VAE, the held-out data, the ledger where there is one, and the printed numbers.
+
+    ``x`` are the held-out data as they were evaluated: binary, where they are binarised at every use.
+    """
 
     vae: VAE
     held_out: Dataset
+    x: Tensor
     fit: FitResult
     gap: GapResult | None
     summary: dict[str, Any]
@@ -108,7 +112,7 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
         "run": str(folder),
     }
     run.write_json("summary.json", summary)
-    return Experiment(vae, held_out, result, gap, summary, run)
+    return Experiment(vae, held_out, binarized(held_out, recipe["training"]["seed"]), result, gap, summary, run)
 
 
 def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:

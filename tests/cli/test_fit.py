@@ -250,3 +250,10 @@ def test_diverging_fit_says_where_and_keeps_the_last_good_state(probvae, tmp_pat
     for word in ("site", "epoch 1", "batch", "learning_rate"):
         assert word in done.stderr
     assert all(tensor.isfinite().all() for tensor in package.load(tmp_path / "run").state_dict().values())
+
+
+def test_pictures_of_data_that_are_binarised_at_every_use(probvae, tmp_path: Path) -> None:
+    options = ("--likelihood", "bernoulli", "--binarization", "fresh", "--num-data", "200", "--batch-size", "64")
+    done = probvae("fit", "--out", tmp_path / "run", "--epochs", "1", "--no-progress", *options)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "figures" / "posteriors.svg").is_file()
