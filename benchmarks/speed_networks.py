@@ -1,14 +1,14 @@
 """The workloads in PyTorch: data, networks, and the same model as a hand-written loss and as a Pyro program."""
 
 import math
+from itertools import pairwise
 
 import pyro
 import torch
 from pyro import distributions as dist
+from speed_worker import Workload
 from torch import Tensor, nn
 from torch.nn import functional
-
-from speed_worker import Workload
 
 LOG_TWO_PI = math.log(2 * math.pi)
 
@@ -36,7 +36,7 @@ class Batches:
 
 
 def _layers(widths: list[int]) -> nn.Sequential:
-    pairs = zip(widths, widths[1:], strict=False)
+    pairs = pairwise(widths)
     return nn.Sequential(*(layer for pair in pairs for layer in (nn.Linear(*pair), nn.ReLU())))
 
 
@@ -144,8 +144,8 @@ def matrix_products(workload: Workload) -> list[tuple[int, int, int]]:
     dependences = d * (d - 1) // 2 if workload.covariance == "full" else 0
     encoder = [workload.data_dim, *workload.hidden]
     decoder = [d, *reversed(workload.hidden), workload.data_dim]
-    layers = [*zip(encoder, encoder[1:], strict=False), (encoder[-1], 2 * d + dependences)]
-    layers += zip(decoder, decoder[1:], strict=False)
+    layers = [*pairwise(encoder), (encoder[-1], 2 * d + dependences)]
+    layers += pairwise(decoder)
     products = []
     for number, (k, m) in enumerate(layers):
         products += [(n, k, m), (k, n, m)]

@@ -10,7 +10,6 @@ import optax
 from jax import Array, lax, random
 from numpyro import distributions as dist
 from numpyro.infer import SVI, Trace_ELBO
-
 from speed_worker import Run, Workload, serve
 
 # steps of one scan, at most an epoch: a scan of another length would be another compilation

@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import probvae  # noqa: E402
-from probvae.inference.objectives import ELBOObjective, IWAEObjective, Objective  # noqa: E402
-from speed_networks import Batches, Guide, Loss, Model, make_data, matrix_products  # noqa: E402
-from speed_worker import Run, Workload, serve  # noqa: E402
+from speed_networks import Batches, Guide, Loss, Model, make_data, matrix_products
+from speed_worker import Run, Workload, serve
+
+import probvae
+from probvae.inference.objectives import ELBOObjective, IWAEObjective, Objective
 
 LEARNING_RATE = 1e-3
 _SECONDS_TO_CHOOSE = 0.05

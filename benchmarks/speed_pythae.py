@@ -10,9 +10,8 @@ from pythae.models import VAE, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
-from torch import Tensor, nn
-
 from speed_worker import Run, Workload, serve
+from torch import Tensor, nn
 
 # an epoch of pythae's trainer is what can be run; its own work at an epoch's start is shared by so many steps
 _STEPS_OF_AN_EPOCH = 50

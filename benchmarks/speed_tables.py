@@ -42,17 +42,16 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _provenance(machine: dict[str, Any]) -> str:
     return (
-        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, {machine['date']}; other work on "
-        f"the machine: a load of {machine['load']:.1f} before and {machine['load_after']:.1f} at the end.\n"
+        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, {machine['date']}; other "
+        f"work on the machine: a load of {machine['load']:.1f} before and {machine['load_after']:.1f} at the end.\n"
     )
 
 
 def _steps(threads: str, by_workload: dict[str, Any]) -> str:
     names = _names(by_workload.values())
     rows = [[TITLES[name], *(_step(rows.get(name)) for rows in by_workload.values())] for name in names]
-    title = (
-        f"Milliseconds a step, {threads} thread{'' if threads == '1' else 's'} (in brackets: times probvae compiled)"
-    )
+    many = "" if threads == "1" else "s"
+    title = f"Milliseconds a step, {threads} thread{many} (in brackets: times probvae compiled)"
     return f"### {title}\n\n{_table(['', *by_workload], rows)}"
 
 

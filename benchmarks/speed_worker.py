@@ -19,9 +19,12 @@ Run = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Workload:
-    """A model and its data: ``likelihood`` is "bernoulli" or "gaussian" (with one learned c), ``covariance`` the guide's
-    ("diagonal" or "full"), and ``hidden`` the widths of the encoder's layers; the decoder has them in reverse. With
-    more than one draw a datum the objective is the importance-weighted bound."""
+    """A model and its data.
+
+    ``likelihood`` is "bernoulli" or "gaussian" (with one learned c), ``covariance`` the guide's ("diagonal" or "full"),
+    and ``hidden`` the widths of the encoder's layers; the decoder has them in reverse. With more than one draw a datum
+    the objective is the importance-weighted bound.
+    """
 
     likelihood: str
     num_data: int
