@@ -4,6 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -15,11 +16,12 @@ from probvae._seed import isolated_seed
 from probvae._threads import threads_for_step
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
 from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports, posterior_mean
+from probvae.inference.feeding import Data, labels_of
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
 from probvae.inference.preparation import FitOptions, Prepared, prepare
 from probvae.inference.progress import EpochProgress
 from probvae.inference.traces import paired_traces
-from probvae.inference.variance import optimal_variance
+from probvae.inference.variance import optimal_variance_over
 from probvae.models import GaussianLikelihood
 from probvae.runs import Run
 
@@ -73,7 +75,7 @@ class FitResult:
 
 def fit(
     vae: SavableVAE,
-    x: Tensor,
+    x: Data,
     *,
     y: Any = None,
     exposure: Any = None,
@@ -82,7 +84,7 @@ def fit(
     learning_rate: float = 1e-3,
     objective: str | Objective = "elbo",
     seed: int = 0,
-    validation: Tensor | float | None = None,
+    validation: Data | float | None = None,
     schedule: str = "constant",
     gradient_clip: float | None = None,
     patience: int | None = None,
@@ -104,9 +106,12 @@ def fit(
     vae
         A :class:`~probvae.VAE`; it ends on the device it was on.
     x
-        (N, D), floating point; converted to the dtype of the parameters.
+        (N, D), converted to the dtype of the parameters: a floating-point tensor, an array, or data larger than
+        memory, as a memory-mapped array, :class:`~probvae.data.RowsOnDisk` or a torch ``Dataset`` of items x or
+        (x, y). :func:`~probvae.inference.feeding.as_source` says what is read when.
     y
-        Covariates of a conditional model, labels (N,) or numbers (N, C): see :meth:`~probvae.VAE.given`.
+        Covariates of a conditional model, labels (N,) or numbers (N, C): see :meth:`~probvae.VAE.given`. The y of a
+        ``Dataset`` by default.
     exposure
         (N,) positive numbers that multiply the rates of a likelihood of counts.
     objective
@@ -146,6 +151,8 @@ def fit(
     objective = resolve_objective(objective)
     home = next(vae.parameters()).device
     target = _resolve_device(device)
+    if y is None and vae.model.covariates is not None:
+        y = labels_of(x)
     given = vae if y is None and exposure is None else vae.given(y, exposure)
     data = prepare(vae, given, x, validation, options)
     run = Run(out) if isinstance(out, str | Path) else out
@@ -161,7 +168,8 @@ def fit(
                 trainer.rehearse()
             if run is not None:
                 run.create()
-            return trainer.run(progress)
+            with closing(trainer.feeder):
+                return trainer.run(progress)
         finally:
             vae.train(False)
             vae.to(home)
@@ -183,6 +191,7 @@ class _Trainer:
         # the VAE with the data's covariates given; itself, where it has none
         self.given, self.given_validation = (_moved(pair, device) for pair in (data.vae, data.validation_vae))
         self.x = data.x.to(device)
+        self.feeder = self.x.feeder(options.batch_size)
         self.validation = None if data.validation is None else data.validation.to(device)
         self.parameters = [p for p in vae.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate)
@@ -195,7 +204,7 @@ class _Trainer:
         """Save and evaluate before anything is written: parts that do not fit together are refused here."""
         if self.run_folder is not None:
             self.vae.components()
-        rows, part = self._at_use(self.x[:2]), at_rows(self.given, slice(2))
+        rows, part = self._at_use(self.x.head(2)), at_rows(self.given, slice(2))
         try:
             check_supports(part.model.prior(), part.guide.distribution(rows))
             self.objective.step_loss(part.model, part.guide, rows)
@@ -254,10 +263,8 @@ class _Trainer:
         return record
 
     def _minibatches(self) -> Iterator[tuple[ModelAndGuide, Tensor]]:
-        """Contiguous slices of a copy that is shuffled once an epoch, and the VAE there."""
-        order = torch.randperm(len(self.x), device=self.x.device)
-        batches = zip(order.split(self.options.batch_size), self.x[order].split(self.options.batch_size), strict=True)
-        for index, rows in batches:
+        """The rows of each minibatch, and the VAE there."""
+        for index, rows in self.feeder.epoch():
             yield at_rows(self.given, index), self._at_use(rows)
 
     def _at_use(self, rows: Tensor) -> Tensor:
@@ -298,7 +305,8 @@ class _Trainer:
     def _update_variance(self) -> None:
         likelihood = self.vae.model.likelihood
         if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "optimal":
-            likelihood.set_variance(optimal_variance(self.given, self.x))
+            parts = ((at_rows(self.given, rows), x) for rows, x in self.x.blocks())
+            likelihood.set_variance(optimal_variance_over(parts))
 
     @torch.no_grad()
     def _mean_variance(self) -> float | None:
@@ -306,16 +314,17 @@ class _Trainer:
         likelihood = self.vae.model.likelihood
         if not isinstance(likelihood, GaussianLikelihood):
             return None
-        return float(likelihood.variance(_outputs_for_variance(self.given, self.x)).mean())
+        return float(likelihood.variance(_outputs_for_variance(self.given, self.x.head(_VARIANCE_SUBSET))).mean())
 
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
             return {}
-        values = bound(self.given_validation, self.validation)
-        standard_error = float(values.elbo.std()) / math.sqrt(len(values.elbo)) if len(values.elbo) > 1 else 0.0
+        parts = [bound(at_rows(self.given_validation, rows), x) for rows, x in self.validation.blocks()]
+        elbo, kl = torch.cat([part.elbo for part in parts]), torch.cat([part.kl for part in parts])
+        standard_error = float(elbo.std()) / math.sqrt(len(elbo)) if len(elbo) > 1 else 0.0
         return {
-            "validation_elbo": float(values.elbo.mean()),
-            "validation_kl": float(values.kl.mean()),
+            "validation_elbo": float(elbo.mean()),
+            "validation_kl": float(kl.mean()),
             "validation_standard_error": standard_error,
         }
 
@@ -343,7 +352,7 @@ class _Trainer:
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
-        _warn_at_floor(self.given, self.x)
+        _warn_at_floor(self.given, self.x.head(_VARIANCE_SUBSET))
 
     def _fail(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
         site = _first_bad_site(part, rows)
@@ -403,8 +412,8 @@ def _outputs_for_variance(vae: ModelAndGuide, x: Tensor) -> Tensor:
     if getattr(likelihood, "mode", None) != "per-datum":
         # a guide without closed form takes a thousand draws a datum for its means, at every epoch
         return x.new_empty(0, likelihood.num_outputs)
-    part = at_rows(vae, slice(_VARIANCE_SUBSET))
-    outputs: Tensor = part.model.decoder(posterior_mean(part, x[:_VARIANCE_SUBSET]))
+    part = at_rows(vae, slice(len(x)))
+    outputs: Tensor = part.model.decoder(posterior_mean(part, x))
     return outputs
 
 

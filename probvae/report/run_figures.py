@@ -48,7 +48,7 @@ def draw_fit(experiment: Experiment) -> None:
         figure = figures.decoded_grid(images, data.image_shape, (-GRID_EXTENT, GRID_EXTENT))
         figures.save_figure(figure, folder, "decoded-grid")
     if experiment.gap is not None:
-        draw_posteriors(vae, x, experiment.gap, folder)
+        draw_posteriors(vae, experiment.x, experiment.gap, folder)
 
 
 def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult, folder: Path) -> Path | None:
