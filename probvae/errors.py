@@ -52,6 +52,10 @@ class NonFiniteLossError(FitError, ArithmeticError):
     """The loss became NaN or infinite."""
 
 
+class TraceError(ProbvaeError, RuntimeError):
+    """A program cannot be traced: its structure may depend on data."""
+
+
 class FloorWarning(UserWarning):
     """A learned variance sits on its floor: the likelihood has no finite maximum there."""
 
