@@ -1,6 +1,8 @@
 """A model and a guide that belong together."""
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +83,9 @@ class VAE(nn.Module):
         Raises :class:`~probvae.errors.ConfigError` for components that are not registered, and
         :class:`~probvae.errors.RunError` when the file cannot be written.
         """
-        import tomlkit
         from safetensors.torch import save_file
 
-        metadata = {"format": FORMAT_VERSION, "components": tomlkit.dumps(self.components())}
+        metadata = {"format": FORMAT_VERSION, "components": _as_toml(json.dumps(self.components()))}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         write_atomic(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
 
@@ -202,6 +203,15 @@ def _check_mask_is_read(model: LatentModel, guide: Guide) -> None:
             f"guide: with missing='mask' the encoder must read the mask, and {type(encoder).__name__} does not. "
             "Wrap it: MaskedEncoder(encoder, data_dim), with an encoder built for twice the columns."
         )
+
+
+@lru_cache(maxsize=4)
+def _as_toml(components: str) -> str:
+    """JSON as TOML; a fit saves the same components after every epoch, and TOML is written slowly."""
+    import tomlkit
+
+    text: str = tomlkit.dumps(json.loads(components))
+    return text
 
 
 def load(path: str | Path) -> VAE:
