@@ -20,7 +20,7 @@ LEAST_MEMORY = 32 * 2**20
 _UNITS = {"mb": 2**20, "gb": 2**30}
 
 
-class MemorySize(click.ParamType):
+class MemorySize(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 or so
     """A size like 512MB or 2GB, in bytes."""
 
     name = "memory size"

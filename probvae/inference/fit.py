@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from probvae._seed import isolated_seed
 from probvae._threads import threads_for_step
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
+from probvae.inference.compiled.adam import Adam
+from probvae.inference.compiled.paths import StepPath, check_compile, choose_path
+from probvae.inference.compiled.program import LossAndGradient, clipped
 from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports, posterior_mean
 from probvae.inference.feeding import Data, labels_of
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
@@ -65,12 +68,16 @@ class FitResult:
     datum, over the epoch's minibatches; the plain ones, whatever the objective is),
     ``variance`` (c in squared units of x, or None where there is none), ``seconds`` since the start, and
     ``validation_elbo``, ``validation_kl``, ``validation_standard_error`` where there are validation data.
-    ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended.
+    ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended. ``path`` is the way that
+    its steps took (``"plain"``, ``"graph"``, ``"compiled"``: see :mod:`probvae.inference.compiled`), ``path_reason``
+    says why.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = "all epochs done"
+    path: str = "plain"
+    path_reason: str = ""
 
 
 def fit(
@@ -90,6 +97,7 @@ def fit(
     patience: int | None = None,
     kl_warmup: int = 0,
     binarization: str = "none",
+    compile: str | bool = "auto",
     device: str = "auto",
     progress: bool = True,
     out: str | Path | Run | None = None,
@@ -129,6 +137,9 @@ def fit(
         then does ``patience`` begin to count.
     binarization
         ``"fresh"``: draw x ~ Bernoulli(x) anew at every use (the validation data once).
+    compile
+        ``"auto"``: trace the program and run its operators without Pyro's handlers, where the fit has steps enough to
+        be worth it; True: always; False: Pyro's handlers at every step. The numbers agree to rounding.
     seed
         Of the fit's own random numbers; the caller's generators are left untouched.
     device
@@ -148,6 +159,7 @@ def fit(
     options = FitOptions(
         epochs, batch_size, learning_rate, schedule, gradient_clip, patience, kl_warmup, binarization, seed
     )
+    check_compile(compile)
     objective = resolve_objective(objective)
     home = next(vae.parameters()).device
     target = _resolve_device(device)
@@ -166,6 +178,7 @@ def fit(
             vae.train(False)
             with isolated_seed(seed, target):
                 trainer.rehearse()
+            trainer.choose_path(compile)
             if run is not None:
                 run.create()
             with closing(trainer.feeder):
@@ -194,7 +207,8 @@ class _Trainer:
         self.feeder = self.x.feeder(options.batch_size)
         self.validation = None if data.validation is None else data.validation.to(device)
         self.parameters = [p for p in vae.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate)
+        self.optimizer = Adam(self.parameters, options.learning_rate)
+        self.path = StepPath("plain", "not chosen yet")
         self.total_steps = options.epochs * math.ceil(len(self.x) / options.batch_size)
         self.step = 0
         self.result = FitResult()
@@ -211,6 +225,23 @@ class _Trainer:
         except ValueError as error:
             if isinstance(error, ArgumentError):
                 raise  # another ValueError is torch's, of numbers out of range: the first step says where they are
+
+    def choose_path(self, compile: str | bool) -> None:
+        """Through Pyro's handlers or without them, and note it where the run is written."""
+        num_steps = self.options.epochs * (len(self.x) // self.options.batch_size)
+        first = slice(self.options.batch_size)
+        with isolated_seed(self.options.seed, self.x.device):
+            batch = self._batch(at_rows(self.given, first), self._at_use(self.x.head(self.options.batch_size)))
+        program = LossAndGradient(
+            self._losses, [self.vae.model, self.vae.guide], self.parameters, self.options.gradient_clip
+        )
+        self.vae.train()
+        self.path = choose_path(program, batch, num_steps, compile, self.options.seed)
+        self.vae.train(False)
+        self.traced = [any(one is two for two in program.parameters) for one in self.parameters]
+        self.result.path, self.result.path_reason = self.path.name, self.path.reason
+        if self.run_folder is not None:
+            self.run_folder.add_to_environment({"path": self.path.name, "path_reason": self.path.reason})
 
     def run(self, progress: bool) -> FitResult:
         best, start = -math.inf, time.perf_counter()
@@ -271,17 +302,44 @@ class _Trainer:
         return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
 
     def _train_step(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
-        self.optimizer.param_groups[0]["lr"] = self._learning_rate()
-        self.optimizer.zero_grad()
-        step = self._loss(part, rows, epoch, batch)
-        if not torch.isfinite(step.loss):
+        self.optimizer.learning_rate = self._learning_rate()
+        traced = self.path.run is not None and len(rows) == self.options.batch_size
+        step, gradients = self._by_graph(part, rows) if traced else self._by_handlers(part, rows, epoch, batch)
+        if not math.isfinite(step.loss):
+            if traced:
+                self._loss(part, rows, epoch, batch)  # torch's own validation may know more
             self._fail(part, rows, epoch, batch, f"the loss is {step.loss.item()}")
-        step.loss.backward()
-        if self.options.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.options.gradient_clip)
-        self.optimizer.step()
+        self.optimizer.step(gradients)
         self.step += 1
         return step
+
+    def _by_graph(self, part: ModelAndGuide, rows: Tensor) -> tuple[StepLoss, Sequence[Tensor | None]]:
+        """A step's loss and gradients without Pyro's handlers."""
+        assert self.path.run is not None
+        outputs = iter(self.path.run(*self._batch(part, rows)))
+        step = StepLoss(next(outputs), next(outputs), next(outputs))
+        return step, [next(outputs) if traced else None for traced in self.traced]
+
+    def _by_handlers(
+        self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int
+    ) -> tuple[StepLoss, Sequence[Tensor | None]]:
+        """The same through them; the smaller last batch takes this way always."""
+        step = self._loss(part, rows, epoch, batch)
+        found = torch.autograd.grad(step.loss, self.parameters, allow_unused=True)
+        gradients = iter(clipped([g for g in found if g is not None], self.options.gradient_clip))
+        return step._replace(loss=step.loss.detach()), [None if g is None else next(gradients) for g in found]
+
+    def _batch(self, part: ModelAndGuide, rows: Tensor) -> list[Tensor]:
+        """What changes from step to step: rows, their covariates, and the KL's weight in a warm-up."""
+        weight = [torch.tensor(self._kl_weight(), dtype=rows.dtype)] if self.options.kl_warmup else []
+        return [rows, *getattr(part, "columns", ()), *weight]
+
+    def _losses(self, rows: Tensor, *others: Tensor) -> StepLoss:
+        """The objective as a function of such a batch."""
+        weight = others[-1] if self.options.kl_warmup else 1.0
+        columns = others[:-1] if self.options.kl_warmup else others
+        part = self.given.with_columns(columns) if columns else self.given  # type: ignore[attr-defined]
+        return self.objective.step_loss(part.model, part.guide, rows, weight)
 
     def _loss(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
         try:

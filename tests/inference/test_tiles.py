@@ -11,7 +11,15 @@ from torch.testing import assert_close
 import probvae
 from probvae.diagnostics.importance import importance_diagnostic
 from probvae.errors import ArgumentError
-from probvae.inference import DiagonalGuide, FlowGuide, FullCovarianceGuide, MaskedEncoder, MLPEncoder, bound, evaluation
+from probvae.inference import (
+    DiagonalGuide,
+    FlowGuide,
+    FullCovarianceGuide,
+    MaskedEncoder,
+    MLPEncoder,
+    bound,
+    evaluation,
+)
 from probvae.inference.evaluation import ModelAndGuide, current_limit, draws, limited_memory, tiles
 from probvae.inference.evidence import log_evidence
 from probvae.inference.importance import importance_log_evidence
