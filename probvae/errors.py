@@ -60,6 +60,10 @@ class FloorWarning(UserWarning):
     """A learned variance sits on its floor: the likelihood has no finite maximum there."""
 
 
+class PathWarning(UserWarning):
+    """A fit was asked to run without Pyro's handlers, or compiled, and it cannot."""
+
+
 class PluginWarning(UserWarning):
     """A component of another package cannot be loaded."""
 

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,8 +138,9 @@ def fit(
     binarization
         ``"fresh"``: draw x ~ Bernoulli(x) anew at every use (the validation data once).
     compile
-        ``"auto"``: trace the program and run its operators without Pyro's handlers, where the fit has steps enough to
-        be worth it; True: always; False: Pyro's handlers at every step. The numbers agree to rounding.
+        ``"auto"``: run the program's operators without Pyro's handlers where there are steps enough to be worth
+        tracing it, and compiled where there are enough to be worth the compiler's seconds. ``"graph"``: traced, never
+        compiled. True: compiled. False: Pyro's handlers at every step. The numbers agree to rounding.
     seed
         Of the fit's own random numbers; the caller's generators are left untouched.
     device
@@ -236,9 +237,8 @@ class _Trainer:
             self._losses, [self.vae.model, self.vae.guide], self.parameters, self.options.gradient_clip
         )
         self.vae.train()
-        self.path = choose_path(program, batch, num_steps, compile, self.options.seed)
+        self.path = choose_path(program, self.optimizer, batch, num_steps, compile, self.options.seed)
         self.vae.train(False)
-        self.traced = [any(one is two for two in program.parameters) for one in self.parameters]
         self.result.path, self.result.path_reason = self.path.name, self.path.reason
         if self.run_folder is not None:
             self.run_folder.add_to_environment({"path": self.path.name, "path_reason": self.path.reason})
@@ -303,31 +303,25 @@ class _Trainer:
 
     def _train_step(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
         self.optimizer.learning_rate = self._learning_rate()
-        traced = self.path.run is not None and len(rows) == self.options.batch_size
-        step, gradients = self._by_graph(part, rows) if traced else self._by_handlers(part, rows, epoch, batch)
+        if traced := self.path.update is not None and len(rows) == self.options.batch_size:
+            step = StepLoss(*self.path.update(*self._batch(part, rows)))
+        else:
+            step = self._by_handlers(part, rows, epoch, batch)
         if not math.isfinite(step.loss):
             if traced:
                 self._loss(part, rows, epoch, batch)  # torch's own validation may know more
             self._fail(part, rows, epoch, batch, f"the loss is {step.loss.item()}")
-        self.optimizer.step(gradients)
         self.step += 1
         return step
 
-    def _by_graph(self, part: ModelAndGuide, rows: Tensor) -> tuple[StepLoss, Sequence[Tensor | None]]:
-        """A step's loss and gradients without Pyro's handlers."""
-        assert self.path.run is not None
-        outputs = iter(self.path.run(*self._batch(part, rows)))
-        step = StepLoss(next(outputs), next(outputs), next(outputs))
-        return step, [next(outputs) if traced else None for traced in self.traced]
-
-    def _by_handlers(
-        self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int
-    ) -> tuple[StepLoss, Sequence[Tensor | None]]:
-        """The same through them; the smaller last batch takes this way always."""
+    def _by_handlers(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
+        """A step through Pyro's handlers; the smaller last batch takes this way always."""
         step = self._loss(part, rows, epoch, batch)
         found = torch.autograd.grad(step.loss, self.parameters, allow_unused=True)
-        gradients = iter(clipped([g for g in found if g is not None], self.options.gradient_clip))
-        return step._replace(loss=step.loss.detach()), [None if g is None else next(gradients) for g in found]
+        if math.isfinite(step.loss.detach()):
+            gradients = iter(clipped([g for g in found if g is not None], self.options.gradient_clip))
+            self.optimizer.step([None if g is None else next(gradients) for g in found])
+        return step._replace(loss=step.loss.detach())
 
     def _batch(self, part: ModelAndGuide, rows: Tensor) -> list[Tensor]:
         """What changes from step to step: rows, their covariates, and the KL's weight in a warm-up."""

@@ -83,3 +83,25 @@ class Adam:
 
     def _parts(self) -> list[tuple[str, list[Tensor]]]:
         return [("first_moment", self.first), ("second_moment", self.second), ("step", self.steps)]
+
+
+def adam_update(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    moments: tuple[Sequence[Tensor], Sequence[Tensor]],
+    scalars: Tensor,
+    finite: Tensor,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    """The same step as operators, for a graph: in place, or not at all where ``finite`` is false.
+
+    ``scalars`` are the step size eta / (1 - beta_1^t) and sqrt(1 - beta_2^t), which change from step to step.
+    """
+    size, correction = scalars.unbind()
+    for parameter, gradient, first, second in zip(parameters, gradients, *moments, strict=True):
+        mean = first.lerp(gradient, 1 - betas[0])
+        square = second * betas[1] + gradient * gradient * (1 - betas[1])
+        moved = parameter - size * mean / (square.sqrt() / correction + eps)
+        for old, new in ((first, mean), (second, square), (parameter, moved)):
+            old.copy_(torch.where(finite, new, old))

@@ -20,17 +20,18 @@ _NEUTRAL: dict[Any, float] = {
 }
 
 
-def simplified(recording: Recording) -> Recording:
+def simplified(recording: Recording, keep_views: bool = True) -> Recording:
     """What is left when views are taken once, what never moves is kept, and what nobody reads is dropped.
 
+    With ``keep_views`` the views of held tensors are taken now, and not in every run.
     Random operators stay, read or not: the stream of random numbers is the program's own.
     """
-    return without_dead_nodes(_Simplifier(recording).run())
+    return without_dead_nodes(_Simplifier(recording, keep_views).run())
 
 
 class _Simplifier:
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
+    def __init__(self, recording: Recording, keep_views: bool) -> None:
+        self.recording, self.keep_views = recording, keep_views
         self.changed: set[int] = set().union(*(node.writes() for node in recording.nodes))
         self.instead: dict[Value, Value] = {}
         self.places = {value.place: value for value in recording.inputs}
@@ -78,7 +79,9 @@ class _Simplifier:
         return False
 
     def _stays(self, value: Value) -> bool:
-        return value.storage in self.recording.held or not (value.moves or value.storage in self.changed)
+        if value.storage in self.recording.held:
+            return self.keep_views
+        return not (value.moves or value.storage in self.changed)
 
     def _neutral(self, node: Node) -> bool:
         if node.operator not in _NEUTRAL or len(node.arguments) != 2 or node.options:

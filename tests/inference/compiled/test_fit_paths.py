@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 import probvae
-from probvae.errors import ArgumentError, NonFiniteLossError
+from probvae.errors import ArgumentError, NonFiniteLossError, PathWarning
 from probvae.inference import DiagonalGuide, ExactGuide, FreeGuide, MaskedEncoder, MLPEncoder, fit
 from probvae.models import (
     BernoulliLikelihood,
@@ -66,13 +66,13 @@ def fitted(case: str, **options: object) -> tuple[probvae.VAE, probvae.FitResult
     return (vae := vae.double()), fit(vae, x, **{**given, **options})
 
 
-def check_same(case: str, **options: object) -> None:
+def check_same(case: str, path: str = "graph", compile: str | bool = "graph", **options: object) -> None:
     """50 = 3 * 16 + 2: the last, smaller batch of each epoch is among the steps."""
     (plain, by_handlers), (traced, by_graph) = (
         fitted(case, compile=False, **options),
-        fitted(case, compile="graph", **options),
+        fitted(case, compile=compile, **options),
     )
-    assert (by_handlers.path, by_graph.path) == ("plain", "graph"), by_graph.path_reason
+    assert (by_handlers.path, by_graph.path) == ("plain", path), by_graph.path_reason
     for one, two in zip(plain.parameters(), traced.parameters(), strict=True):
         assert_close(two, one, rtol=1e-9, atol=1e-10)
     for one, two in zip(by_handlers.history, by_graph.history, strict=True):
@@ -127,7 +127,8 @@ def test_what_cannot_be_traced_takes_the_plain_path_and_says_why(kind: str) -> N
     x = torch.randn(40, 3)
     model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 3), GaussianLikelihood(3))
     guide = ExactGuide(model) if kind == "exact" else FreeGuide(2, 3, 40).start_from(x)
-    result = fit(probvae.VAE(model, guide), x, epochs=1, batch_size=20, compile="graph", progress=False)
+    with pytest.warns(PathWarning, match="compile: the plain path is taken; the program cannot be traced"):
+        result = fit(probvae.VAE(model, guide), x, epochs=1, batch_size=20, compile="graph", progress=False)
     assert result.path == "plain"
     assert result.path_reason.startswith("the program cannot be traced: aten._local_scalar_dense")
 
@@ -143,7 +144,8 @@ def test_a_random_number_of_pythons_own_is_found_out() -> None:
 
     model = LatentModel(StandardNormalPrior(2), Shaky(2, 3), GaussianLikelihood(3))
     vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(3, (5,)), 2))
-    result = fit(vae, torch.randn(40, 3), epochs=1, batch_size=20, compile="graph", progress=False)
+    with pytest.warns(PathWarning, match="not trusted"):
+        result = fit(vae, torch.randn(40, 3), epochs=1, batch_size=20, compile="graph", progress=False)
     assert result.path == "plain"
     assert "not trusted: the loss differs from Pyro's by" in result.path_reason
 
@@ -166,3 +168,28 @@ def test_weights_that_are_broken_before_the_fit() -> None:
 def test_another_value_of_compile_is_an_error(value: object) -> None:
     with pytest.raises(ArgumentError, match="compile: expected 'auto', 'graph', True or False, got"):
         fitted("gaussian", compile=value)
+
+
+def test_without_a_compiler_the_graph_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.warns(PathWarning, match="the graph path is taken; it cannot be compiled: there is no C.. compiler"):
+        result = fitted("gaussian", compile=True)[1]
+    assert (result.path, result.path_reason) == (
+        "graph",
+        "it cannot be compiled: there is no C++ compiler (g++ or clang++)",
+    )
+
+
+@pytest.mark.slow  # the compiler takes a quarter of a minute for each
+@pytest.mark.parametrize(
+    ("case", "options"), [("gaussian", {}), ("fresh", {}), ("conditional", {"kl_warmup": 2, "gradient_clip": 0.05})]
+)
+def test_compiled_fit_is_the_same(case: str, options: dict[str, object]) -> None:
+    """The same random numbers, the same steps: float64 to rounding, after nine compiled steps and three plain ones."""
+    check_same(case, "compiled", True, **options)
+
+
+@pytest.mark.slow
+def test_compiled_fit_that_runs_away() -> None:
+    with pytest.raises(NonFiniteLossError, match=r"site '(z|x)', epoch \d+, batch \d+:.*Lower learning_rate"):
+        fitted("gaussian", compile=True, learning_rate=1e18, epochs=20)

@@ -1,0 +1,54 @@
+"""A recorded computation, compiled by torch's inductor; its compiler is imported here and nowhere else."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from operator import getitem
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probvae.errors import TraceError
+from probvae.inference.compiled.recording import Recording, Value
+from probvae.inference.compiled.simplification import constants, renamed
+
+
+def compiled(recording: Recording) -> Callable[..., Sequence[Tensor]]:
+    """The computation as compiled code: a function of the inputs, which finds the held tensors by itself.
+
+    Random numbers are drawn by torch's own operators, in the same order as without the compiler.
+    Raises :class:`~probvae.errors.TraceError` where the compiler fails.
+    """
+    held, module = _graph_module(recording)
+    inputs = [value.tensor.detach() for value in recording.inputs]
+    try:
+        import torch._inductor
+
+        run: Any = torch._inductor.compile(module, [*inputs, *held], {"fallback_random": True, "compile_threads": 1})
+    except Exception as error:  # a compiler has as many ways to fail as it has versions: there is another path
+        raise TraceError(f"inductor: {type(error).__name__}: {error}".split("\n")[0]) from error
+    return lambda *batch: run(*batch, *held)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise :class:`~probvae.errors.TraceError` where inductor would have no compiler to call."""
+    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        raise TraceError("there is no C++ compiler (g++ or clang++)")
+
+
+def _graph_module(recording: Recording) -> tuple[list[Tensor], torch.fx.GraphModule]:
+    """The tensors that are bound, and the graph with one placeholder for each input and each of them."""
+    graph, bound = torch.fx.Graph(), list(constants(recording))
+    nodes: dict[Value, Any] = {value: graph.placeholder(f"x{i}") for i, value in enumerate(recording.inputs)}
+    nodes |= {value: graph.placeholder(f"k{i}") for i, value in enumerate(bound)}
+    for node in recording.nodes:
+        arguments, options = renamed(nodes.__getitem__, node.arguments), renamed(nodes.__getitem__, node.options)
+        made = graph.call_function(node.operator, arguments, options)
+        if not node.several:
+            nodes[node.outputs[0]] = made
+            continue
+        for index, value in enumerate(node.results):
+            if value is not None:
+                nodes[value] = graph.call_function(getitem, (made, index))
+    graph.output(tuple(nodes[value] for value in recording.outputs))
+    return [value.tensor.detach() for value in bound], torch.fx.GraphModule(torch.nn.Module(), graph)

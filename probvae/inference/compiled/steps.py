@@ -1,0 +1,101 @@
+"""One step of training without Pyro's handlers: the losses, and the parameters moved."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from probvae.inference.compiled.adam import Adam, adam_update
+from probvae.inference.compiled.inductor import compiled
+from probvae.inference.compiled.program import LossAndGradient, numbers_unread
+from probvae.inference.compiled.recording import Recording, record
+from probvae.inference.compiled.simplification import simplified
+from probvae.inference.compiled.source import as_function
+
+
+class GraphUpdate:
+    """The operators of the losses and gradients, run as they were written down; then Adam.
+
+    Where the loss is not finite the parameters stay.
+    """
+
+    def __init__(self, program: LossAndGradient, optimizer: Adam, recording: Recording) -> None:
+        self.run, self.optimizer = torch.no_grad()(as_function(recording)), optimizer
+        self.num_losses = len(recording.outputs) - len(program.parameters)
+        self.places = _places(program, optimizer)
+
+    def __call__(self, *batch: Tensor) -> Sequence[Tensor]:
+        outputs = self.run(*batch)
+        if math.isfinite(outputs[0]):
+            gradients: list[Tensor | None] = [None] * len(self.optimizer.parameters)
+            for place, gradient in zip(self.places, outputs[self.num_losses :], strict=True):
+                gradients[place] = gradient
+            self.optimizer.step(gradients)
+        return outputs[: self.num_losses]
+
+
+class CompiledUpdate:
+    """The losses, their gradients and Adam's arithmetic as one piece of compiled code.
+
+    Where the loss is not finite the parameters stay. Raises :class:`~probvae.errors.TraceError` where it cannot be.
+    """
+
+    def __init__(self, program: LossAndGradient, optimizer: Adam, batch: Sequence[Tensor]) -> None:
+        self.program, self.optimizer = program, optimizer
+        places = _places(program, optimizer)
+        parts = (optimizer.parameters, optimizer.first, optimizer.second, optimizer.steps)
+        self.parameters, self.first, self.second, self.steps = ([part[i] for i in places] for part in parts)
+        self.scalars = torch.ones(2, dtype=batch[0].dtype)
+        held = [*program.held(), *self.parameters, *self.first, *self.second]
+        inputs = [*batch, self.scalars.to(batch[0].device)]
+        with self._kept(), program.kept_buffers(), numbers_unread():
+            recording = simplified(record(self._step, inputs, held), keep_views=False)
+        self.run = torch.no_grad()(compiled(recording))
+        with self._kept(), program.kept_buffers():
+            self.run(*inputs)  # the compiler may put its work off to the first call
+
+    def __call__(self, *batch: Tensor) -> Sequence[Tensor]:
+        taken = int(self.steps[0]) + 1
+        first, second = self.optimizer.betas
+        self.scalars[0] = self.optimizer.learning_rate / (1 - first**taken)
+        self.scalars[1] = math.sqrt(1 - second**taken)
+        losses = self.run(*batch, self.scalars.to(batch[0].device))
+        if math.isfinite(losses[0]):
+            torch._foreach_add_(self.steps, 1)
+        return losses
+
+    def gradients(self, *batch: Tensor) -> list[Tensor]:
+        """The losses and the gradients, which the first moment shows when it starts from zero; nothing is moved."""
+        with self._kept(), torch.no_grad():
+            torch._foreach_zero_(self.first)
+            losses = self(*batch)
+            return [*losses, *(moment / (1 - self.optimizer.betas[0]) for moment in self.first)]
+
+    def _step(self, *inputs: Tensor) -> Sequence[Tensor]:
+        *batch, scalars = inputs
+        outputs = self.program(*batch)
+        number = len(outputs) - len(self.parameters)
+        losses, gradients = outputs[:number], outputs[number:]
+        moments, finite = (self.first, self.second), losses[0].isfinite()
+        with torch.no_grad():
+            adam_update(self.parameters, gradients, moments, scalars, finite, self.optimizer.betas, self.optimizer.eps)
+        return losses
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        tensors = [*self.parameters, *self.first, *self.second, *self.steps]
+        before = [tensor.clone() for tensor in tensors]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(tensors, before, strict=True):
+                    tensor.copy_(value)
+
+
+def _places(program: LossAndGradient, optimizer: Adam) -> list[int]:
+    """Where the program's parameters stand among the optimiser's."""
+    known = {parameter.data_ptr(): place for place, parameter in enumerate(optimizer.parameters)}
+    return [known[parameter.data_ptr()] for parameter in program.parameters]
