@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         optimal_variance,
         plug_in_loss,
     )
+    from probvae.inference.compiled.compiled_step import CompiledStep
     from probvae.inference.evidence import log_evidence
     from probvae.inference.refine import refine
     from probvae.models import (
@@ -105,6 +106,7 @@ _HOMES = {
     "probvae.diagnostics.diagnose": ("diagnose",),
     "probvae.diagnostics.programs": ("diagnose_program", "program_vae"),
     "probvae.generation": ("sample",),
+    "probvae.inference.compiled.compiled_step": ("CompiledStep",),
     "probvae.inference.evidence": ("log_evidence",),
     "probvae.inference.refine": ("refine",),
     "probvae.probabilistic_pca": ("fit_probabilistic_pca",),
@@ -174,6 +176,7 @@ __all__ = [
     "VAE",
     "BernoulliLikelihood",
     "CategoricalLikelihood",
+    "CompiledStep",
     "ConditionalNormalPrior",
     "ConstrainedGuide",
     "ContinuousBernoulliLikelihood",

@@ -1,6 +1,7 @@
 """A recorded computation, compiled by torch's inductor; its compiler is imported here and nowhere else."""
 
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from operator import getitem
 from typing import Any
@@ -22,9 +23,13 @@ def compiled(recording: Recording) -> Callable[..., Sequence[Tensor]]:
     held, module = _graph_module(recording)
     inputs = [value.tensor.detach() for value in recording.inputs]
     try:
-        import torch._inductor
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, of its own old parts
+            import torch._inductor
 
-        run: Any = torch._inductor.compile(module, [*inputs, *held], {"fallback_random": True, "compile_threads": 1})
+            run: Any = torch._inductor.compile(
+                module, [*inputs, *held], {"fallback_random": True, "compile_threads": 1}
+            )
     except Exception as error:  # a compiler has as many ways to fail as it has versions: there is another path
         raise TraceError(f"inductor: {type(error).__name__}: {error}".split("\n")[0]) from error
     return lambda *batch: run(*batch, *held)

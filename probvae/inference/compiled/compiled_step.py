@@ -1,0 +1,135 @@
+"""The traced or compiled step by itself, for any Pyro program."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyro
+from pyro import poutine
+from torch import Tensor, nn
+
+from probvae._seed import isolated_seed
+from probvae.inference.compiled.adam import Adam
+from probvae.inference.compiled.paths import check_compile, choose_path
+from probvae.inference.compiled.program import LossAndGradient
+from probvae.inference.objectives import Objective, StepLoss, resolve_objective
+from probvae.inference.traces import PyroProgram
+
+
+class CompiledStep:
+    r"""One step of stochastic variational inference, with Pyro's handlers run once and not at every step.
+
+    The model, the guide and the objective are run on an example batch; the operators that reach torch are written
+    down, and each call runs them on another batch, takes Adam's step and gives the loss. Drawn numbers are drawn
+    anew, from torch's stream and in Pyro's order.
+
+    Parameters
+    ----------
+    model, guide
+        Any Pyro programs of static structure, modules or functions: which sites and shapes there are must not depend
+        on the values of tensors. Parameters are those of modules, and those of ``pyro.param`` and ``pyro.module``.
+    objective
+        A name or an :class:`~probvae.inference.Objective` (the loss is then per datum), or a loss of Pyro's own with
+        ``differentiable_loss`` (``Trace_ELBO()``, ``TraceMeanField_ELBO()``; the loss is then summed over the data).
+    example
+        The arguments of model and guide, tensors; batches of other shapes go through Pyro's handlers.
+    optimizer
+        What makes an :class:`~probvae.inference.compiled.Adam` of the parameters: ``lambda p: Adam(p, 0.01)``.
+    compile
+        ``"graph"``: run the operators as they are; True: compile them, a quarter of a minute; False: Pyro's handlers.
+    gradient_clip
+        The largest norm of the gradient; None for no limit.
+
+    A step whose loss is not finite leaves the parameters as they are. What cannot be traced, or does not agree with
+    Pyro's loss and gradients (relative 1e-5 in float32, with the same noise), goes through Pyro's handlers:
+    :attr:`path` is then ``"plain"``, :attr:`reason` says why, and a :class:`~probvae.errors.PathWarning` is given.
+
+    >>> import torch, pyro
+    >>> from pyro import distributions as dist
+    >>> def model(x):
+    ...     mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+    >>> def guide(x):
+    ...     loc = pyro.param("loc", torch.tensor(0.0))
+    ...     pyro.sample("mean", dist.Normal(loc, 0.1))
+    >>> x = 3 + torch.randn(100)
+    >>> step = CompiledStep(model, guide, pyro.infer.Trace_ELBO(), example=[x], optimizer=lambda p: Adam(p, 0.05))
+    >>> losses = [step(x) for _ in range(200)]
+    >>> step.path, bool((pyro.param("loc") - x.mean()).abs() < 0.2)
+    ('graph', True)
+    >>> pyro.clear_param_store()
+    """
+
+    def __init__(
+        self,
+        model: PyroProgram,
+        guide: PyroProgram,
+        objective: str | Objective | pyro.infer.ELBO,
+        example: Sequence[Tensor],
+        optimizer: Any = Adam,
+        compile: str | bool = "graph",
+        gradient_clip: float | None = None,
+    ) -> None:
+        check_compile(compile)
+        self.model, self.guide = model, guide
+        self.objective = objective if isinstance(objective, pyro.infer.ELBO) else resolve_objective(objective)
+        example = list(example)
+        modules = [part for part in (model, guide) if isinstance(part, nn.Module)]
+        parameters = list(dict.fromkeys(self._parameters(modules, example)))
+        self.optimizer: Adam = optimizer(parameters)
+        self.program = LossAndGradient(self._losses, modules, parameters, gradient_clip)
+        self._shapes = [part.shape for part in example]
+        self._parameters_of_program = parameters
+        # as many steps as nobody takes: the caller has decided that they are worth it
+        found = choose_path(self.program, self.optimizer, example, 2**62, compile)
+        self.path, self.reason, self._update = found
+
+    def __call__(self, *batch: Tensor) -> StepLoss | Tensor:
+        """Take one step; the loss before it, with KL and plain ELBO for this package's own objectives."""
+        if self._update is not None and [part.shape for part in batch] == self._shapes:
+            losses = self._update(*batch)
+        else:
+            losses = self._by_handlers(batch)
+        return StepLoss(*losses) if isinstance(self.objective, Objective) else losses[0]
+
+    @property
+    def learning_rate(self) -> float:
+        """Adam's step size, which may be set before every step."""
+        return self.optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self.optimizer.learning_rate = value
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The optimiser's state, a flat dictionary of tensors."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        """Take up what :meth:`state_dict` gave."""
+        self.optimizer.load_state_dict(state_dict)
+
+    def _losses(self, *batch: Tensor) -> Sequence[Tensor]:
+        if isinstance(self.objective, Objective):
+            return self.objective.step_loss(self.model, self.guide, *batch)
+        return [self.objective.differentiable_loss(self.model, self.guide, *batch)]  # type: ignore[attr-defined]
+
+    def _parameters(self, modules: Sequence[nn.Module], example: Sequence[Tensor]) -> Iterator[nn.Parameter]:
+        """Those of the modules, and those that Pyro is told of while the programs run."""
+        for module in modules:
+            yield from module.parameters()
+        with isolated_seed(0, example[0].device), poutine.trace(param_only=True) as capture:
+            self._losses(*example)
+        for site in capture.trace.nodes.values():
+            if site["type"] == "param":
+                found: Any = site["value"]
+                yield found.unconstrained()
+
+    def _by_handlers(self, batch: Sequence[Tensor]) -> Sequence[Tensor]:
+        program = LossAndGradient(self._losses, self.program.modules, self._parameters_of_program, self.program.clip)
+        outputs = program(*batch)
+        number = len(outputs) - len(program.parameters)
+        if outputs[0].isfinite():
+            found = {id(p): gradient for p, gradient in zip(program.parameters, outputs[number:], strict=True)}
+            self.optimizer.step([found.get(id(parameter)) for parameter in self._parameters_of_program])
+        return outputs[:number]
