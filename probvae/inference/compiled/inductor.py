@@ -13,6 +13,8 @@ from probvae.errors import TraceError
 from probvae.inference.compiled.recording import Recording, Value
 from probvae.inference.compiled.simplification import constants, renamed
 
+_OPTIONS = {"fallback_random": True, "compile_threads": 1}
+
 
 def compiled(recording: Recording) -> Callable[..., Sequence[Tensor]]:
     """The computation as compiled code: a function of the inputs, which finds the held tensors by itself.
