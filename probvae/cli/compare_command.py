@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probvae.cli.run_options import memory_option
 from probvae import recipes
 from probvae.cli.fit_command import KEYS, recipe_of, recipes_of_options
 from probvae.cli.fit_command import command as fit_command
+from probvae.cli.run_options import memory_option
 from probvae.recipes import Recipe
 
 if TYPE_CHECKING:

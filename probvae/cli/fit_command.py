@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from probvae.cli.run_options import memory_option
 from probvae import recipes
+from probvae.cli.run_options import memory_option
 from probvae.recipes import Recipe
 
 # option -> key of the recipe that it sets

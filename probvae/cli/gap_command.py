@@ -5,7 +5,15 @@ from pathlib import Path
 
 import click
 
-from probvae.cli.run_options import data_option, load_data_for, memory_option, out_option, run_argument, seed_option, target_folder
+from probvae.cli.run_options import (
+    data_option,
+    load_data_for,
+    memory_option,
+    out_option,
+    run_argument,
+    seed_option,
+    target_folder,
+)
 from probvae.errors import ArgumentError
 
 
