@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,16 @@ def scaling(num_rounds: int) -> list[dict[str, Any]]:
     return found
 
 
+def evidence(threads: int, num_rounds: int) -> dict[str, Any]:
+    """L_100 on W1's model, and the arithmetic in it: the decoder at each draw."""
+    workload = replace(WORKLOADS["W1"], num_data=400, num_draws=100)
+    rows = measure(workload, ("evidence", "evidence products"), threads, num_rounds)
+    widths = [workload.latent_dim, *reversed(workload.hidden), workload.data_dim]
+    operations = 2 * sum(a * b for a, b in pairwise(widths)) * workload.num_data * workload.num_draws
+    _say(f"L_100 of 400 data, {threads} threads", rows)
+    return {"operations": operations, "num_data": workload.num_data, "programs": rows}
+
+
 def _say(title: str, rows: dict[str, Any]) -> None:
     told = ", ".join(f"{name} {row['milliseconds']:.3g}" for name, row in rows.items() if "error" not in row)
     errors = "".join(f"\n    {name}: {row['error']}" for name, row in rows.items() if "error" in row)
@@ -234,6 +245,7 @@ def main() -> None:
             rows = measure(WORKLOADS[name], programs_for(WORKLOADS[name], options.programs), threads, options.rounds)
             result["steps"].setdefault(str(threads), {})[name] = rows
             _say(f"{name}, {threads} threads", rows)
+        result.setdefault("evidence", {})[str(threads)] = evidence(threads, options.rounds)
     if options.scaling:
         result["scaling"] = scaling(options.rounds)
     if options.quality:

@@ -5,6 +5,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pyro
@@ -18,10 +19,12 @@ from speed_networks import Batches, Guide, Loss, Model, make_data, matrix_produc
 from speed_worker import Run, Workload, serve
 
 import probvae
+from probvae.inference.importance import importance_log_evidence
 from probvae.inference.objectives import ELBOObjective, IWAEObjective, Objective
 
 LEARNING_RATE = 1e-3
 _SECONDS_TO_CHOOSE = 0.05
+_ROWS_AT_ONCE = 2000
 
 
 def eager(workload: Workload) -> Run:
@@ -139,6 +142,31 @@ def products(workload: Workload) -> Run:
     return run
 
 
+def evidence(workload: Workload) -> Run:
+    """L_K of all data, K the workload's draws; a step is one call."""
+    vae, x = _vae(workload).eval(), make_data(workload)
+
+    def run(num_steps: int) -> None:
+        for _ in range(num_steps):
+            importance_log_evidence(vae, x, workload.num_draws)
+
+    return run
+
+
+def evidence_products(workload: Workload) -> Run:
+    """The decoder's products at K draws for all data, in chunks that stay in the cache."""
+    widths = [workload.latent_dim, *reversed(workload.hidden), workload.data_dim]
+    chosen = [_fastest_product(_ROWS_AT_ONCE, *layer) for layer in pairwise(widths)]
+    num_chunks = workload.num_data * workload.num_draws // _ROWS_AT_ONCE
+
+    def run(num_steps: int) -> None:
+        for _ in range(num_steps * num_chunks):
+            for product in chosen:
+                product()
+
+    return run
+
+
 def _fastest_product(n: int, k: int, m: int) -> Callable[[], Tensor]:
     a, b, out = torch.randn(n, k), torch.randn(k, m), torch.empty(n, m)
     weight = b.T.contiguous()
@@ -168,6 +196,8 @@ PROGRAMS: dict[str, Callable[[Workload], Run]] = {
     "pyro-example": pyro_example,
     "probvae": probvae_plain,
     "products": products,
+    "evidence": evidence,
+    "evidence products": evidence_products,
 }
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def markdown(result: dict[str, Any]) -> str:
     parts += [_steps(threads, by_workload) for threads, by_workload in result["steps"].items()]
     most = list(result["steps"].values())[-1]
     parts += [_costs(most)]
+    parts.append(_evidence(result["evidence"]))
     if "scaling" in result:
         parts.append(_scaling(result["scaling"]))
     if "quality" in result:
@@ -72,6 +73,20 @@ def _costs(by_workload: dict[str, Any]) -> str:
         rows.append([TITLES[name], *told])
     title = "Seconds until the first steps are done, without imports; peak memory of the process, with the data"
     return f"### {title}\n\n{_table(['', *by_workload], rows)}"
+
+
+def _evidence(found: dict[str, Any]) -> str:
+    rows = []
+    for threads, entry in found.items():
+        told = [_rate(entry, name) for name in ("evidence", "evidence products")]
+        rows.append([threads, *told])
+    title = "log p(x) by importance sampling, L_100 on W1's model: billions of operations a second"
+    return f"### {title}\n\n{_table(['threads', '`log_evidence`', TITLES['products']], rows)}"
+
+
+def _rate(entry: dict[str, Any], name: str) -> str:
+    row = entry["programs"][name]
+    return "not run" if "error" in row else f"{entry['operations'] / row['milliseconds'] / 1e6:.0f}"
 
 
 def _scaling(found: list[dict[str, Any]]) -> str:
