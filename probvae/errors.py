@@ -52,7 +52,7 @@ class NonFiniteLossError(FitError, ArithmeticError):
     """The loss became NaN or infinite."""
 
 
-class TraceError(ProbvaeError, RuntimeError):
+class TraceError(ProbvaeError, TypeError):
     """A program cannot be traced: its structure may depend on data."""
 
 

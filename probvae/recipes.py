@@ -73,6 +73,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "labels": (str,),
         "exposure": (str,),
         "held_out": _NUMBER,
+        "in_memory_limit": _NUMBER,
         "options": (dict,),
     },
 }

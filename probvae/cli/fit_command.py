@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from probvae import recipes
+from probvae.cli.run_options import memory_option
 from probvae.recipes import Recipe
 
 # option -> key of the recipe that it sets
@@ -83,6 +84,7 @@ KEYS = {
 @click.option("--figures/--no-figures", default=True, help="Draw the pictures.")
 @click.option("--progress/--no-progress", default=True, help="Show how far the fit has come.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of the table.")
+@memory_option
 def command(
     recipe_files: tuple[Path, ...],
     settings: tuple[str, ...],

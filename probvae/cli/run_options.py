@@ -16,6 +16,44 @@ out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
 data_option = click.option("--data", metavar="NAME|FILE", help="Other data than the run's own.")
 
+LEAST_MEMORY = 32 * 2**20
+_UNITS = {"mb": 2**20, "gb": 2**30}
+
+
+class MemorySize(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 or so
+    """A size like 512MB or 2GB, in bytes."""
+
+    name = "memory size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip().lower()
+        unit = _UNITS.get(text[-2:])
+        try:
+            size = int(float(text[:-2]) * unit) if unit else 0
+        except (ValueError, OverflowError):
+            size = 0
+        if size < LEAST_MEMORY:
+            self.fail(f"expected at least 32MB, as in 512MB or 2GB, got {value!r}.", param, ctx)
+        return size
+
+
+def _limit_memory(ctx: click.Context, param: click.Parameter, value: int | None) -> None:
+    """Hold for the whole command; it needs no argument of its own."""
+    if value is not None:
+        from probvae.inference.evaluation import limited_memory
+
+        ctx.with_resource(limited_memory(value))
+
+
+memory_option = click.option(
+    "--memory-limit",
+    type=MemorySize(),
+    metavar="SIZE",
+    callback=_limit_memory,
+    expose_value=False,
+    help="Of evaluation, beside data and results, as in 2GB [default: 512MB].",
+)
+
 
 def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
     """The run's own data, or others prepared in the same way, checked against the model's width."""

@@ -3,7 +3,8 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 from probvae._seed import isolated_seed
 from probvae._threads import threads_for_step
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
+from probvae.inference.compiled.adam import Adam
+from probvae.inference.compiled.paths import StepPath, check_compile, choose_path
+from probvae.inference.compiled.program import LossAndGradient, clipped
 from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports, posterior_mean
+from probvae.inference.feeding import Data, labels_of
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
 from probvae.inference.preparation import FitOptions, Prepared, prepare
 from probvae.inference.progress import EpochProgress
 from probvae.inference.traces import paired_traces
-from probvae.inference.variance import optimal_variance
+from probvae.inference.variance import optimal_variance_over
 from probvae.models import GaussianLikelihood
 from probvae.runs import Run
 
@@ -63,17 +68,21 @@ class FitResult:
     datum, over the epoch's minibatches; the plain ones, whatever the objective is),
     ``variance`` (c in squared units of x, or None where there is none), ``seconds`` since the start, and
     ``validation_elbo``, ``validation_kl``, ``validation_standard_error`` where there are validation data.
-    ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended.
+    ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended. ``path`` is the way that
+    its steps took (``"plain"``, ``"graph"``, ``"compiled"``: see :mod:`probvae.inference.compiled`), ``path_reason``
+    says why.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = "all epochs done"
+    path: str = "plain"
+    path_reason: str = ""
 
 
 def fit(
     vae: SavableVAE,
-    x: Tensor,
+    x: Data,
     *,
     y: Any = None,
     exposure: Any = None,
@@ -82,12 +91,13 @@ def fit(
     learning_rate: float = 1e-3,
     objective: str | Objective = "elbo",
     seed: int = 0,
-    validation: Tensor | float | None = None,
+    validation: Data | float | None = None,
     schedule: str = "constant",
     gradient_clip: float | None = None,
     patience: int | None = None,
     kl_warmup: int = 0,
     binarization: str = "none",
+    compile: str | bool = "auto",
     device: str = "auto",
     progress: bool = True,
     out: str | Path | Run | None = None,
@@ -104,9 +114,12 @@ def fit(
     vae
         A :class:`~probvae.VAE`; it ends on the device it was on.
     x
-        (N, D), floating point; converted to the dtype of the parameters.
+        (N, D), converted to the dtype of the parameters: a floating-point tensor, an array, or data larger than
+        memory, as a memory-mapped array, :class:`~probvae.data.RowsOnDisk` or a torch ``Dataset`` of items x or
+        (x, y). :func:`~probvae.inference.feeding.as_source` says what is read when.
     y
-        Covariates of a conditional model, labels (N,) or numbers (N, C): see :meth:`~probvae.VAE.given`.
+        Covariates of a conditional model, labels (N,) or numbers (N, C): see :meth:`~probvae.VAE.given`. The y of a
+        ``Dataset`` by default.
     exposure
         (N,) positive numbers that multiply the rates of a likelihood of counts.
     objective
@@ -124,6 +137,9 @@ def fit(
         then does ``patience`` begin to count.
     binarization
         ``"fresh"``: draw x ~ Bernoulli(x) anew at every use (the validation data once).
+    compile
+        ``"auto"``: trace the program and run its operators without Pyro's handlers, where the fit has steps enough to
+        be worth it; True: always; False: Pyro's handlers at every step. The numbers agree to rounding.
     seed
         Of the fit's own random numbers; the caller's generators are left untouched.
     device
@@ -143,9 +159,12 @@ def fit(
     options = FitOptions(
         epochs, batch_size, learning_rate, schedule, gradient_clip, patience, kl_warmup, binarization, seed
     )
+    check_compile(compile)
     objective = resolve_objective(objective)
     home = next(vae.parameters()).device
     target = _resolve_device(device)
+    if y is None and vae.model.covariates is not None:
+        y = labels_of(x)
     given = vae if y is None and exposure is None else vae.given(y, exposure)
     data = prepare(vae, given, x, validation, options)
     run = Run(out) if isinstance(out, str | Path) else out
@@ -159,9 +178,11 @@ def fit(
             vae.train(False)
             with isolated_seed(seed, target):
                 trainer.rehearse()
+            trainer.choose_path(compile)
             if run is not None:
                 run.create()
-            return trainer.run(progress)
+            with closing(trainer.feeder):
+                return trainer.run(progress)
         finally:
             vae.train(False)
             vae.to(home)
@@ -183,9 +204,11 @@ class _Trainer:
         # the VAE with the data's covariates given; itself, where it has none
         self.given, self.given_validation = (_moved(pair, device) for pair in (data.vae, data.validation_vae))
         self.x = data.x.to(device)
+        self.feeder = self.x.feeder(options.batch_size)
         self.validation = None if data.validation is None else data.validation.to(device)
         self.parameters = [p for p in vae.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate)
+        self.optimizer = Adam(self.parameters, options.learning_rate)
+        self.path = StepPath("plain", "not chosen yet")
         self.total_steps = options.epochs * math.ceil(len(self.x) / options.batch_size)
         self.step = 0
         self.result = FitResult()
@@ -195,13 +218,30 @@ class _Trainer:
         """Save and evaluate before anything is written: parts that do not fit together are refused here."""
         if self.run_folder is not None:
             self.vae.components()
-        rows, part = self._at_use(self.x[:2]), at_rows(self.given, slice(2))
+        rows, part = self._at_use(self.x.head(2)), at_rows(self.given, slice(2))
         try:
             check_supports(part.model.prior(), part.guide.distribution(rows))
             self.objective.step_loss(part.model, part.guide, rows)
         except ValueError as error:
             if isinstance(error, ArgumentError):
                 raise  # another ValueError is torch's, of numbers out of range: the first step says where they are
+
+    def choose_path(self, compile: str | bool) -> None:
+        """Through Pyro's handlers or without them, and note it where the run is written."""
+        num_steps = self.options.epochs * (len(self.x) // self.options.batch_size)
+        first = slice(self.options.batch_size)
+        with isolated_seed(self.options.seed, self.x.device):
+            batch = self._batch(at_rows(self.given, first), self._at_use(self.x.head(self.options.batch_size)))
+        program = LossAndGradient(
+            self._losses, [self.vae.model, self.vae.guide], self.parameters, self.options.gradient_clip
+        )
+        self.vae.train()
+        self.path = choose_path(program, batch, num_steps, compile, self.options.seed)
+        self.vae.train(False)
+        self.traced = [any(one is two for two in program.parameters) for one in self.parameters]
+        self.result.path, self.result.path_reason = self.path.name, self.path.reason
+        if self.run_folder is not None:
+            self.run_folder.add_to_environment({"path": self.path.name, "path_reason": self.path.reason})
 
     def run(self, progress: bool) -> FitResult:
         best, start = -math.inf, time.perf_counter()
@@ -254,27 +294,52 @@ class _Trainer:
         return record
 
     def _minibatches(self) -> Iterator[tuple[ModelAndGuide, Tensor]]:
-        """Contiguous slices of a copy that is shuffled once an epoch, and the VAE there."""
-        order = torch.randperm(len(self.x), device=self.x.device)
-        batches = zip(order.split(self.options.batch_size), self.x[order].split(self.options.batch_size), strict=True)
-        for index, rows in batches:
+        """The rows of each minibatch, and the VAE there."""
+        for index, rows in self.feeder.epoch():
             yield at_rows(self.given, index), self._at_use(rows)
 
     def _at_use(self, rows: Tensor) -> Tensor:
         return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
 
     def _train_step(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
-        self.optimizer.param_groups[0]["lr"] = self._learning_rate()
-        self.optimizer.zero_grad()
-        step = self._loss(part, rows, epoch, batch)
-        if not torch.isfinite(step.loss):
+        self.optimizer.learning_rate = self._learning_rate()
+        traced = self.path.run is not None and len(rows) == self.options.batch_size
+        step, gradients = self._by_graph(part, rows) if traced else self._by_handlers(part, rows, epoch, batch)
+        if not math.isfinite(step.loss):
+            if traced:
+                self._loss(part, rows, epoch, batch)  # torch's own validation may know more
             self._fail(part, rows, epoch, batch, f"the loss is {step.loss.item()}")
-        step.loss.backward()
-        if self.options.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.options.gradient_clip)
-        self.optimizer.step()
+        self.optimizer.step(gradients)
         self.step += 1
         return step
+
+    def _by_graph(self, part: ModelAndGuide, rows: Tensor) -> tuple[StepLoss, Sequence[Tensor | None]]:
+        """A step's loss and gradients without Pyro's handlers."""
+        assert self.path.run is not None
+        outputs = iter(self.path.run(*self._batch(part, rows)))
+        step = StepLoss(next(outputs), next(outputs), next(outputs))
+        return step, [next(outputs) if traced else None for traced in self.traced]
+
+    def _by_handlers(
+        self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int
+    ) -> tuple[StepLoss, Sequence[Tensor | None]]:
+        """The same through them; the smaller last batch takes this way always."""
+        step = self._loss(part, rows, epoch, batch)
+        found = torch.autograd.grad(step.loss, self.parameters, allow_unused=True)
+        gradients = iter(clipped([g for g in found if g is not None], self.options.gradient_clip))
+        return step._replace(loss=step.loss.detach()), [None if g is None else next(gradients) for g in found]
+
+    def _batch(self, part: ModelAndGuide, rows: Tensor) -> list[Tensor]:
+        """What changes from step to step: rows, their covariates, and the KL's weight in a warm-up."""
+        weight = [torch.tensor(self._kl_weight(), dtype=rows.dtype)] if self.options.kl_warmup else []
+        return [rows, *getattr(part, "columns", ()), *weight]
+
+    def _losses(self, rows: Tensor, *others: Tensor) -> StepLoss:
+        """The objective as a function of such a batch."""
+        weight = others[-1] if self.options.kl_warmup else 1.0
+        columns = others[:-1] if self.options.kl_warmup else others
+        part = self.given.with_columns(columns) if columns else self.given  # type: ignore[attr-defined]
+        return self.objective.step_loss(part.model, part.guide, rows, weight)
 
     def _loss(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
         try:
@@ -298,7 +363,8 @@ class _Trainer:
     def _update_variance(self) -> None:
         likelihood = self.vae.model.likelihood
         if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "optimal":
-            likelihood.set_variance(optimal_variance(self.given, self.x))
+            parts = ((at_rows(self.given, rows), x) for rows, x in self.x.blocks())
+            likelihood.set_variance(optimal_variance_over(parts))
 
     @torch.no_grad()
     def _mean_variance(self) -> float | None:
@@ -306,16 +372,17 @@ class _Trainer:
         likelihood = self.vae.model.likelihood
         if not isinstance(likelihood, GaussianLikelihood):
             return None
-        return float(likelihood.variance(_outputs_for_variance(self.given, self.x)).mean())
+        return float(likelihood.variance(_outputs_for_variance(self.given, self.x.head(_VARIANCE_SUBSET))).mean())
 
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
             return {}
-        values = bound(self.given_validation, self.validation)
-        standard_error = float(values.elbo.std()) / math.sqrt(len(values.elbo)) if len(values.elbo) > 1 else 0.0
+        parts = [bound(at_rows(self.given_validation, rows), x) for rows, x in self.validation.blocks()]
+        elbo, kl = torch.cat([part.elbo for part in parts]), torch.cat([part.kl for part in parts])
+        standard_error = float(elbo.std()) / math.sqrt(len(elbo)) if len(elbo) > 1 else 0.0
         return {
-            "validation_elbo": float(values.elbo.mean()),
-            "validation_kl": float(values.kl.mean()),
+            "validation_elbo": float(elbo.mean()),
+            "validation_kl": float(kl.mean()),
             "validation_standard_error": standard_error,
         }
 
@@ -343,7 +410,7 @@ class _Trainer:
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
-        _warn_at_floor(self.given, self.x)
+        _warn_at_floor(self.given, self.x.head(_VARIANCE_SUBSET))
 
     def _fail(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
         site = _first_bad_site(part, rows)
@@ -403,8 +470,8 @@ def _outputs_for_variance(vae: ModelAndGuide, x: Tensor) -> Tensor:
     if getattr(likelihood, "mode", None) != "per-datum":
         # a guide without closed form takes a thousand draws a datum for its means, at every epoch
         return x.new_empty(0, likelihood.num_outputs)
-    part = at_rows(vae, slice(_VARIANCE_SUBSET))
-    outputs: Tensor = part.model.decoder(posterior_mean(part, x[:_VARIANCE_SUBSET]))
+    part = at_rows(vae, slice(len(x)))
+    outputs: Tensor = part.model.decoder(posterior_mean(part, x))
     return outputs
 
 
