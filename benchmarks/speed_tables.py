@@ -18,6 +18,8 @@ TITLES = {
     "probvae compiled": "**probvae**, compiled",
     "products": "the matrix products alone",
 }
+# the share of the cores that other processes took in the median turn
+NOISY = 0.1
 SIZES = {"num_data": "N", "data_dim": "D", "latent_dim": "d", "batch_size": "batch", "num_draws": "K"}
 
 
@@ -53,7 +55,8 @@ def _steps(threads: str, by_workload: dict[str, Any]) -> str:
     rows = [[TITLES[name], *(_step(rows.get(name)) for rows in by_workload.values())] for name in names]
     many = "" if threads == "1" else "s"
     title = f"Milliseconds a step, {threads} thread{many} (in brackets: times probvae compiled)"
-    return f"### {title}\n\n{_table(['', *by_workload], rows)}"
+    remark = "\\* other processes took more than a tenth of the cores in most turns\n"
+    return f"### {title}\n\n{_table(['', *by_workload], rows)}\n{remark}"
 
 
 def _step(row: dict[str, Any] | None) -> str:
@@ -61,8 +64,9 @@ def _step(row: dict[str, Any] | None) -> str:
         return ""
     if "error" in row:
         return "not run"
-    ratio = row["of_reference"]
-    return f"{row['milliseconds']:.3g}" + ("" if ratio is None else f" ({ratio:.2g})")
+    ratio, noisy = row["of_reference"], row["others"] > NOISY
+    told = f"{row['milliseconds']:.3g}" + ("" if ratio is None else f" ({ratio:.2g})")
+    return f"{told} *" if noisy else told
 
 
 def _costs(by_workload: dict[str, Any]) -> str:

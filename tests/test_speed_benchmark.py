@@ -92,7 +92,7 @@ def test_worker_answers_with_times_or_the_reason_why_not() -> None:
 
 def test_tables(programs: Any) -> None:
     tables = programs["tables"]
-    row = {"milliseconds": 1.25, "of_reference": 2.5, "build_seconds": 3.0, "megabytes": 100.0}
+    row = {"milliseconds": 1.25, "of_reference": 2.5, "build_seconds": 3.0, "megabytes": 100.0, "others": 0.0}
     machine = {"processor": "P", "cores": 4, "python": "3", "date": "today", "load": 0.0, "load_after": 1.0}
     result = {
         "machine": machine,
