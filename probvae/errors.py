@@ -52,6 +52,10 @@ class NonFiniteLossError(FitError, ArithmeticError):
     """The loss became NaN or infinite."""
 
 
+class RankError(FitError, ConnectionError):
+    """A process of a distributed fit stopped, cannot be reached, or has gone another way than the others."""
+
+
 class FloorWarning(UserWarning):
     """A learned variance sits on its floor: the likelihood has no finite maximum there."""
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from probvae._seed import isolated_seed
 from probvae._threads import threads_for_step
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
+from probvae.inference.distributed import Ranks, local_rank
 from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports, posterior_mean
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
 from probvae.inference.preparation import FitOptions, Prepared, prepare
@@ -99,6 +100,10 @@ def fit(
     The default objective is Pyro's ``Trace_ELBO``. A step's loss is the mean over its minibatch, so neither the
     bound that is reported nor the meaning of the learning rate depends on ``batch_size``.
 
+    Where a process group of :mod:`torch.distributed` has been joined
+    (:func:`~probvae.inference.distributed.process_group`), its processes share every minibatch of ``batch_size`` data
+    and give the result of one process, up to rounding; only the first of them writes and shows anything.
+
     Parameters
     ----------
     vae
@@ -133,7 +138,7 @@ def fit(
 
     Raises :class:`~probvae.errors.DataError` for data that do not fit the model, and
     :class:`~probvae.errors.NonFiniteLossError` when the loss becomes NaN or infinite: the weights are then those of
-    the last good epoch. Source: Hoffman et al. (2013), "Stochastic Variational Inference"; Kingma and Welling (2014).
+    the last good epoch; :class:`~probvae.errors.RankError` when another process of the group is lost. Source: Hoffman et al. (2013), "Stochastic Variational Inference"; Kingma and Welling (2014).
 
     >>> import torch, probvae
     >>> result = fit(probvae.VAE.example(), torch.randn(200, 3), epochs=2, progress=False)
@@ -148,20 +153,22 @@ def fit(
     target = _resolve_device(device)
     given = vae if y is None and exposure is None else vae.given(y, exposure)
     data = prepare(vae, given, x, validation, options)
-    run = Run(out) if isinstance(out, str | Path) else out
+    ranks = Ranks()
+    run = (Run(out) if isinstance(out, str | Path) else out) if ranks.is_writer else None
     size = sum(parameter.numel() for parameter in vae.parameters())
     with isolated_seed(seed, target), threads_for_step(size, batch_size), warnings.catch_warnings():
         # Pyro only warns of a NaN; the fit turns it into an error that says where it is
         warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
         vae.to(target)
         try:
-            trainer = _Trainer(vae, data, target, objective, options, run)
+            ranks.begin(vae.state_dict(), data.x, objective, batch_size)
+            trainer = _Trainer(vae, data, target, objective, options, run, ranks)
             vae.train(False)
             with isolated_seed(seed, target):
                 trainer.rehearse()
             if run is not None:
                 run.create()
-            return trainer.run(progress)
+            return trainer.run(progress and ranks.is_writer)
         finally:
             vae.train(False)
             vae.to(home)
@@ -178,8 +185,9 @@ class _Trainer:
         objective: Objective,
         options: FitOptions,
         run: Run | None,
+        ranks: Ranks,
     ) -> None:
-        self.vae, self.objective, self.options, self.run_folder = vae, objective, options, run
+        self.vae, self.objective, self.options, self.run_folder, self.ranks = vae, objective, options, run, ranks
         # the VAE with the data's covariates given; itself, where it has none
         self.given, self.given_validation = (_moved(pair, device) for pair in (data.vae, data.validation_vae))
         self.x = data.x.to(device)
@@ -190,6 +198,7 @@ class _Trainer:
         self.step = 0
         self.result = FitResult()
         self.good_state, self.good_epoch = _snapshot(vae), 0
+        self.refused: str | None = None
 
     def rehearse(self) -> None:
         """Save and evaluate before anything is written: parts that do not fit together are refused here."""
@@ -207,11 +216,9 @@ class _Trainer:
         best, start = -math.inf, time.perf_counter()
         with EpochProgress(self.options.epochs, progress) as shown:
             for epoch in range(1, self.options.epochs + 1):
-                record = {
-                    "epoch": epoch,
-                    **self._epoch(epoch),
-                    "seconds": round(time.perf_counter() - start, 4),
-                }
+                record = self.ranks.agreed(
+                    {"epoch": epoch, **self._epoch(epoch), "seconds": round(time.perf_counter() - start, 4)}
+                )
                 self._keep(record)
                 shown.update(record)
                 best = self._track_best(record, best)
@@ -227,8 +234,9 @@ class _Trainer:
         totals = torch.zeros(3, dtype=torch.float64)
         for batch, (part, rows) in enumerate(self._minibatches()):
             step = self._train_step(part, rows, epoch, batch)
-            totals += len(rows) * torch.tensor([value.item() for value in step], dtype=totals.dtype)
+            totals += self._batch_size(batch) * torch.tensor([value.item() for value in step], dtype=totals.dtype)
         self.vae.train(False)
+        self.ranks.align_generators(self.x.device)
         loss, kl, elbo = (totals / len(self.x)).tolist()
         return {"objective": -loss, "elbo": elbo, "kl": kl, **self._evaluate(part, rows, epoch, batch)}
 
@@ -238,7 +246,7 @@ class _Trainer:
         The last step's own loss was taken before it; weights are good only if theirs is finite too.
         """
         with isolated_seed(self.options.seed, self.x.device):
-            loss = self._loss(part, rows, epoch, batch).loss
+            loss = self.ranks.mean(self._loss(part, rows, batch).loss, self._weight(rows, batch))
         if not torch.isfinite(loss):
             self._fail(part, rows, epoch, batch, f"after this step the loss is {loss.item()}")
         try:
@@ -255,10 +263,21 @@ class _Trainer:
 
     def _minibatches(self) -> Iterator[tuple[ModelAndGuide, Tensor]]:
         """Contiguous slices of a copy that is shuffled once an epoch, and the VAE there."""
-        order = torch.randperm(len(self.x), device=self.x.device)
-        batches = zip(order.split(self.options.batch_size), self.x[order].split(self.options.batch_size), strict=True)
-        for index, rows in batches:
-            yield at_rows(self.given, index), self._at_use(rows)
+        self.ranks.align_generators(self.x.device)
+        batches = torch.randperm(len(self.x), device=self.x.device).split(self.options.batch_size)
+        own = [index[self.ranks.share(len(index))] for index in batches]
+        for whole, index, rows in zip(batches, own, self.x[torch.cat(own)].split([*map(len, own)]), strict=True):
+            with self.ranks.noise(len(whole)):
+                rows = self._at_use(rows)
+            yield at_rows(self.given, index), rows
+
+    def _batch_size(self, batch: int) -> int:
+        """The data in a minibatch, those of other processes among them."""
+        return min(self.options.batch_size, len(self.x) - batch * self.options.batch_size)
+
+    def _weight(self, rows: Tensor, batch: int) -> float:
+        """This process's share of a minibatch."""
+        return len(rows) / self._batch_size(batch)
 
     def _at_use(self, rows: Tensor) -> Tensor:
         return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
@@ -266,24 +285,30 @@ class _Trainer:
     def _train_step(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
         self.optimizer.param_groups[0]["lr"] = self._learning_rate()
         self.optimizer.zero_grad()
-        step = self._loss(part, rows, epoch, batch)
+        step = self._loss(part, rows, batch)
+        if step.loss.requires_grad:
+            step.loss.backward()
+        step = self.ranks.reduce(step, self.parameters, self._weight(rows, batch))
         if not torch.isfinite(step.loss):
             self._fail(part, rows, epoch, batch, f"the loss is {step.loss.item()}")
-        step.loss.backward()
         if self.options.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.options.gradient_clip)
         self.optimizer.step()
         self.step += 1
         return step
 
-    def _loss(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
+    def _loss(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
+        if not len(rows):
+            return StepLoss(*rows.new_zeros(3))  # a last minibatch with fewer data than there are processes
         try:
-            return self.objective.step_loss(part.model, part.guide, rows, self._kl_weight())
+            with self.ranks.noise(self._batch_size(batch)):
+                return self.objective.step_loss(part.model, part.guide, rows, self._kl_weight())
         except ValueError as error:
             # torch's own validation of a distribution's parameters: NaN in a location or a scale
             if isinstance(error, ArgumentError):
                 raise
-            self._fail(part, rows, epoch, batch, str(error).split("\n")[0])
+            self.refused = str(error).split("\n")[0]
+            return StepLoss(*rows.new_full((3,), math.nan))
 
     def _kl_weight(self) -> float:
         """From almost zero to one over the epochs of the warm-up."""
@@ -298,7 +323,8 @@ class _Trainer:
     def _update_variance(self) -> None:
         likelihood = self.vae.model.likelihood
         if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "optimal":
-            likelihood.set_variance(optimal_variance(self.given, self.x))
+            error, num_observed = self.ranks.sums(2, _squared_errors, self.given, self.x)
+            likelihood.set_variance(error / num_observed)
 
     @torch.no_grad()
     def _mean_variance(self) -> float | None:
@@ -311,12 +337,15 @@ class _Trainer:
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
             return {}
-        values = bound(self.given_validation, self.validation)
-        standard_error = float(values.elbo.std()) / math.sqrt(len(values.elbo)) if len(values.elbo) > 1 else 0.0
+        elbo, squared, kl = (
+            total / len(self.validation)
+            for total in self.ranks.sums(3, _bound_sums, self.given_validation, self.validation)
+        )
+        variance = max(squared - elbo**2, 0.0)
         return {
-            "validation_elbo": float(values.elbo.mean()),
-            "validation_kl": float(values.kl.mean()),
-            "validation_standard_error": standard_error,
+            "validation_elbo": elbo,
+            "validation_kl": kl,
+            "validation_standard_error": math.sqrt(variance / max(len(self.validation) - 1, 1)),
         }
 
     def _keep(self, record: dict[str, Any]) -> None:
@@ -343,10 +372,12 @@ class _Trainer:
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
-        _warn_at_floor(self.given, self.x)
+        self.ranks.end(self.vae.state_dict())
+        if self.ranks.is_writer:
+            _warn_at_floor(self.given, self.x)
 
     def _fail(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
-        site = _first_bad_site(part, rows)
+        site, reason = self._culprit(part, rows, reason)
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
@@ -356,12 +387,20 @@ class _Trainer:
             f"(now {self.options.learning_rate:g}), set gradient_clip, or rescale the data."
         )
 
+    def _culprit(self, part: ModelAndGuide, rows: Tensor, reason: str) -> tuple[str, str]:
+        """The first bad site, in the first process that has one, and what torch says of it."""
+        site = _first_bad_site(part, rows) if len(rows) else None
+        found = self.ranks.first(None if site is None else (site, self.refused or reason))
+        return found or ("x", reason)
+
 
 def _resolve_device(device: str) -> torch.device:
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
+        if resolved.type == "cuda" and resolved.index is None:
+            resolved = torch.device("cuda", local_rank())  # torchrun gives each process of a machine a GPU of its own
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
         raise ArgumentError(f"device: {device!r} is not available here. Use device='cpu'.") from error
@@ -378,7 +417,7 @@ def _snapshot(vae: SavableVAE) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str:
+def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str | None:
     """The first sample site whose parameters or log density are not finite."""
     try:
         vae.guide.distribution(rows)
@@ -393,7 +432,20 @@ def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str:
         for name, site in trace.nodes.items():
             if site["type"] == "sample" and not torch.isfinite(site["log_prob"]).all():
                 return str(name)
-    return "x"
+    return None
+
+
+def _bound_sums(vae: ModelAndGuide, rows: Tensor) -> Tensor:
+    """The sums of the ELBO, of its square and of the KL."""
+    values = bound(vae, rows)
+    elbo = values.elbo.double()
+    return torch.stack([elbo.sum(), elbo.square().sum(), values.kl.double().sum()])
+
+
+def _squared_errors(vae: ModelAndGuide, rows: Tensor) -> Tensor:
+    """The expected squared error and over how many numbers it is."""
+    num_observed = (~rows.isnan()).sum()
+    return torch.stack([optimal_variance(vae, rows) * num_observed, num_observed]).double()
 
 
 @torch.no_grad()
