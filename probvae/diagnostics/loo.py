@@ -62,7 +62,7 @@ def psis_loo(vae: ModelAndGuide, x: Tensor, *, num_draws: int = NUM_DRAWS, seed:
     with isolated_seed(seed, x.device):
         log_likelihood = torch.cat([_log_likelihood(*chunk, num_draws) for chunk in chunks(vae, x, num_draws)], dim=1)
     result = _arviz_loo(log_likelihood.double().cpu().numpy())
-    elpd = result.loo_i if "loo_i" in result else result.elpd_i  # before and since ArviZ 1
+    elpd = result.elpd_i if hasattr(result, "elpd_i") else result.loo_i  # since and before ArviZ 1
     elpd, pareto_k = (torch.from_numpy(np.array(values)) for values in (elpd, result.pareto_k))
     return Loo(elpd, pareto_k, min(1 - 1 / float(np.log10(num_draws)), 0.7))
 

@@ -270,5 +270,5 @@ def _rule(like: Tensor) -> tuple[Tensor, Tensor]:
 def _gauss_lobatto(num_nodes: int) -> tuple[list[float], list[float]]:
     """Nodes and weights on [-1, 1], exact to degree 2 num_nodes - 3 (Abramowitz and Stegun 25.4.32)."""
     legendre = np.polynomial.Legendre.basis(num_nodes - 1)
-    nodes = np.concatenate([[-1.0], legendre.deriv().roots(), [1.0]])
+    nodes = np.concatenate([[-1.0], np.sort(legendre.deriv().roots().real), [1.0]])
     return nodes.tolist(), (2 / (num_nodes * (num_nodes - 1) * legendre(nodes) ** 2)).tolist()

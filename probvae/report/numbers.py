@@ -7,6 +7,7 @@ from typing import Any
 
 # as many entries of one list as a table shows; all of them stand in the JSON file
 MOST_ENTRIES = 16
+_NEXT_TO_NOTHING = 1e-6
 _LONGEST_NUMBER = 10
 _ESTIMATE = {"value", "standard_error"}
 _RANGE = {"median", "low", "high"}
@@ -127,8 +128,14 @@ def as_text(value: Any) -> str:
 
 
 def short_text(value: float | None) -> str:
-    """A number to three digits."""
-    return "–" if value is None else f"{value:.3g}"
+    """A number to three digits; one that is next to nothing as that.
+
+    >>> short_text(0.12345), short_text(1.3e-43), short_text(0.0), short_text(None)
+    ('0.123', '< 1e-6', '0', '–')
+    """
+    if value is None:
+        return "–"
+    return "< 1e-6" if 0 < value < _NEXT_TO_NOTHING else f"{value:.3g}"
 
 
 def as_json(value: Any) -> Any:

@@ -92,17 +92,17 @@ def test_table_shows_the_numbers(probvae, tmp_path: Path) -> None:
 
 
 def test_ledger_of_the_summary(small_run: Path) -> None:
-    """The three numbers are those of the public function on the held-out data, and they add up."""
+    """The three numbers are those of the public function on the first held-out data, and they add up."""
     from probvae.diagnostics import posterior_gap
     from probvae.experiment import as_tensor, load_recipe_data, split
     from probvae.recipes import read_run_recipe
 
     gap = json.loads((small_run / "summary.json").read_text())["gap"]
-    assert (gap["truth"], gap["kind"], gap["num_data"]) == ("quadrature", "exact", 359)
+    assert (gap["truth"], gap["kind"], gap["num_data"]) == ("quadrature", "exact", 150)
     total, parts = gap["total"]["value"], gap["approximation"]["value"] + gap["amortisation"]["value"]
     assert total == pytest.approx(parts, abs=1e-9)
     held_out = as_tensor(split(load_recipe_data(read_run_recipe(small_run)), 0.2, 0)[1])
-    result = posterior_gap(package.load(small_run), held_out)
+    result = posterior_gap(package.load(small_run), held_out[:150])
     assert result.total.mean()["value"] == pytest.approx(total, abs=1e-3)
 
 

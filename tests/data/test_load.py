@@ -166,3 +166,12 @@ def test_damaged_torchvision_folder(tmp_path: Path) -> None:
 
 def test_every_named_set_says_what_it_is() -> None:
     assert all(spec.summary for spec in DATASETS.values())
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    read, bunch = load_data("digits", scaling="none"), load_digits()
+    assert np.array_equal(read.x, bunch.data)
+    assert np.array_equal(read.labels, bunch.target)
+    assert read.labels.dtype == bunch.target.dtype

@@ -4,7 +4,6 @@ import json
 import math
 import sys
 
-import arviz
 import numpy as np
 import pytest
 import torch
@@ -32,6 +31,7 @@ from probvae.models import (
     StandardNormalPrior,
 )
 from tests import example_a
+from tests.arviz_psis import arviz_psislw
 
 
 def exact_vae(variance: float = example_a.C) -> probvae.VAE:
@@ -259,15 +259,15 @@ def test_loo_is_arvizs_and_comes_to_the_evidence() -> None:
     model = LinearGaussianModel(0.3 * example_a.W, example_a.B, 1.0)
     vae = probvae.VAE(model, ExactGuide(model))
     x = simulate_pairs(vae, 20).x
-    loo = psis_loo(vae, x, num_draws=4000)
+    loo = psis_loo(vae, x, num_draws=2500)
     assert isinstance(loo, Loo)
     assert loo.num_bad == 0
     assert (loo.elpd - exact_log_evidence(model, x)).abs().max() < 0.05
     torch.manual_seed(0)
-    z = vae(x).sample((4000,))
+    z = vae(x).sample((2500,))  # the two versions of ArviZ have tails of the same length there
     ll = model.likelihood(model.decoder(z)).log_prob(x).detach()
-    log_weights, k = arviz.psislw(-ll.T.numpy())
-    by_hand = np.log(np.exp(log_weights + ll.T.numpy()).sum(1))
+    log_weights, k = arviz_psislw(-ll)
+    by_hand = np.log(np.exp(log_weights + ll.numpy()).sum(0))
     np.testing.assert_allclose(loo.elpd, by_hand, atol=1e-10)
     np.testing.assert_allclose(loo.pareto_k, k, atol=1e-10)
 

@@ -1,7 +1,6 @@
 """The batched Pareto fit against ArviZ's, column by column."""
 
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -10,14 +9,11 @@ from torch.testing import assert_close
 
 from probvae.errors import ArgumentError, ShapeError
 from probvae.inference.pareto_smoothing import good_pareto_k, pareto_smooth
+from tests.arviz_psis import OLD_ARVIZ, arviz_psislw
 
 
-def arviz_psislw(log_weights: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ArviZ announces its own next version
-        from arviz import psislw
-    smoothed, k = psislw(log_weights.T.numpy().copy(), normalize=False)
-    return smoothed.T, k
+def normalised(log_weights: torch.Tensor) -> torch.Tensor:
+    return log_weights - log_weights.logsumexp(0)
 
 
 def heavy(num_samples: int, num_data: int, seed: int) -> torch.Tensor:
@@ -28,16 +24,18 @@ def heavy(num_samples: int, num_data: int, seed: int) -> torch.Tensor:
     return torch.log1p((uniform**-k - 1) / k) + 50 * torch.randn(num_data, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("num_samples", [25, 100, 1000, 4000])
+# ArviZ 1.x rounds the length of the tail down, and 0.23 up: for these numbers they agree
+@pytest.mark.parametrize("num_samples", [50, 100, 400, 2500])
 def test_agrees_with_arviz(num_samples: int) -> None:
     log_w = heavy(num_samples, 40, seed=num_samples)
     ours, (smoothed, k) = pareto_smooth(log_w), arviz_psislw(log_w)
     finite = np.isfinite(k)
     assert finite.sum() >= 35
     assert_close(ours.pareto_k.numpy()[finite], k[finite], rtol=0, atol=1e-6)
-    assert_close(ours.log_weights.numpy()[:, finite], smoothed[:, finite], rtol=0, atol=1e-6)
+    assert_close(normalised(ours.log_weights).numpy()[:, finite], smoothed[:, finite], rtol=0, atol=1e-6)
 
 
+@pytest.mark.skipif(not OLD_ARVIZ, reason="ArviZ 1.x fits a tail of equal weights too")
 def test_agrees_with_arviz_where_weights_are_tied() -> None:
     log_w = heavy(400, 30, seed=5).round()
     ours, (smoothed, k) = pareto_smooth(log_w), arviz_psislw(log_w)
@@ -45,12 +43,12 @@ def test_agrees_with_arviz_where_weights_are_tied() -> None:
     assert 10 < finite.sum() < 30
     assert_close(ours.pareto_k.numpy()[finite], k[finite], rtol=0, atol=1e-6)
     # which of several equal weights gets which of their smoothed values is left to the sorting
-    ordered = ours.log_weights.sort(0).values.numpy()
+    ordered = normalised(ours.log_weights).sort(0).values.numpy()
     assert_close(ordered[:, finite], np.sort(smoothed, axis=0)[:, finite], rtol=0, atol=1e-6)
 
 
 def test_draws_without_density_are_no_tail() -> None:
-    log_w = heavy(500, 6, seed=1)
+    log_w = heavy(400, 6, seed=1)
     log_w[::3] = -math.inf
     ours, (_, k) = pareto_smooth(log_w), arviz_psislw(log_w)
     assert_close(ours.pareto_k.numpy(), k, rtol=0, atol=1e-6)

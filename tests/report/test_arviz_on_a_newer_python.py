@@ -11,7 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # the ones that import ArviZ
-TESTS = ["tests/report/test_arviz.py", "tests/inference/test_mcmc.py"]
+TESTS = [
+    "tests/report/test_arviz.py",
+    "tests/inference/test_mcmc.py",
+    "tests/inference/test_pareto_smoothing.py",
+    "tests/diagnostics/test_predictive_check.py",
+    "tests/diagnostics/test_diagnose.py",  # with the newest numpy and scipy
+]
 NEWER = ["3.14", "3.13", "3.12"]
 
 
@@ -36,7 +42,7 @@ def test_with_arviz_1(request: pytest.FixtureRequest) -> None:
     found = subprocess.run([python, "-c", version], capture_output=True, text=True, check=True)
     assert int(found.stdout.split(".")[0]) >= 1
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [python, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *TESTS]
+    command = [python, "-m", "pytest", "-q", "-m", "not slow", "-k", "not tied", "-p", "no:cacheprovider", *TESTS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
