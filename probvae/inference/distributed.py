@@ -10,7 +10,6 @@ Source: Li et al. (2020), "PyTorch Distributed", arXiv:2006.15704.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -20,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from probvae._launched import launched_rank, num_launched
 from probvae.errors import ArgumentError, DataError, RankError
 from probvae.inference.evaluation import ModelAndGuide, at_rows, chunks
 from probvae.inference.objectives import Objective, StepLoss
@@ -171,22 +171,12 @@ def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
         yield Ranks()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    with _exchange(int(os.environ["RANK"])):
+    with _exchange(launched_rank()):
         dist.init_process_group(backend, timeout=timeout)
     try:
         yield Ranks()
     finally:
         dist.destroy_process_group()
-
-
-def num_launched() -> int:
-    """How many processes ``torchrun`` started, this one among them; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def local_rank() -> int:
-    """The number of this process on its machine, which is that of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
+from probvae._launched import local_rank
 from probvae._seed import isolated_seed
 from probvae._threads import threads_for_step
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
-from probvae.inference.distributed import Ranks, local_rank
+from probvae.inference.distributed import Ranks
 from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports, posterior_mean
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
 from probvae.inference.preparation import FitOptions, Prepared, prepare
@@ -138,7 +139,8 @@ def fit(
 
     Raises :class:`~probvae.errors.DataError` for data that do not fit the model, and
     :class:`~probvae.errors.NonFiniteLossError` when the loss becomes NaN or infinite: the weights are then those of
-    the last good epoch; :class:`~probvae.errors.RankError` when another process of the group is lost. Source: Hoffman et al. (2013), "Stochastic Variational Inference"; Kingma and Welling (2014).
+    the last good epoch; :class:`~probvae.errors.RankError` when another process of the group is
+    lost. Source: Hoffman et al. (2013), "Stochastic Variational Inference"; Kingma and Welling (2014).
 
     >>> import torch, probvae
     >>> result = fit(probvae.VAE.example(), torch.randn(200, 3), epochs=2, progress=False)
@@ -156,7 +158,7 @@ def fit(
     ranks = Ranks()
     run = (Run(out) if isinstance(out, str | Path) else out) if ranks.is_writer else None
     size = sum(parameter.numel() for parameter in vae.parameters())
-    with isolated_seed(seed, target), threads_for_step(size, batch_size), warnings.catch_warnings():
+    with isolated_seed(seed, target), threads_for_step(size, batch_size // ranks.size), warnings.catch_warnings():
         # Pyro only warns of a NaN; the fit turns it into an error that says where it is
         warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
         vae.to(target)
@@ -390,8 +392,8 @@ class _Trainer:
     def _culprit(self, part: ModelAndGuide, rows: Tensor, reason: str) -> tuple[str, str]:
         """The first bad site, in the first process that has one, and what torch says of it."""
         site = _first_bad_site(part, rows) if len(rows) else None
-        found = self.ranks.first(None if site is None else (site, self.refused or reason))
-        return found or ("x", reason)
+        reason = self.refused or reason
+        return self.ranks.first(None if site is None else (site, reason)) or ("x", reason)
 
 
 def _resolve_device(device: str) -> torch.device:
