@@ -7,6 +7,7 @@ import sys
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT = 256 * 2**20
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20  # glibc takes no larger one
+_MARGIN = 2**16  # for what the library adds to a block
 
 
 def keep_freed_memory() -> bool:
@@ -25,3 +26,15 @@ def keep_freed_memory() -> bool:
     if mallopt is None:  # musl
         return False
     return bool(mallopt(_TRIM_THRESHOLD, _KEPT)) and bool(mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD))
+
+
+def reuse_freed_memory() -> None:
+    """Have freed blocks below 32 MB used again by the process, by freeing one large block that nobody wrote to.
+
+    glibc takes the size of the largest block that was freed for its threshold between memory that is kept and memory
+    that is asked for anew, and zeroed page by page: for tensors of a few megabytes that costs a third of the time of
+    an evaluation. No setting is changed: a program that has once freed a tensor of 32 MB is there already.
+    """
+    import torch
+
+    torch.empty(_LARGEST_MMAP_THRESHOLD - _MARGIN, dtype=torch.uint8)

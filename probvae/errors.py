@@ -56,6 +56,10 @@ class RankError(FitError, ConnectionError):
     """A process of a distributed fit stopped, cannot be reached, or has gone another way than the others."""
 
 
+class TraceError(ProbvaeError, RuntimeError):
+    """A program cannot be traced: its structure may depend on data."""
+
+
 class FloorWarning(UserWarning):
     """A learned variance sits on its floor: the likelihood has no finite maximum there."""
 

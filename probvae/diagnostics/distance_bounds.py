@@ -10,8 +10,8 @@ from torch import Tensor
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
 from probvae.diagnostics.verdicts import mean_with_error
-from probvae.inference.evaluation import ModelAndGuide, check_data, chunks
-from probvae.inference.importance import DRAWS_AT_ONCE, WeightedDraws, weighted_draws
+from probvae.inference.evaluation import ModelAndGuide, check_data, tiles
+from probvae.inference.importance import WeightedDraws, weighted_draws
 from probvae.inference.moments import mean_and_variance
 from probvae.inference.pareto_smoothing import LEAST_SAMPLES, good_pareto_k, pareto_smooth
 
@@ -63,7 +63,7 @@ def distance_bounds(vae: ModelAndGuide, x: Tensor, num_samples: int = NUM_SAMPLE
     with isolated_seed(seed, x.device):
         parts = [
             _bounds(part, rows, weighted_draws(part, rows, num_samples, keep_draws=True))
-            for part, rows in chunks(vae, x, min(num_samples, DRAWS_AT_ONCE))
+            for part, rows in tiles(vae, x, num_samples)
         ]
     return DistanceBounds(*(torch.cat(column) for column in zip(*parts, strict=True)))
 

@@ -11,12 +11,12 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
 from probvae.diagnostics.verdicts import FAIL, OK, WARN, HypothesisTest, Verdict, mean_with_error, with_error
-from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, chunks, groups
+from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, groups, tiles
 from probvae.inference.evidence import Estimate, joined_estimates, log_evidence
 from probvae.inference.exact import exact_posterior
 from probvae.inference.gaussian_gaps import diagonal_gap
 from probvae.inference.guides import Guide
-from probvae.inference.importance import DRAWS_AT_ONCE, weighted_draws
+from probvae.inference.importance import weighted_draws
 from probvae.inference.linear_gaussian import has_exact_posterior
 from probvae.inference.refine import refine
 
@@ -181,7 +181,7 @@ def paired_bounds(
 ) -> tuple[Tensor, Tensor]:
     """log w (S, N) of two guides, from the same random numbers."""
     columns = []
-    for number, (part, rows) in enumerate(chunks(vae, x, DRAWS_AT_ONCE)):
+    for number, (part, rows) in enumerate(tiles(vae, x, num_samples)):
         pair = []
         for guide in (first, second):
             with isolated_seed(seed + number, x.device):

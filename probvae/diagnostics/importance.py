@@ -1,7 +1,6 @@
 """How far the guide's posterior can be corrected by importance weights, datum by datum."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +10,8 @@ from torch import Tensor
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
 from probvae.diagnostics.verdicts import FAIL, OK, WARN, HypothesisTest, Verdict, mean_with_error
-from probvae.inference.evaluation import ModelAndGuide, check_data, chunks
-from probvae.inference.importance import DRAWS_AT_ONCE, WeightedDraws, weighted_draws
+from probvae.inference.evaluation import ModelAndGuide, check_data, tiles
+from probvae.inference.importance import WeightedDraws, weighted_draws
 from probvae.inference.pareto_smoothing import LEAST_SAMPLES, SmoothedWeights, good_pareto_k, pareto_smooth
 
 NUM_SAMPLES = 1000
@@ -115,7 +114,7 @@ def importance_diagnostic(
     check_count(num_samples, "num_samples", least=LEAST_SAMPLES)
     check_data(vae, x)
     with isolated_seed(seed, x.device):
-        parts = [_smoothed(weighted_draws(part, rows, num_samples)) for part, rows in _chunks(vae, x, num_samples)]
+        parts = [_smoothed(weighted_draws(part, rows, num_samples)) for part, rows in tiles(vae, x, num_samples)]
     log_w = torch.cat([part.log_weights for part in parts], 1)
     log_sum, log_squares = torch.logsumexp(log_w, 0), torch.logsumexp(2 * log_w, 0)
     ess = (2 * log_sum - log_squares).exp()
@@ -146,13 +145,9 @@ def resample(
     with isolated_seed(seed, x.device):
         parts = [
             _redrawn(weighted_draws(part, rows, num_proposals, keep_draws=True), num_samples)
-            for part, rows in _chunks(vae, x, num_proposals)
+            for part, rows in tiles(vae, x, num_proposals)
         ]
     return torch.cat(parts, dim=1)
-
-
-def _chunks(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[tuple[ModelAndGuide, Tensor]]:
-    return chunks(vae, x, min(num_samples, DRAWS_AT_ONCE))
 
 
 def _smoothed(draws: WeightedDraws) -> SmoothedWeights:

@@ -33,4 +33,4 @@ def _replicates(vae: ModelAndGuide, x: Tensor, p: Distribution, number: int) -> 
 
 def _sets_at_once(vae: ModelAndGuide, x: Tensor) -> int:
     width = max(widest_layer(vae.model), x.shape[1])
-    return max(1, evaluation.MEMORY_LIMIT // (_LIVE_COPIES * x.element_size() * width * len(x)))
+    return max(1, evaluation.current_limit() // (_LIVE_COPIES * x.element_size() * width * len(x)))

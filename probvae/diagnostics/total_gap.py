@@ -10,9 +10,9 @@ from probvae._seed import isolated_seed
 from probvae._shapes import check_count
 from probvae.diagnostics.gap import NUM_SAMPLES, Gap, monte_carlo_error, total_gap_verdict
 from probvae.diagnostics.verdicts import NOT_COMPUTED, HypothesisTest, Verdict
-from probvae.inference.evaluation import ModelAndGuide, chunks
+from probvae.inference.evaluation import ModelAndGuide, tiles
 from probvae.inference.evidence import Estimate, log_evidence
-from probvae.inference.importance import DRAWS_AT_ONCE, weighted_draws
+from probvae.inference.importance import weighted_draws
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def total_gap(
     check_count(num_samples, "num_samples", least=2)
     evidence = log_evidence(vae, x, truth, seed=seed)
     with isolated_seed(seed, x.device):
-        parts = [weighted_draws(part, rows, num_samples).log_weights for part, rows in chunks(vae, x, DRAWS_AT_ONCE)]
+        parts = [weighted_draws(part, rows, num_samples).log_weights for part, rows in tiles(vae, x, num_samples)]
     log_w = torch.cat(parts, dim=1)
     error = (monte_carlo_error(log_w).square() + evidence.standard_error.double().square()).sqrt()
     return TotalGap(Gap(evidence.value.double() - log_w.mean(0), error), evidence, reason)

@@ -1,27 +1,33 @@
 """The bound and its parts on given data, in chunks that bound the memory."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, TransformedDistribution, constraints
 
+from probvae._memory import reuse_freed_memory
 from probvae._shapes import check_count, check_finite, check_matrix
 from probvae.errors import ArgumentError, ShapeError
 from probvae.inference.guides import Guide
 from probvae.inference.kl import analytic_kl
 from probvae.inference.moments import mean_and_variance
-from probvae.inference.traces import LogWeights, log_weights
+from probvae.inference.products import fast_products
+from probvae.inference.traces import LogWeights
 from probvae.models import LatentModel
 
 MEMORY_LIMIT = 512 * 2**20  # bytes
+_given_limit: ContextVar[int | None] = ContextVar("memory limit", default=None)
 # What is faster than as much as the memory holds: values that stay in the processor's cache, and memory that is used
 # again and not asked for anew.
 _FAST_CHUNK = 32 * 2**20
 # Values kept at once for one draw of one datum, in multiples of the widest layer: forward pass, log densities.
 _LIVE_COPIES = 6
+# Data evaluated together where each has many draws: enough for the encoder's matrix products
+_ROWS = 64
 
 
 class ModelAndGuide(Protocol):
@@ -39,12 +45,39 @@ class Bound(NamedTuple):
     kl: Tensor
 
 
-def elbo(vae: ModelAndGuide, x: Tensor, num_samples: int = 1) -> Tensor:
+@contextmanager
+def limited_memory(num_bytes: int | None) -> Iterator[None]:
+    """What is evaluated inside the block keeps to ``num_bytes`` beside its data and its result; None: as before.
+
+    The default is 512 MB. On a CPU the parts that are fast (they stay in its cache) are far smaller, so that a limit
+    costs no time; on a GPU it does. Down to 32 MB it changes no random number, hence nothing beyond rounding.
+    Raises :class:`~probvae.errors.ArgumentError` unless it is a positive integer.
+
+    >>> import probvae
+    >>> with limited_memory(64 * 2**20):
+    ...     values = elbo(probvae.VAE.example(), torch.zeros(5, 3))
+    """
+    if num_bytes is not None:
+        check_count(num_bytes, "memory_limit")
+    token = _given_limit.set(_given_limit.get() if num_bytes is None else num_bytes)
+    try:
+        yield
+    finally:
+        _given_limit.reset(token)
+
+
+def current_limit() -> int:
+    """How many bytes may be taken, by the innermost :func:`limited_memory` or by default."""
+    return _given_limit.get() or MEMORY_LIMIT
+
+
+def elbo(vae: ModelAndGuide, x: Tensor, num_samples: int = 1, *, memory_limit: int | None = None) -> Tensor:
     r"""The evidence lower bound of each datum, by Monte Carlo.
 
     .. math:: \widehat{\mathrm{ELBO}}(x_n) = \frac1S \sum_s \log p(x_n|z_s) + \log p(z_s) - \log q_{x_n}(z_s)
 
     ``x`` is (N, D); the result is (N,), in nats per datum, unbiased for the bound; no gradient is kept.
+    ``memory_limit`` is in bytes, see :func:`limited_memory`; memory does not grow with N or S beyond it.
     Raises :class:`~probvae.errors.ShapeError` or :class:`~probvae.errors.DataError` for data that do not fit.
     Source: Kingma and Welling (2014), arXiv:1312.6114, equation 7.
 
@@ -52,20 +85,26 @@ def elbo(vae: ModelAndGuide, x: Tensor, num_samples: int = 1) -> Tensor:
     >>> elbo(probvae.VAE.example(), torch.zeros(5, 3)).shape
     torch.Size([5])
     """
-    return bound(vae, x, num_samples).elbo
+    return bound(vae, x, num_samples, memory_limit=memory_limit).elbo
 
 
-def bound(vae: ModelAndGuide, x: Tensor, num_samples: int = 1) -> Bound:
+def bound(vae: ModelAndGuide, x: Tensor, num_samples: int = 1, *, memory_limit: int | None = None) -> Bound:
     """:func:`elbo` together with its parts E log p(x|z) and KL(q_x || p), the latter by the same draws."""
     check_count(num_samples, "num_samples")
     check_data(vae, x)
+    with limited_memory(memory_limit), torch.no_grad(), fast_products():
+        parts = [_mean_terms(part, rows, num_samples) for part, rows in tiles(vae, x, num_samples)]
+    log_likelihood, kl = torch.cat(parts, dim=1).to(x.dtype)
+    return Bound(log_likelihood - kl, log_likelihood, kl)
 
-    def terms(vae: ModelAndGuide, rows: Tensor) -> Tensor:
-        weights: LogWeights = log_weights(vae.model, vae.guide, rows, num_samples)
-        kl = weights.log_guide - weights.log_prior
-        return torch.stack([weights.log_weight.mean(0), weights.log_likelihood.mean(0), kl.mean(0)], dim=1)
 
-    return Bound(*over_chunks(terms, vae, x, num_samples).unbind(1))
+def _mean_terms(vae: ModelAndGuide, rows: Tensor, num_samples: int) -> Tensor:
+    """E log p(x|z) and E log q(z) - log p(z) of each row, (2, N), in float64."""
+    q, total = vae.guide.distribution(rows), rows.new_zeros(2, len(rows), dtype=torch.float64)
+    for _, terms in draws(vae, rows, q, num_samples):
+        total[0] += terms.log_likelihood.sum(0)
+        total[1] += (terms.log_guide - terms.log_prior).sum(0)
+    return total / num_samples
 
 
 def reconstruction_error(vae: ModelAndGuide, x: Tensor) -> Tensor:
@@ -164,16 +203,68 @@ def over_chunks(
 
 
 def chunks(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[tuple[ModelAndGuide, Tensor]]:
-    """The VAE and rows of ``x``, as many at a time as :data:`MEMORY_LIMIT` allows for ``num_samples`` draws each.
+    """The VAE and rows of ``x``, as many at a time as the memory limit allows for ``num_samples`` draws each.
 
     A VAE with given covariates is another one for every chunk.
     """
-    width = max(widest_layer(vae.model), widest_layer(vae.guide), x.shape[1])
-    room = min(MEMORY_LIMIT, _FAST_CHUNK)
-    size = max(1, room // (_LIVE_COPIES * x.element_size() * width * num_samples))
+    room = min(current_limit(), _fast_bytes(x)) // _bytes_per_draw(vae, x)
+    return _parts(vae, x, max(1, room // num_samples))
+
+
+def tiles(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[tuple[ModelAndGuide, Tensor]]:
+    """The VAE and rows of ``x``, for :func:`draws` of each: as many as make good matrices, whatever ``num_samples``.
+
+    How many depends on the sizes of the model and the data, not on the memory limit: nor do the random numbers.
+    """
+    room = max(1, _fast_bytes(x) // _bytes_per_draw(vae, x))
+    return _parts(vae, x, max(room // num_samples, min(room, _ROWS)))
+
+
+def draws(vae: ModelAndGuide, x: Tensor, q: Distribution, num_samples: int) -> Iterator[tuple[Tensor, LogWeights]]:
+    """z ~ q (S, N, d) for a tile ``x``, block by block of ``num_samples`` in all, with the terms of its log w (S, N).
+
+    What depends on the data or on nothing (q, the prior) is made once, and no Pyro handler is run. The limit cuts a
+    block's evaluation into pieces, and not its random numbers. torch validates the first block: it is what finds a NaN.
+    """
+    prior, per_row = vae.model.prior(), _bytes_per_draw(vae, x) * len(x)
+    size, piece = max(1, _fast_bytes(x) // per_row), max(1, current_limit() // per_row)
+    for start in range(0, num_samples, size):
+        z = q.sample(torch.Size((min(size, num_samples - start),)))
+        with nullcontext() if start == 0 else _unvalidated():
+            parts = [_terms(vae, x, part, prior, q) for part in z.split(piece)]
+        yield z, parts[0] if len(parts) == 1 else LogWeights(*map(torch.cat, zip(*parts, strict=True)))
+
+
+@contextmanager
+def _unvalidated() -> Iterator[None]:
+    """Without torch's checks of every parameter: a tenth of the time of large blocks."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
+
+
+def _terms(vae: ModelAndGuide, x: Tensor, z: Tensor, prior: Distribution, q: Distribution) -> LogWeights:
+    log_likelihood = vae.model.likelihood(vae.model.decoder(z)).log_prob(x)
+    return LogWeights(log_likelihood, prior.log_prob(z), q.log_prob(z))
+
+
+def _parts(vae: ModelAndGuide, x: Tensor, size: int) -> Iterator[tuple[ModelAndGuide, Tensor]]:
+    reuse_freed_memory()
     for start in range(0, len(x), size):
         rows = slice(start, min(start + size, len(x)))
         yield at_rows(vae, rows), x[rows]
+
+
+def _fast_bytes(x: Tensor) -> int:
+    return MEMORY_LIMIT if x.is_cuda else _FAST_CHUNK
+
+
+def _bytes_per_draw(vae: ModelAndGuide, x: Tensor) -> int:
+    width = max(widest_layer(vae.model), widest_layer(vae.guide), x.shape[1])
+    return _LIVE_COPIES * x.element_size() * width
 
 
 def groups(vae: ModelAndGuide, num_data: int) -> list[Tensor] | None:

@@ -9,12 +9,8 @@ from torch.distributions import Distribution
 
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
-from probvae.inference.evaluation import ModelAndGuide, check_data, chunks
-from probvae.inference.traces import log_weights
-
-# Draws a datum at one time; more are summed up as they come
-DRAWS_AT_ONCE = 256
-
+from probvae.inference.evaluation import ModelAndGuide, check_data, draws, limited_memory, tiles
+from probvae.inference.products import fast_products
 
 # Rounding errors of a log density, in units of the last digit of its terms
 _ROUNDINGS = 64
@@ -28,14 +24,18 @@ class ImportanceResult(NamedTuple):
     ess: Tensor
 
 
-def importance_log_evidence(vae: ModelAndGuide, x: Tensor, num_samples: int = 1000, seed: int = 0) -> ImportanceResult:
+def importance_log_evidence(
+    vae: ModelAndGuide, x: Tensor, num_samples: int = 1000, seed: int = 0, *, memory_limit: int | None = None
+) -> ImportanceResult:
     r"""The importance-weighted bound of each datum, in nats per datum.
 
     .. math:: L_K = \log \frac1K \sum_{k=1}^K w_k, \qquad w_k = \frac{p(x|z_k)\, p(z_k)}{q_x(z_k)}, \quad z_k \sim q_x
 
     E[L_K] <= log p(x), increasing in K; with the exact guide every w_k is p(x) and L_K is the evidence. ``x`` is
-    (N, D). Memory does not grow with K. The standard error is sd(w) / (mean(w) sqrt(K)); it comes from the
-    weights that were drawn, so it knows nothing of a region that the guide never visits.
+    (N, D). Memory grows neither with N nor with K, and stays below ``memory_limit`` (bytes, see
+    :func:`~probvae.inference.evaluation.limited_memory`); the weights are summed in float64. The standard error is
+    sd(w) / (mean(w) sqrt(K)); it comes from the weights that were drawn, so it knows nothing of a region that the
+    guide never visits.
 
     Raises :class:`~probvae.errors.ArgumentError` for K < 1 and :class:`~probvae.errors.DataError` for bad data.
     Source: Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519, equation 8.
@@ -46,18 +46,16 @@ def importance_log_evidence(vae: ModelAndGuide, x: Tensor, num_samples: int = 10
     """
     check_count(num_samples, "num_samples")
     check_data(vae, x)
-    with isolated_seed(seed, x.device):
-        parts = [_chunk(*chunk, num_samples) for chunk in chunks(vae, x, min(num_samples, DRAWS_AT_ONCE))]
-    return ImportanceResult(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    with limited_memory(memory_limit), isolated_seed(seed, x.device), torch.no_grad(), fast_products():
+        parts = [_tile(*tile, num_samples) for tile in tiles(vae, x, num_samples)]
+    return ImportanceResult(*(torch.cat(column).to(x.dtype) for column in zip(*parts, strict=True)))
 
 
-@torch.no_grad()
-def _chunk(vae: ModelAndGuide, rows: Tensor, num_samples: int) -> ImportanceResult:
-    first = rows.new_full((len(rows),), -torch.inf)  # log sum w
+def _tile(vae: ModelAndGuide, rows: Tensor, num_samples: int) -> ImportanceResult:
+    first = rows.new_full((len(rows),), -torch.inf, dtype=torch.float64)  # log sum w
     second = first.clone()  # log sum w^2
-    for start in range(0, num_samples, DRAWS_AT_ONCE):
-        draws = min(DRAWS_AT_ONCE, num_samples - start)
-        log_w = log_weights(vae.model, vae.guide, rows, draws).log_weight
+    for _, terms in draws(vae, rows, vae.guide.distribution(rows), num_samples):
+        log_w = terms.log_weight.double()
         first = torch.logaddexp(first, torch.logsumexp(log_w, 0))
         second = torch.logaddexp(second, torch.logsumexp(2 * log_w, 0))
     ess = torch.exp(2 * first - second)
@@ -80,15 +78,15 @@ def weighted_draws(
 ) -> WeightedDraws:
     """Draws of ``q`` (default: the guide's q_x) with log w = log p(x, z) - log q(z), all weights kept, in float64.
 
-    For a chunk of the data: the caller sees to the memory and to the seed.
+    For a tile of the data (see :func:`~probvae.inference.evaluation.tiles`): the caller sees to the seed.
     """
     q = vae.guide.distribution(x) if q is None else q
-    weights, draws, size = [], [], x.new_zeros(len(x))
-    for start in range(0, num_samples, DRAWS_AT_ONCE):
-        z = q.sample(torch.Size((min(DRAWS_AT_ONCE, num_samples - start),)))
-        log_joint, log_q = vae.model.log_joint(x, z), q.log_prob(z)
-        weights.append((log_joint - log_q).double())
-        size = torch.maximum(size, (log_joint.abs() + log_q.abs()).mean(0))
-        draws += [z] if keep_draws else []
+    weights, kept, size = [], [], x.new_zeros(len(x))
+    with fast_products():
+        for z, terms in draws(vae, x, q, num_samples):
+            log_joint = terms.log_prior + terms.log_likelihood
+            weights.append((log_joint - terms.log_guide).double())
+            size = torch.maximum(size, (log_joint.abs() + terms.log_guide.abs()).mean(0))
+            kept += [z] if keep_draws else []
     rounding = _ROUNDINGS * torch.finfo(x.dtype).eps * (size + x.shape[1])
-    return WeightedDraws(torch.cat(weights), rounding, torch.cat(draws) if keep_draws else None)
+    return WeightedDraws(torch.cat(weights), rounding, torch.cat(kept) if keep_draws else None)

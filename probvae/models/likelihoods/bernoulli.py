@@ -3,7 +3,7 @@
 from typing import Self
 
 from pyro import distributions as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from probvae._shapes import check_finite
 from probvae.errors import SupportError
@@ -33,9 +33,9 @@ class BernoulliLikelihood(Likelihood, name="bernoulli"):
         self.measure = "none" if allow_grey else "probability"
 
     def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
-        # torch's own validation would refuse the grey values that the caller has allowed
-        validate = False if self.allow_grey else None
-        return dist.Bernoulli(logits=parameters, validate_args=validate).to_event(1)
+        if self.allow_grey:  # torch's own validation would refuse the grey values that the caller has allowed
+            return dist.Bernoulli(logits=parameters, validate_args=False).to_event(1)
+        return BinaryEntries(dist.Bernoulli(logits=parameters), 1)
 
     def check_support(self, x: Tensor) -> None:
         check_finite(x)
@@ -52,6 +52,19 @@ class BernoulliLikelihood(Likelihood, name="bernoulli"):
     @classmethod
     def example(cls) -> Self:
         return cls(data_dim=3)
+
+
+class BinaryEntries(dist.Independent):
+    r"""Independent entries that are 0 or 1, log p(x) = -\sum_i \log(1 + e^{(1 - 2 x_i) l_i}) for their log-odds l.
+
+    The same number as torch's, in half as many passes over memory.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args or self.base_dist._validate_args:
+            self.base_dist._validate_sample(value)
+        # above the threshold torch has the identity, which there is exact in float64
+        return -nn.functional.softplus((1 - 2 * value) * self.base_dist.logits, threshold=40).sum(-1)
 
 
 def check_unit_interval(x: Tensor) -> None:

@@ -1,0 +1,1 @@
+"""Training steps that run Pyro's handlers once: the operators are written down, and run without them from then on."""

@@ -1,0 +1,84 @@
+"""Model, guide and objective as one function: from a batch to the loss and its gradient."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from typing import Any
+from unittest import mock
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from probvae.inference.compiled.recording import Recording, record
+
+# a batch's tensors -> what a step reports, the loss first
+Losses = Callable[..., Sequence[Tensor]]
+
+
+class LossAndGradient:
+    """``losses(*batch)``, a loss and what else is reported, and the gradient of the loss in ``parameters``.
+
+    ``modules`` are those whose buffers the losses read. Parameters that the loss does not depend on have no gradient,
+    and are left out of ``parameters``.
+    """
+
+    def __init__(self, losses: Losses, modules: Iterable[nn.Module], parameters: Iterable[nn.Parameter]) -> None:
+        self.losses, self.modules = losses, list(modules)
+        self.parameters = [parameter for parameter in dict.fromkeys(parameters) if parameter.requires_grad]
+
+    def __call__(self, *batch: Tensor) -> list[Tensor]:
+        """The losses, detached, then the gradients."""
+        with torch.enable_grad():
+            losses = self.losses(*batch)
+            gradients = torch.autograd.grad(losses[0], self.parameters, allow_unused=True)
+        self.parameters = [p for p, g in zip(self.parameters, gradients, strict=True) if g is not None]
+        self.num_losses = len(losses)
+        return [*(loss.detach() for loss in losses), *(g for g in gradients if g is not None)]
+
+    def held(self) -> list[Tensor]:
+        """The tensors whose numbers a step reads, and which stay in their place."""
+        tensors = chain.from_iterable(chain(module.parameters(), module.buffers()) for module in self.modules)
+        return list(dict.fromkeys(chain(tensors, self.parameters)))
+
+    def record(self, batch: Sequence[Tensor]) -> Recording:
+        """Run once, through Pyro's handlers, and write the operators down; the buffers are left as they were.
+
+        Raises :class:`~probvae.errors.TraceError` where the structure may depend on data.
+        """
+        self(*batch)  # which parameters have a gradient
+        with self.kept_buffers(), numbers_unread():
+            return record(self, batch, self.held())
+
+    @contextmanager
+    def kept_buffers(self) -> Iterator[None]:
+        """What the losses change in place is put back: batch normalisation's running means."""
+        buffers = list(chain.from_iterable(module.buffers() for module in self.modules))
+        before = [buffer.clone() for buffer in buffers]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in zip(buffers, before, strict=True):
+                    buffer.copy_(value)
+
+
+@contextmanager
+def numbers_unread() -> Iterator[None]:
+    """Pyro's losses, while they are written down, look at no number: no NaN check, no validation, no ``.item()``."""
+    with ExitStack() as stack:
+        stack.enter_context(pyro.validation_enabled(False))
+        for name in ("trace_elbo", "trace_mean_field_elbo", "renyi_elbo", "tracegraph_elbo", "traceenum_elbo"):
+            module = getattr(pyro.infer, name)
+            for function, instead in {"torch_item": _detached, "warn_if_nan": _as_it_is}.items():
+                if hasattr(module, function):
+                    stack.enter_context(mock.patch.object(module, function, instead))
+        yield
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _as_it_is(value: Any, *args: Any, **kwargs: Any) -> Any:
+    return value
