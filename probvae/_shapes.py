@@ -31,9 +31,13 @@ def check_finite(x: Tensor, name: str = "x") -> None:
     finite = torch.isfinite(x).all(dim=1)
     if finite.all():
         return
-    bad = (~finite).nonzero()[:, 0]
-    raise DataError(
-        f"{name}: {len(bad)} of {len(x)} rows contain NaN or infinity (first: row {int(bad[0])}). "
+    raise non_finite_rows((~finite).nonzero()[:, 0], len(x), name)
+
+
+def non_finite_rows(bad: Tensor, num_data: int, name: str = "x") -> DataError:
+    """The error for rows that are not finite; ``bad`` are their numbers."""
+    return DataError(
+        f"{name}: {len(bad)} of {num_data} rows contain NaN or infinity (first: row {int(bad[0])}). "
         "Drop or repair these rows; NaN may stay where the model has missing='mask'."
     )
 

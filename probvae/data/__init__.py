@@ -2,6 +2,16 @@
 
 from probvae.data.dataset import Dataset, LinearGaussianTruth
 from probvae.data.load import DATASETS, DatasetSpec, load_data
+from probvae.data.on_disk import RowsOnDisk
 from probvae.data.transforms import BINARIZATIONS, SCALINGS
 
-__all__ = ["BINARIZATIONS", "DATASETS", "SCALINGS", "Dataset", "DatasetSpec", "LinearGaussianTruth", "load_data"]
+__all__ = [
+    "BINARIZATIONS",
+    "DATASETS",
+    "SCALINGS",
+    "Dataset",
+    "DatasetSpec",
+    "LinearGaussianTruth",
+    "RowsOnDisk",
+    "load_data",
+]

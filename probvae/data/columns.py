@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from probvae.data.dataset import Dataset
+from probvae.data.on_disk import RowsOnDisk, blocks
 from probvae.errors import ConfigError, DataError, unknown_name
 
 TOTAL = "total"
@@ -20,13 +21,13 @@ def take_covariates(data: Dataset, names: Sequence[str]) -> Dataset:
 def take_exposure(data: Dataset, name: str) -> Dataset:
     """The exposure of counts: the column ``name``, which leaves the data, or for ``"total"`` the sum of each row."""
     if name == TOTAL:
-        return replace(data, exposure=np.nansum(data.x, axis=1))
+        return replace(data, exposure=np.concatenate([np.nansum(rows, axis=1) for _, rows in blocks(data.x)]))
     rest, columns = _without(data, [name], "exposure")
     return replace(rest, exposure=columns[:, 0])
 
 
 def _without(data: Dataset, names: Sequence[str], argument: str) -> tuple[Dataset, np.ndarray]:
-    if data.feature_names is None:
+    if data.feature_names is None or isinstance(data.x, RowsOnDisk):
         raise ConfigError(f"{argument}: {data.name} has no named columns. Give a table (.csv or .parquet).")
     for name in names:
         if name not in data.feature_names:

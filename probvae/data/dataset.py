@@ -6,6 +6,8 @@ from typing import Self
 
 import numpy as np
 
+from probvae.data.on_disk import RowsOnDisk
+
 # rows a chunk, so that the fingerprint of a memory-mapped file needs little memory
 _CHUNK = 4096
 
@@ -23,14 +25,15 @@ class LinearGaussianTruth:
 class Dataset:
     """N data of width D, with what was done to them.
 
-    ``x`` is (N, D), float32 or float64, possibly memory-mapped; NaN is a missing entry. ``labels`` (N,) are for
+    ``x`` is (N, D), float32 or float64, possibly memory-mapped, or stays on the disk
+    (:class:`~probvae.data.RowsOnDisk`); NaN is a missing entry. ``labels`` (N,) are for
     colours, and for models that are conditional on them; ``covariates`` (N, C) and ``exposure`` (N,) are given, and
     not modelled.
     ``image_shape`` says how a row is an image, ``feature_names`` how the columns of a table are called.
     ``binarization="fresh"``: the values are probabilities in [0, 1], to be drawn anew at every use.
     """
 
-    x: np.ndarray
+    x: np.ndarray | RowsOnDisk
     name: str
     labels: np.ndarray | None = None
     image_shape: tuple[int, int] | None = None
@@ -56,7 +59,12 @@ class Dataset:
         labels, covariates, exposure = (
             None if values is None else values[rows] for values in (self.labels, self.covariates, self.exposure)
         )
-        return replace(self, x=self.x[rows], labels=labels, covariates=covariates, exposure=exposure)
+        x = self.x.take(rows) if isinstance(self.x, RowsOnDisk) else self.x[rows]
+        return replace(self, x=x, labels=labels, covariates=covariates, exposure=exposure)
+
+    def in_memory(self) -> Self:
+        """The same with ``x`` as an array; all of it is read."""
+        return replace(self, x=self.x[:]) if isinstance(self.x, RowsOnDisk) else self
 
     def fingerprint(self) -> str:
         """SHA-256 over shape, dtype and values, as hexadecimal digits."""

@@ -9,22 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from probvae.data.checks import as_matrix
+from probvae.data.checks import as_matrix, check_shape
 from probvae.data.dataset import Dataset
+from probvae.data.on_disk import IN_MEMORY_LIMIT, RowsOnDisk, fits_in_memory, float_dtype
 from probvae.errors import ConfigError, DataError
 
-# More than this is not unpacked into memory; a memory-mapped .npy may be larger.
-MEMORY_CAP = 2 * 2**30  # bytes
 
+def read_file(path: Path, labels: str | None = None, limit: int = IN_MEMORY_LIMIT) -> Dataset:
+    """The data set in the file ``path``, by its ending. Raises :class:`~probvae.errors.DataError` with the reason.
 
-def read_file(path: Path, labels: str | None = None) -> Dataset:
-    """The data set in the file ``path``, by its ending. Raises :class:`~probvae.errors.DataError` with the reason."""
+    More than ``limit`` bytes of floats stay on the disk (``.npy``) or are refused (where they have to be unpacked).
+    """
     suffix = path.suffix.lower()
     if path.is_dir() or suffix not in READERS:
         raise DataError(f"{path}: expected a file ending in {', '.join(READERS)}. Convert it, or give a named set.")
     _check_beginning(path, suffix)
     try:
-        return READERS[suffix](path, labels)
+        return READERS[suffix](path, labels, limit)
     except (ConfigError, DataError):
         raise
     except Exception as error:
@@ -49,18 +50,20 @@ def _check_beginning(path: Path, suffix: str) -> None:
         raise DataError(f"{path}: its content is not that of a {suffix} file. Give the file its right ending.")
 
 
-def _read_npy(path: Path, labels: str | None) -> Dataset:
+def _read_npy(path: Path, labels: str | None, limit: int) -> Dataset:
     _refuse_labels(path, labels)
     values = np.load(path, mmap_mode="r", allow_pickle=False)
+    if values.size and not fits_in_memory(values.shape, float_dtype(values.dtype).itemsize, limit):
+        return Dataset(RowsOnDisk(values), path.name, image_shape=check_shape(values, str(path)))
     x, image_shape = as_matrix(values, str(path))
     return Dataset(x, path.name, image_shape=image_shape)
 
 
-def _read_npz(path: Path, labels: str | None) -> Dataset:
+def _read_npz(path: Path, labels: str | None, limit: int) -> Dataset:
     _refuse_labels(path, labels)
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [_array_name(path, archive, member) for member in archive.infolist()]
+            names = [_array_name(path, archive, member, limit) for member in archive.infolist()]
         with np.load(path, allow_pickle=False) as arrays:
             x, image_shape = as_matrix(arrays[_data_name(path, names)], str(path))
             target = arrays["labels"] if "labels" in names and names != ["labels"] else None
@@ -69,14 +72,14 @@ def _read_npz(path: Path, labels: str | None) -> Dataset:
     return Dataset(x, path.name, _checked_labels(path, target, len(x)), image_shape)
 
 
-def _array_name(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:
+def _array_name(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> str:
     """The name of one array, after its header has been compared with the size that the archive gives."""
     with archive.open(member) as stream:
         version = npy_format.read_magic(stream)
         read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, _, dtype = read(stream)
     size = dtype.itemsize * int(np.prod(shape, dtype=object))
-    if size > MEMORY_CAP:
+    if size > limit:
         raise DataError(
             f"{path}: {member.filename} would take {size / 2**30:.1f} GiB. Save it as .npy, which is not unpacked."
         )
@@ -96,7 +99,7 @@ def _data_name(path: Path, names: list[str]) -> str:
     )
 
 
-def _read_csv(path: Path, labels: str | None) -> Dataset:
+def _read_csv(path: Path, labels: str | None, limit: int) -> Dataset:
     from pyarrow import ArrowException, csv
 
     try:
@@ -109,12 +112,12 @@ def _read_csv(path: Path, labels: str | None) -> Dataset:
     return _from_table(path, table, labels)
 
 
-def _read_parquet(path: Path, labels: str | None) -> Dataset:
+def _read_parquet(path: Path, labels: str | None, limit: int) -> Dataset:
     from pyarrow import ArrowException, parquet
 
     try:
         metadata = parquet.ParquetFile(path).metadata
-        if metadata.num_rows * metadata.num_columns * 4 > MEMORY_CAP:
+        if metadata.num_rows * metadata.num_columns * 4 > limit:
             raise DataError(f"{path}: {metadata.num_rows} rows do not fit into memory. Save the numbers as .npy.")
         table = parquet.read_table(path)
     except ArrowException as error:
@@ -182,7 +185,7 @@ def _first_line(error: BaseException) -> str:
 
 
 _MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"PAR1": ".parquet"}
-READERS: dict[str, Callable[[Path, str | None], Dataset]] = {
+READERS: dict[str, Callable[[Path, str | None, int], Dataset]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".csv": _read_csv,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from probvae._shapes import check_positive
 from probvae.data import builtin, files, vision
 from probvae.data.checks import check_values
 from probvae.data.columns import take_covariates, take_exposure
@@ -62,6 +63,7 @@ def load_data(
     missing: str = "refuse",
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
+    in_memory_limit: float | None = None,
 ) -> Dataset:
     """A named data set, or the file at a path, ready for a fit.
 
@@ -93,6 +95,10 @@ def load_data(
         Of ``linear-gaussian``.
     seed
         Of the fixed binarisation, and of ``linear-gaussian`` where its options have none.
+    in_memory_limit
+        In MB (2^20 bytes), 2048 by default. A ``.npy`` file whose numbers take more as floats stays on the disk: its
+        rows are read, scaled and binarised a few at a time, each time they are used (:class:`RowsOnDisk`). Other files
+        are refused then.
 
     Raises :class:`~probvae.errors.DataError` for data that cannot be used and
     :class:`~probvae.errors.ConfigError` for an argument that the source does not take; ``seed`` is isolated.
@@ -105,7 +111,8 @@ def load_data(
     if spec is not None:
         data = spec.read(seed=seed, **_accepted(str(source), given, spec.takes))
     else:
-        data = files.read_file(_existing(source), **_accepted(str(source), given, ("labels",)))
+        limit = files.IN_MEMORY_LIMIT if in_memory_limit is None else int(_checked_limit(in_memory_limit) * 2**20)
+        data = files.read_file(_existing(source), **_accepted(str(source), given, ("labels",)), limit=limit)
     if covariates:
         data = take_covariates(data, covariates)
     if exposure is not None:
@@ -115,6 +122,11 @@ def load_data(
         data = _first(data, num_data)
     data = scale(data, scaling or (spec.scaling if spec else "none"), spec.pixel_maximum if spec else None)
     return binarize(data, binarization, seed)
+
+
+def _checked_limit(limit: float) -> float:
+    check_positive(limit, "in_memory_limit")
+    return limit
 
 
 def _accepted(source: str, given: Mapping[str, Any], takes: tuple[str, ...]) -> dict[str, Any]:

@@ -1,11 +1,16 @@
 """Scaling and binarisation: always explicit, always written down."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import NoReturn
 
 import numpy as np
 
 from probvae.data.dataset import Dataset
-from probvae.errors import SupportError, unknown_name
+from probvae.data.on_disk import RowsOnDisk, blocks
+from probvae.errors import ConfigError, SupportError, unknown_name
+
+Step = Callable[[np.ndarray], np.ndarray]
 
 SCALINGS = {
     "none": "the values as they are",
@@ -26,8 +31,9 @@ def scale(data: Dataset, scaling: str, pixel_maximum: float | None = None) -> Da
         raise unknown_name("scaling", scaling, SCALINGS)
     if scaling == "none":
         return data
-    x = _to_unit(data.x, pixel_maximum) if scaling == "unit" else _standardized(data.x)
-    return replace(data, x=x, scaling=scaling)
+    x = data.x
+    step = _to_unit(x, pixel_maximum) if scaling == "unit" else _standardized(x)
+    return replace(data, x=x.then(step) if isinstance(x, RowsOnDisk) else step(x), scaling=scaling)
 
 
 def binarize(data: Dataset, binarization: str, seed: int) -> Dataset:
@@ -36,32 +42,73 @@ def binarize(data: Dataset, binarization: str, seed: int) -> Dataset:
         raise unknown_name("binarization", binarization, BINARIZATIONS)
     if binarization == "none":
         return data
-    low, high = float(np.nanmin(data.x)), float(np.nanmax(data.x))
+    low, high = _range(data.x)
     if low < 0 or high > 1:
         raise SupportError(
             f"data: binarization={binarization!r} needs values in [0, 1], got {low:g} to {high:g}. Add scaling='unit'."
         )
-    missing = np.isnan(data.x)
-    if binarization == "fresh" and missing.any():
-        raise SupportError("data: binarization='fresh' knows no missing entries. Use binarization='fixed'.")
     x = data.x
-    if binarization == "fixed":
-        x = np.random.default_rng(seed).binomial(1, np.nan_to_num(x)).astype(x.dtype)
-    elif binarization == "threshold":
-        x = (x > 0.5).astype(x.dtype)
-    return replace(data, x=np.where(missing, x.dtype.type(np.nan), x), binarization=binarization)
+    if binarization == "fresh":
+        if any(np.isnan(rows).any() for _, rows in blocks(x)):
+            raise SupportError("data: binarization='fresh' knows no missing entries. Use binarization='fixed'.")
+    elif isinstance(x, RowsOnDisk):
+        x = x.then(_above_half) if binarization == "threshold" else _no_fixed_draws(x)
+    else:
+        x = _above_half(x) if binarization == "threshold" else _drawn(x, seed)
+    return replace(data, x=x, binarization=binarization)
 
 
-def _to_unit(x: np.ndarray, pixel_maximum: float | None) -> np.ndarray:
+def column_variances(x: np.ndarray | RowsOnDisk) -> np.ndarray:
+    """The variance of each column (D,) over the entries that are not NaN, in float64."""
+    if isinstance(x, RowsOnDisk):
+        return _moments(x)[1]
+    return np.nanvar(x, axis=0, dtype=np.float64)
+
+
+def _above_half(x: np.ndarray) -> np.ndarray:
+    return _with_missing(x, (x > 0.5).astype(x.dtype))
+
+
+def _drawn(x: np.ndarray, seed: int) -> np.ndarray:
+    return _with_missing(x, np.random.default_rng(seed).binomial(1, np.nan_to_num(x)).astype(x.dtype))
+
+
+def _with_missing(x: np.ndarray, binary: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(x), x.dtype.type(np.nan), binary)
+
+
+def _no_fixed_draws(x: RowsOnDisk) -> NoReturn:
+    raise ConfigError(
+        f"binarization: 'fixed' draws are kept, and these data ({x.nbytes / 2**20:.0f} MB) stay on the disk. Use "
+        "'fresh' or 'threshold', raise in_memory_limit, or save binary data."
+    )
+
+
+def _to_unit(x: np.ndarray | RowsOnDisk, pixel_maximum: float | None) -> Step:
     if pixel_maximum is not None:
-        return x / x.dtype.type(pixel_maximum)
-    low, high = np.nanmin(x), np.nanmax(x)
-    return np.asarray((x - low) / (high - low))
+        return lambda rows: rows / rows.dtype.type(pixel_maximum)
+    low, high = map(x.dtype.type, _range(x))
+    return lambda rows: np.asarray((rows - low) / (high - low))
 
 
-def _standardized(x: np.ndarray) -> np.ndarray:
-    centred = x.astype(np.float64) - np.nanmean(x, 0, dtype=np.float64)
-    spread = np.nanstd(centred, 0)
+def _standardized(x: np.ndarray | RowsOnDisk) -> Step:
+    mean, variance = _moments(x)
+    spread, largest = np.sqrt(variance), np.zeros(x.shape[1])
+    for _, rows in blocks(x):
+        largest = np.maximum(largest, np.nan_to_num(np.abs(rows)).max(axis=0))
     # rounding leaves a constant column with a spread of about its own precision, not with zero
-    constant = spread <= 1e-6 * np.nanmax(np.abs(x), 0)
-    return (centred / np.where(constant, 1.0, spread)).astype(x.dtype)
+    divisor = np.where(spread <= 1e-6 * largest, 1.0, spread)
+    return lambda rows: ((rows.astype(np.float64) - mean) / divisor).astype(rows.dtype)
+
+
+def _range(x: np.ndarray | RowsOnDisk) -> tuple[float, float]:
+    ends = [(float(np.nanmin(rows)), float(np.nanmax(rows))) for _, rows in blocks(x)]
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _moments(x: np.ndarray | RowsOnDisk) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of each column over what is observed: two passes, the second around the first one's mean."""
+    observed = sum((~np.isnan(rows)).sum(0) for _, rows in blocks(x))
+    mean = sum(np.nansum(rows, 0, dtype=np.float64) for _, rows in blocks(x)) / observed
+    squares = sum(np.nansum((rows.astype(np.float64) - mean) ** 2, 0) for _, rows in blocks(x))
+    return mean, squares / observed

@@ -10,7 +10,8 @@ Source: Li et al. (2020), "PyTorch Distributed", arXiv:2006.15704.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -21,7 +22,8 @@ from torch import Tensor
 
 from probvae._launched import launched_rank, num_launched
 from probvae.errors import ArgumentError, DataError, RankError
-from probvae.inference.evaluation import ModelAndGuide, at_rows, chunks
+from probvae.inference.evaluation import ModelAndGuide, at_rows, tiles
+from probvae.inference.feeding import Source
 from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.union_noise import UnionNoise
 
@@ -62,42 +64,57 @@ class Ranks:
         rows = self.share(num_data)
         return nullcontext() if self.size == 1 or rows.start == rows.stop else UnionNoise(num_data, rows)
 
-    def reduce(self, step: StepLoss, parameters: Sequence[Tensor], weight: float) -> StepLoss:
-        """The whole minibatch's numbers and, in ``parameters``, its gradients; ``weight`` is this process's n_r/n."""
+    def reduce(
+        self, step: StepLoss, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], weight: float
+    ) -> tuple[StepLoss, Sequence[Tensor | None]]:
+        """The whole minibatch's numbers and its gradients in ``parameters`` from each process's own.
+
+        ``weight`` is this process's n_r/n. The gradients stay what they are until the next call.
+        """
         if self.size == 1:
-            return step
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        numbers = torch.stack([value.detach() for value in step]).to(gradients[0])
-        self._flat = torch.cat([*(g.flatten() for g in gradients), numbers], out=self._flat)
-        self._add_up(self._flat.mul_(weight))
-        *parts, numbers = self._flat.split([*(p.numel() for p in parameters), len(numbers)])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
-        return StepLoss(*numbers.clone())
+            return step, gradients
+        found = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+        numbers = torch.stack([value.detach() for value in step]).to(found[0])
+        self._flat = torch.cat([*(gradient.flatten() for gradient in found), numbers], out=self._flat)
+        *parts, numbers = self._add_up(self._flat.mul_(weight)).split([*(p.numel() for p in parameters), 3])
+        return StepLoss(*numbers.clone()), [part.view_as(p) for p, part in zip(parameters, parts, strict=True)]
 
     def mean(self, value: Tensor, weight: float) -> Tensor:
         """The mean over a minibatch from each process's own."""
         return value if self.size == 1 else self._add_up(value.detach() * weight)
 
     def sums(
-        self, num: int, function: Callable[[ModelAndGuide, Tensor], Tensor], vae: ModelAndGuide, x: Tensor
+        self,
+        num: int,
+        function: Callable[[ModelAndGuide, Tensor], Tensor],
+        parts: Iterable[tuple[ModelAndGuide, Tensor]],
     ) -> list[float]:
-        """``num`` sums over all rows of ``x``, of which ``function`` gives those over some rows.
+        """``num`` sums over all rows of ``parts``, of which ``function`` gives those over some rows.
 
         Numbers that torch's distributions refuse make them NaN: all processes have to come to know of them.
         """
-        total = torch.zeros(num, dtype=torch.float64, device=x.device)
+        total: Tensor | None = None
+        for whole in parts:
+            total = whole[1].new_zeros(num, dtype=torch.float64) if total is None else total
+            for pair, rows in tiles(*whole, num_samples=1):
+                total += self._own_sums(function, pair, rows)
+        assert total is not None
+        sums: list[float] = self._add_up(total).tolist()
+        return sums
+
+    def _own_sums(
+        self, function: Callable[[ModelAndGuide, Tensor], Tensor], pair: ModelAndGuide, rows: Tensor
+    ) -> Tensor | float:
+        own = self.share(len(rows))
+        if own.start == own.stop:
+            return 0.0
         try:
-            for pair, rows in chunks(vae, x, 1):
-                own = self.share(len(rows))
-                with self.noise(len(rows)):
-                    total += function(at_rows(pair, own), rows[own]) if own.start < own.stop else 0.0
+            with self.noise(len(rows)):
+                return function(at_rows(pair, own), rows[own])
         except ArgumentError:
             raise
         except ValueError:
-            total += torch.nan
-        sums: list[float] = self._add_up(total).tolist()
-        return sums
+            return math.nan
 
     def first(self, value: T | None) -> T | None:
         """What the first process that has a value has."""
@@ -107,7 +124,7 @@ class Ranks:
         """The writer's value, in all processes."""
         return self._gathered(value)[0]
 
-    def begin(self, state: Mapping[str, Tensor], x: Tensor, objective: Objective, batch_size: int) -> None:
+    def begin(self, state: Mapping[str, Tensor], x: Source, objective: Objective, batch_size: int) -> None:
         """Give all processes the writer's weights, once it is known that they have the same data and model."""
         if self.size == 1:
             return
@@ -205,9 +222,9 @@ def _check_can_be_shared(objective: Objective, batch_size: int, size: int) -> No
         )
 
 
-def _fingerprint(x: Tensor) -> tuple[object, ...]:
-    """Shape, dtype, and the values of some rows."""
-    return *x.shape, x.dtype, _digest(x[:: max(1, len(x) // _COMPARED)])
+def _fingerprint(x: Source) -> tuple[object, ...]:
+    """The size, the dtype, and the values of some rows."""
+    return len(x), x.dtype, _digest(x.head(_COMPARED))
 
 
 def _digest(tensor: Tensor) -> str:

@@ -153,7 +153,7 @@ def plug_in_loss(vae: ModelAndGuide, x: Tensor) -> Tensor:
 def check_data(vae: ModelAndGuide, x: Tensor) -> None:
     """Raise unless ``x`` is (N, D), finite (but for missing entries), and within the likelihood's support."""
     check_matrix(x, vae.model.data_dim)
-    _check_given(vae, len(x))
+    check_given(vae, len(x))
     vae.model.likelihood.check_data(x)
 
 
@@ -181,11 +181,11 @@ def _base(support: Any) -> type:
 def _check_input(vae: ModelAndGuide, x: Tensor) -> None:
     """What the guide can read: grey values have a q_x, also where the likelihood wants binary ones."""
     check_matrix(x, vae.model.data_dim)
-    _check_given(vae, len(x))
+    check_given(vae, len(x))
     check_finite(x.nan_to_num(nan=0.0) if vae.model.missing == "mask" else x)
 
 
-def _check_given(vae: ModelAndGuide, num_data: int) -> None:
+def check_given(vae: ModelAndGuide, num_data: int) -> None:
     vae.model.check_given()
     num_given = getattr(vae, "num_given", None)
     if num_given not in (None, num_data):

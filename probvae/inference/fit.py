@@ -4,6 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -17,11 +18,12 @@ from probvae._threads import threads_for_step
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
 from probvae.inference.distributed import Ranks
 from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports, posterior_mean
+from probvae.inference.feeding import Data, labels_of
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
 from probvae.inference.preparation import FitOptions, Prepared, prepare
 from probvae.inference.progress import EpochProgress
 from probvae.inference.traces import paired_traces
-from probvae.inference.variance import optimal_variance
+from probvae.inference.variance import optimal_variance_over
 from probvae.models import GaussianLikelihood
 from probvae.runs import Run
 
@@ -75,7 +77,7 @@ class FitResult:
 
 def fit(
     vae: SavableVAE,
-    x: Tensor,
+    x: Data,
     *,
     y: Any = None,
     exposure: Any = None,
@@ -84,7 +86,7 @@ def fit(
     learning_rate: float = 1e-3,
     objective: str | Objective = "elbo",
     seed: int = 0,
-    validation: Tensor | float | None = None,
+    validation: Data | float | None = None,
     schedule: str = "constant",
     gradient_clip: float | None = None,
     patience: int | None = None,
@@ -110,9 +112,12 @@ def fit(
     vae
         A :class:`~probvae.VAE`; it ends on the device it was on.
     x
-        (N, D), floating point; converted to the dtype of the parameters.
+        (N, D), converted to the dtype of the parameters: a floating-point tensor, an array, or data larger than
+        memory, as a memory-mapped array, :class:`~probvae.data.RowsOnDisk` or a torch ``Dataset`` of items x or
+        (x, y). :func:`~probvae.inference.feeding.as_source` says what is read when.
     y
-        Covariates of a conditional model, labels (N,) or numbers (N, C): see :meth:`~probvae.VAE.given`.
+        Covariates of a conditional model, labels (N,) or numbers (N, C): see :meth:`~probvae.VAE.given`. The y of a
+        ``Dataset`` by default.
     exposure
         (N,) positive numbers that multiply the rates of a likelihood of counts.
     objective
@@ -153,6 +158,8 @@ def fit(
     objective = resolve_objective(objective)
     home = next(vae.parameters()).device
     target = _resolve_device(device)
+    if y is None and vae.model.covariates is not None:
+        y = labels_of(x)
     given = vae if y is None and exposure is None else vae.given(y, exposure)
     data = prepare(vae, given, x, validation, options)
     ranks = Ranks()
@@ -163,14 +170,16 @@ def fit(
         warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
         vae.to(target)
         try:
-            ranks.begin(vae.state_dict(), data.x, objective, batch_size)
+            with isolated_seed(seed, target):
+                ranks.begin(vae.state_dict(), data.x, objective, batch_size)
             trainer = _Trainer(vae, data, target, objective, options, run, ranks)
             vae.train(False)
             with isolated_seed(seed, target):
                 trainer.rehearse()
             if run is not None:
                 run.create()
-            return trainer.run(progress and ranks.is_writer)
+            with closing(trainer.feeder):
+                return trainer.run(progress and ranks.is_writer)
         finally:
             vae.train(False)
             vae.to(home)
@@ -193,6 +202,7 @@ class _Trainer:
         # the VAE with the data's covariates given; itself, where it has none
         self.given, self.given_validation = (_moved(pair, device) for pair in (data.vae, data.validation_vae))
         self.x = data.x.to(device)
+        self.feeder = self.x.feeder(options.batch_size)
         self.validation = None if data.validation is None else data.validation.to(device)
         self.parameters = [p for p in vae.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate)
@@ -206,7 +216,7 @@ class _Trainer:
         """Save and evaluate before anything is written: parts that do not fit together are refused here."""
         if self.run_folder is not None:
             self.vae.components()
-        rows, part = self._at_use(self.x[:2]), at_rows(self.given, slice(2))
+        rows, part = self._at_use(self.x.head(2)), at_rows(self.given, slice(2))
         try:
             check_supports(part.model.prior(), part.guide.distribution(rows))
             self.objective.step_loss(part.model, part.guide, rows)
@@ -264,14 +274,13 @@ class _Trainer:
         return record
 
     def _minibatches(self) -> Iterator[tuple[ModelAndGuide, Tensor]]:
-        """Contiguous slices of a copy that is shuffled once an epoch, and the VAE there."""
+        """This process's rows of each minibatch, and the VAE there."""
         self.ranks.align_generators(self.x.device)
-        batches = torch.randperm(len(self.x), device=self.x.device).split(self.options.batch_size)
-        own = [index[self.ranks.share(len(index))] for index in batches]
-        for whole, index, rows in zip(batches, own, self.x[torch.cat(own)].split([*map(len, own)]), strict=True):
-            with self.ranks.noise(len(whole)):
-                rows = self._at_use(rows)
-            yield at_rows(self.given, index), rows
+        for index, rows in self.feeder.epoch():
+            own = self.ranks.share(len(index))
+            with self.ranks.noise(len(index)):
+                drawn = self._at_use(rows[own])
+            yield at_rows(self.given, index[own]), drawn
 
     def _batch_size(self, batch: int) -> int:
         """The data in a minibatch, those of other processes among them."""
@@ -325,7 +334,8 @@ class _Trainer:
     def _update_variance(self) -> None:
         likelihood = self.vae.model.likelihood
         if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "optimal":
-            error, num_observed = self.ranks.sums(2, _squared_errors, self.given, self.x)
+            parts = ((at_rows(self.given, rows), x) for rows, x in self.x.blocks())
+            error, num_observed = self.ranks.sums(2, _squared_errors, parts)
             likelihood.set_variance(error / num_observed)
 
     @torch.no_grad()
@@ -334,20 +344,19 @@ class _Trainer:
         likelihood = self.vae.model.likelihood
         if not isinstance(likelihood, GaussianLikelihood):
             return None
-        return float(likelihood.variance(_outputs_for_variance(self.given, self.x)).mean())
+        return float(likelihood.variance(_outputs_for_variance(self.given, self.x.head(_VARIANCE_SUBSET))).mean())
 
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
             return {}
-        elbo, squared, kl = (
-            total / len(self.validation)
-            for total in self.ranks.sums(3, _bound_sums, self.given_validation, self.validation)
-        )
+        parts = ((at_rows(self.given_validation, rows), x) for rows, x in self.validation.blocks())
+        num_data = len(self.validation)
+        elbo, squared, kl = (total / num_data for total in self.ranks.sums(3, _bound_sums, parts))
         variance = max(squared - elbo**2, 0.0)
         return {
             "validation_elbo": elbo,
             "validation_kl": kl,
-            "validation_standard_error": math.sqrt(variance / max(len(self.validation) - 1, 1)),
+            "validation_standard_error": math.sqrt(variance / max(num_data - 1, 1)),
         }
 
     def _keep(self, record: dict[str, Any]) -> None:
@@ -376,7 +385,7 @@ class _Trainer:
             self.vae.save(self.run_folder.model_file)
         self.ranks.end(self.vae.state_dict())
         if self.ranks.is_writer:
-            _warn_at_floor(self.given, self.x)
+            _warn_at_floor(self.given, self.x.head(_VARIANCE_SUBSET))
 
     def _fail(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
         site, reason = self._culprit(part, rows, reason)
@@ -457,8 +466,8 @@ def _outputs_for_variance(vae: ModelAndGuide, x: Tensor) -> Tensor:
     if getattr(likelihood, "mode", None) != "per-datum":
         # a guide without closed form takes a thousand draws a datum for its means, at every epoch
         return x.new_empty(0, likelihood.num_outputs)
-    part = at_rows(vae, slice(_VARIANCE_SUBSET))
-    outputs: Tensor = part.model.decoder(posterior_mean(part, x[:_VARIANCE_SUBSET]))
+    part = at_rows(vae, slice(len(x)))
+    outputs: Tensor = part.model.decoder(posterior_mean(part, x))
     return outputs
 
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from probvae._shapes import check_count, check_finite, check_matrix, check_positive
+from probvae._shapes import check_count, check_matrix, check_positive, non_finite_rows
 from probvae.errors import ArgumentError, DataError, unknown_name
-from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data
+from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, check_given
+from probvae.inference.feeding import Blocks, Data, DrawnOnce, Source, TensorSource, as_source
 
 SCHEDULES = {
     "constant": "the same learning rate in every step",
@@ -56,59 +57,78 @@ class Prepared(NamedTuple):
     """The pair for the data ``x`` (with its covariates given), and the same for the validation data."""
 
     vae: ModelAndGuide
-    x: Tensor
+    x: Source
     validation_vae: ModelAndGuide
-    validation: Tensor | None
+    validation: Blocks | None
 
 
 def prepare(
-    vae: ModelAndGuide, given: ModelAndGuide, x: Tensor, validation: Tensor | float | None, options: FitOptions
+    vae: ModelAndGuide, given: ModelAndGuide, x: Data, validation: Data | float | None, options: FitOptions
 ) -> Prepared:
     """Check the data and take the validation data out, in the dtype of the parameters.
 
     ``given`` is the ``vae`` with the data's covariates, where it has any.
     """
-    check_matrix(x, vae.model.data_dim)
     dtype = next(chain(vae.guide.parameters(), vae.model.parameters())).dtype  # an exact guide has none
+    source = as_source(x, dtype)
+    check_matrix(source.head(1), vae.model.data_dim)
     if options.patience is not None and validation is None:
         raise ArgumentError("patience: expected validation data to watch, got none. Pass validation=0.1.")
     fresh = options.binarization == "fresh"
     # checked before it is split and shuffled: a message names a row of the caller's data
-    x = _checked(given, x.to(dtype), "x", fresh)
-    prepared = Prepared(given, x, given, None)
-    if isinstance(validation, Tensor):
-        prepared = Prepared(given, x, vae, _given_validation(vae, given, validation, dtype, fresh))
+    _check_rows(given, source, "x", fresh)
+    prepared = Prepared(given, source, given, None)
+    if validation is not None and not isinstance(validation, int | float | str):
+        prepared = Prepared(given, source, vae, _given_validation(vae, given, validation, dtype, fresh))
     elif validation is not None:
-        train, held_out = _split(len(x), validation, options.seed, x.device)
-        prepared = Prepared(at_rows(given, train), x[train], at_rows(given, held_out), x[held_out])
+        train, held_out = _split(source, validation, options.seed)
+        prepared = Prepared(at_rows(given, train), source.take(train), at_rows(given, held_out), source.take(held_out))
     if fresh and prepared.validation is not None:
-        generator = torch.Generator(x.device).manual_seed(options.seed)
-        prepared = prepared._replace(validation=torch.bernoulli(prepared.validation, generator=generator))
+        prepared = prepared._replace(validation=_drawn(prepared.validation, options.seed))
     _check_enough(prepared.x, options.batch_size)
     return prepared
 
 
 def _given_validation(
-    vae: ModelAndGuide, given: ModelAndGuide, validation: Tensor, dtype: torch.dtype, fresh: bool
-) -> Tensor:
-    check_matrix(validation, vae.model.data_dim, "validation")
+    vae: ModelAndGuide, given: ModelAndGuide, validation: Data, dtype: torch.dtype, fresh: bool
+) -> Source:
+    source = as_source(validation, dtype, "validation")
+    check_matrix(source.head(1), vae.model.data_dim, "validation")
     if given is not vae:
         raise ArgumentError("validation: data of their own have no covariates here. Pass the share to set aside, 0.1.")
-    return _checked(vae, validation.to(dtype), "validation", fresh)
+    _check_rows(vae, source, "validation", fresh)
+    return source
 
 
-def _checked(vae: ModelAndGuide, x: Tensor, name: str, fresh: bool) -> Tensor:
-    """The data, once they are known to lie in the likelihood's support; grey ones, where they are binarised later."""
+def _drawn(validation: Blocks, seed: int) -> Blocks:
+    once = DrawnOnce(validation, seed)
+    return TensorSource(next(once.blocks())[1]) if isinstance(validation, TensorSource) else once
+
+
+def _check_rows(vae: ModelAndGuide, source: Source, name: str, fresh: bool) -> None:
+    """Raise unless all data are in the likelihood's support; grey ones, where they are binarised later."""
+    check_given(vae, len(source))
+    masked = vae.model.missing == "mask" and not fresh
+    bad: list[Tensor] = []
+    for rows, x in source.blocks():
+        unusable = ~(x.isfinite() | x.isnan() if masked else x.isfinite()).all(1)
+        if unusable.any():
+            bad.append((rows.start or 0) + unusable.nonzero()[:, 0])
+        elif not bad:
+            _check_block(at_rows(vae, rows), x, name, fresh)
+    if bad:
+        raise non_finite_rows(torch.cat(bad), len(source), name)
+
+
+def _check_block(vae: ModelAndGuide, x: Tensor, name: str, fresh: bool) -> None:
     try:
         if fresh:
-            check_finite(x)
             _check_grey(x)
         # once binarised, one row is as good as another
         check_data(at_rows(vae, slice(1)), x[:1].round()) if fresh else check_data(vae, x)
     except DataError as error:
         # a likelihood does not know what its data are called here
         raise type(error)(f"{name}: {str(error).removeprefix('x: ')}") from error
-    return x
 
 
 def _check_grey(x: Tensor) -> None:
@@ -116,23 +136,27 @@ def _check_grey(x: Tensor) -> None:
         raise DataError("x: binarization='fresh' needs values in [0, 1]. Scale the data (scaling='unit').")
 
 
-def _split(num_data: int, share: float, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _split(source: Source, share: object, seed: int) -> tuple[Tensor, Tensor]:
     """The rows to train on, and those to set aside."""
     if not isinstance(share, int | float) or not 0 < share < 1:
         raise ArgumentError(f"validation: expected a share between 0 and 1, or data (M, D), got {share!r}.")
-    num = max(1, round(share * num_data))
-    if num >= num_data:
+    num = max(1, round(share * len(source)))
+    if num >= len(source):
         raise ArgumentError(
-            f"validation: a share of {share:g} leaves none of the {num_data} rows to train on. Lower it."
+            f"validation: a share of {share:g} leaves none of the {len(source)} rows to train on. Lower it."
         )
-    order = torch.randperm(num_data, generator=torch.Generator().manual_seed(seed)).to(device)
-    return order[num:], order[:num]
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
+    train, held_out = order[num:], order[:num]
+    if isinstance(source, TensorSource):
+        return train, held_out
+    return train.sort().values, held_out.sort().values  # what are neighbours in a file are read together
 
 
-def _check_enough(x: Tensor, batch_size: int) -> None:
+def _check_enough(x: Source, batch_size: int) -> None:
     if len(x) < batch_size:
         raise DataError(
             f"x: expected at least batch_size={batch_size} rows to train on, got {len(x)}. Use batch_size={len(x)}."
         )
-    if (x == x[0]).all():
+    first = x.head(1)
+    if all((rows == first).all() for _, rows in x.blocks()):
         raise DataError("x: all rows are the same, so there is nothing to learn. Check the file and the scaling.")

@@ -1,5 +1,6 @@
 """The decoder variance c in closed form."""
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -29,11 +30,19 @@ def optimal_variance(vae: ModelAndGuide, x: Tensor) -> float:
     >>> optimal_variance(probvae.VAE.example(), torch.ones(5, 3)) > 0
     True
     """
-    check_data(vae, x)
-    errors = over_chunks(
-        lambda vae, rows: expected_squared_error(vae.model, vae.guide.distribution(rows), rows), vae, x
-    )
-    return float(errors.double().sum() / (~x.isnan()).sum())
+    return optimal_variance_over([(vae, x)])
+
+
+def optimal_variance_over(parts: Iterable[tuple[ModelAndGuide, Tensor]]) -> float:
+    """:func:`optimal_variance` of data that come in parts, each with the VAE for its rows."""
+    total, observed = 0.0, 0
+    for vae, x in parts:
+        check_data(vae, x)
+        errors = over_chunks(
+            lambda vae, rows: expected_squared_error(vae.model, vae.guide.distribution(rows), rows), vae, x
+        )
+        total, observed = total + float(errors.double().sum()), observed + int((~x.isnan()).sum())
+    return total / observed
 
 
 def equivalent_variance(beta: float, variance: float) -> float:

@@ -1,0 +1,145 @@
+"""Data that stay on the disk: their rows are read, selected and scaled a few at a time."""
+
+import mmap
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, Self
+
+import numpy as np
+
+from probvae.errors import ArgumentError, DataError, ShapeError
+
+# Data that take no more than this, as the floats that they become, are read into memory.
+IN_MEMORY_LIMIT = 2 * 2**30  # bytes
+_BLOCK = 8 * 2**20  # bytes
+
+
+class RowsOnDisk:
+    """The rows (N, D) of a memory-mapped array, which are read only where they are asked for.
+
+    ``x[3:7]`` and ``x[[5, 2]]`` are arrays in memory, of float32 (float64 where the file's numbers need it), with all
+    ``steps`` done to them; ``take`` and ``then`` give other rows on disk and read nothing. The pages of a file that is
+    mapped for reading are handed back to the system after each read, so a pass over all rows takes the memory of one
+    block; beside it are eight bytes for each row that ``take`` chose.
+
+    Parameters
+    ----------
+    values
+        (N, ...) numbers: ``np.load(file, mmap_mode="r")``. What follows the first axis is one row.
+    rows
+        The numbers of the rows, in their order; all by default.
+    steps
+        Functions of a block (n, D) that give another block: scaling, a threshold.
+
+    Raises :class:`~probvae.errors.DataError` for what are no numbers, and where the whole would be read unawares.
+
+    >>> x = RowsOnDisk(np.arange(12).reshape(4, 3)).then(np.negative)
+    >>> x.shape, x.take(slice(2, 4))[[1]]
+    ((4, 3), array([[ -9., -10., -11.]], dtype=float32))
+    """
+
+    ndim = 2
+
+    def __init__(
+        self,
+        values: np.ndarray,
+        rows: np.ndarray | None = None,
+        steps: tuple[Callable[[np.ndarray], np.ndarray], ...] = (),
+    ) -> None:
+        if values.dtype.kind not in "biuf":
+            raise DataError(f"x: expected numbers, got dtype {values.dtype}. Save the array as float32.")
+        if values.ndim < 2 or values.size == 0:
+            raise ShapeError(f"x: expected shape (N, D) with N, D >= 1, got {values.shape}. One row is one datum.")
+        self.values = values.reshape(len(values), -1)
+        self.rows, self.steps = rows, steps
+        self.dtype = float_dtype(values.dtype)
+        self._mapping = _mapping(values)
+
+    def __len__(self) -> int:
+        return len(self.values if self.rows is None else self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        return len(self), int(self.values.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """What all rows would take in memory."""
+        return len(self) * self.shape[1] * self.dtype.itemsize
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """The rows of a slice or of a list of numbers, in memory."""
+        if isinstance(rows, tuple | int | np.integer):
+            raise ArgumentError(f"x: rows on the disk are read by a slice or a list of row numbers, got {rows!r}.")
+        x = np.array(self.values[rows if self.rows is None else self.rows[rows]], dtype=self.dtype)
+        self._release()
+        for step in self.steps:
+            x = step(x)
+        return x
+
+    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise DataError(
+            f"x: these data stay on the disk ({self.nbytes / 2**30:.1f} GiB), and all of them were asked for at once. "
+            "Take a part, x[:10000], or raise the limit (in_memory_limit)."
+        )
+
+    def take(self, rows: np.ndarray | slice) -> Self:
+        """Some of the rows, still on the disk."""
+        chosen = np.arange(len(self.values))[rows] if self.rows is None else self.rows[rows]
+        return type(self)(self.values, chosen, self.steps)
+
+    def then(self, step: Callable[[np.ndarray], np.ndarray]) -> Self:
+        """The same rows with one more step done to each block that is read."""
+        return type(self)(self.values, self.rows, (*self.steps, step))
+
+    def _release(self) -> None:
+        # what was read is in the system's cache: the process need not hold it too
+        if self._mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def float_dtype(dtype: np.dtype) -> np.dtype:
+    """What numbers of ``dtype`` become: float64 for floats that need it, else float32."""
+    return np.dtype(np.float64 if dtype.kind == "f" and dtype.itemsize > 4 else np.float32)
+
+
+def fits_in_memory(shape: tuple[int, ...], itemsize: int, limit: int | None = None) -> bool:
+    """Whether so many numbers are read into memory; by the sizes alone, so the same data are treated alike anywhere."""
+    return int(np.prod(shape, dtype=object)) * itemsize <= (IN_MEMORY_LIMIT if limit is None else limit)
+
+
+def is_mapped(x: np.ndarray) -> bool:
+    """Whether ``x`` is a file, or part of one."""
+    return _base(x) is not None
+
+
+def blocks(x: np.ndarray | RowsOnDisk) -> Iterator[tuple[int, np.ndarray]]:
+    """All rows in their order with the number of the first: an array at once, rows on the disk 8 MB at a time."""
+    if isinstance(x, np.ndarray):
+        yield 0, x
+        return
+    size = rows_in(_BLOCK, x)
+    for start in range(0, len(x), size):
+        yield start, x[start : start + size]
+
+
+def rows_in(num_bytes: int, x: RowsOnDisk) -> int:
+    """How many rows are read at a time, for blocks of ``num_bytes``."""
+    return max(1, num_bytes // (x.shape[1] * x.dtype.itemsize))
+
+
+def _base(x: Any) -> np.memmap | None:
+    """The memory map that ``x`` is a view of."""
+    while x is not None and not isinstance(x, np.memmap):
+        x = getattr(x, "base", None)
+    return x
+
+
+def _mapping(x: np.ndarray) -> mmap.mmap | None:
+    """The mapping whose pages can be dropped: in copy-on-write mode they would take the caller's changes along."""
+    base: Any = _base(x)
+    if base is None or base.mode not in ("r", "r+"):
+        return None
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = base.base
+    return base
