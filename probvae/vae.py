@@ -1,6 +1,6 @@
 """A model and a guide that belong together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,17 @@ class GivenVAE(VAE):
         """The pair for some of the data."""
         vae, y, exposure = self._whole
         return GivenVAE(vae, _rows(y, rows), _rows(exposure, rows))
+
+    @property
+    def columns(self) -> list[Tensor]:
+        """The given covariates and exposure, as far as there are any."""
+        return [value for value in self._whole[1:] if value is not None]
+
+    def with_columns(self, columns: Sequence[Tensor]) -> "GivenVAE":
+        """The same weights with other :attr:`columns`."""
+        vae, y, exposure = self._whole
+        others = iter(columns)
+        return GivenVAE(vae, y if y is None else next(others), exposure if exposure is None else next(others))
 
     def groups(self, num_data: int) -> list[Tensor]:
         """The row numbers of the data, in groups that have the same covariates."""

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,9 @@ from probvae._launched import local_rank
 from probvae._seed import isolated_seed
 from probvae._threads import threads_for_step
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
+from probvae.inference.compiled.adam import Adam
+from probvae.inference.compiled.paths import StepPath, check_compile, choose_path
+from probvae.inference.compiled.program import LossAndGradient, clipped
 from probvae.inference.distributed import Ranks
 from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports, posterior_mean
 from probvae.inference.feeding import Data, labels_of
@@ -23,12 +26,14 @@ from probvae.inference.objectives import Objective, StepLoss, resolve_objective
 from probvae.inference.preparation import FitOptions, Prepared, prepare
 from probvae.inference.progress import EpochProgress
 from probvae.inference.traces import paired_traces
-from probvae.inference.variance import optimal_variance_over
+from probvae.inference.variance import squared_error_sums
 from probvae.models import GaussianLikelihood
 from probvae.runs import Run
 
 # Enough data for a standard error below the changes that an epoch makes
 _VARIANCE_SUBSET = 1024
+
+Gradients = Sequence[Tensor | None]
 
 
 class SavableVAE(ModelAndGuide, Protocol):
@@ -67,12 +72,16 @@ class FitResult:
     datum, over the epoch's minibatches; the plain ones, whatever the objective is),
     ``variance`` (c in squared units of x, or None where there is none), ``seconds`` since the start, and
     ``validation_elbo``, ``validation_kl``, ``validation_standard_error`` where there are validation data.
-    ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended.
+    ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended. ``path`` is the way that
+    its steps took (``"plain"``, ``"graph"``, ``"compiled"``: see :mod:`probvae.inference.compiled`), ``path_reason``
+    says why.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = "all epochs done"
+    path: str = "plain"
+    path_reason: str = ""
 
 
 def fit(
@@ -92,6 +101,7 @@ def fit(
     patience: int | None = None,
     kl_warmup: int = 0,
     binarization: str = "none",
+    compile: str | bool = "auto",
     device: str = "auto",
     progress: bool = True,
     out: str | Path | Run | None = None,
@@ -135,6 +145,9 @@ def fit(
         then does ``patience`` begin to count.
     binarization
         ``"fresh"``: draw x ~ Bernoulli(x) anew at every use (the validation data once).
+    compile
+        ``"auto"``: trace the program and run its operators without Pyro's handlers, where the fit has steps enough to
+        be worth it; True: always; False: Pyro's handlers at every step. The numbers agree to rounding.
     seed
         Of the fit's own random numbers; the caller's generators are left untouched.
     device
@@ -155,6 +168,7 @@ def fit(
     options = FitOptions(
         epochs, batch_size, learning_rate, schedule, gradient_clip, patience, kl_warmup, binarization, seed
     )
+    check_compile(compile)
     objective = resolve_objective(objective)
     home = next(vae.parameters()).device
     target = _resolve_device(device)
@@ -176,6 +190,7 @@ def fit(
             vae.train(False)
             with isolated_seed(seed, target):
                 trainer.rehearse()
+            trainer.choose_path(compile)
             if run is not None:
                 run.create()
             with closing(trainer.feeder):
@@ -205,7 +220,11 @@ class _Trainer:
         self.feeder = self.x.feeder(options.batch_size)
         self.validation = None if data.validation is None else data.validation.to(device)
         self.parameters = [p for p in vae.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate)
+        self.optimizer = Adam(self.parameters, options.learning_rate)
+        # a norm is that of the whole minibatch's gradient, which several processes have only after their exchange
+        self.clip_own = options.gradient_clip if ranks.size == 1 else None
+        self.clip_whole = options.gradient_clip if ranks.size > 1 else None
+        self.path = StepPath("plain", "not chosen yet")
         self.total_steps = options.epochs * math.ceil(len(self.x) / options.batch_size)
         self.step = 0
         self.result = FitResult()
@@ -223,6 +242,21 @@ class _Trainer:
         except ValueError as error:
             if isinstance(error, ArgumentError):
                 raise  # another ValueError is torch's, of numbers out of range: the first step says where they are
+
+    def choose_path(self, compile: str | bool) -> None:
+        """Through Pyro's handlers or without them, and note it where the run is written."""
+        num_steps = self.options.epochs * (len(self.x) // self.options.batch_size)
+        own = self.ranks.share(self.options.batch_size)
+        with isolated_seed(self.options.seed, self.x.device):
+            batch = self._batch(at_rows(self.given, own), self._at_use(self.x.head(self.options.batch_size)[own]))
+        program = LossAndGradient(self._losses, [self.vae.model, self.vae.guide], self.parameters, self.clip_own)
+        self.vae.train()
+        self.path = choose_path(program, batch, num_steps, compile, self.options.seed)
+        self.vae.train(False)
+        self.traced = [any(one is two for two in program.parameters) for one in self.parameters]
+        self.result.path, self.result.path_reason = self.path.name, self.path.reason
+        if self.run_folder is not None:
+            self.run_folder.add_to_environment({"path": self.path.name, "path_reason": self.path.reason})
 
     def run(self, progress: bool) -> FitResult:
         best, start = -math.inf, time.perf_counter()
@@ -294,19 +328,45 @@ class _Trainer:
         return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
 
     def _train_step(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
-        self.optimizer.param_groups[0]["lr"] = self._learning_rate()
-        self.optimizer.zero_grad()
-        step = self._loss(part, rows, batch)
-        if step.loss.requires_grad:
-            step.loss.backward()
-        step = self.ranks.reduce(step, self.parameters, self._weight(rows, batch))
-        if not torch.isfinite(step.loss):
+        self.optimizer.learning_rate = self._learning_rate()
+        traced = self.path.run is not None and self._batch_size(batch) == self.options.batch_size
+        step, gradients = self._by_graph(part, rows) if traced else self._by_handlers(part, rows, batch)
+        step, gradients = self.ranks.reduce(step, gradients, self.parameters, self._weight(rows, batch))
+        if not math.isfinite(step.loss):
+            if traced:
+                self._loss(part, rows, batch)  # torch's own validation may know more
             self._fail(part, rows, epoch, batch, f"the loss is {step.loss.item()}")
-        if self.options.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.options.gradient_clip)
-        self.optimizer.step()
+        self.optimizer.step(_clipped(gradients, self.clip_whole))
         self.step += 1
         return step
+
+    def _by_graph(self, part: ModelAndGuide, rows: Tensor) -> tuple[StepLoss, Gradients]:
+        """A step's loss and gradients without Pyro's handlers."""
+        assert self.path.run is not None
+        outputs = iter(self.path.run(*self._batch(part, rows)))
+        step = StepLoss(next(outputs), next(outputs), next(outputs))
+        return step, [next(outputs) if traced else None for traced in self.traced]
+
+    def _by_handlers(self, part: ModelAndGuide, rows: Tensor, batch: int) -> tuple[StepLoss, Gradients]:
+        """The same through them; the smaller last batch takes this way always."""
+        step = self._loss(part, rows, batch)
+        if not step.loss.requires_grad:
+            return step, [None] * len(self.parameters)
+        gradients = torch.autograd.grad(step.loss, self.parameters, allow_unused=True)
+        return step._replace(loss=step.loss.detach()), _clipped(gradients, self.clip_own)
+
+    def _batch(self, part: ModelAndGuide, rows: Tensor) -> list[Tensor]:
+        """What changes from step to step: rows, their covariates, and the KL's weight in a warm-up."""
+        weight = [torch.tensor(self._kl_weight(), dtype=rows.dtype)] if self.options.kl_warmup else []
+        return [rows, *getattr(part, "columns", ()), *weight]
+
+    def _losses(self, rows: Tensor, *others: Tensor) -> StepLoss:
+        """The objective as a function of such a batch."""
+        weight = others[-1] if self.options.kl_warmup else 1.0
+        columns = others[:-1] if self.options.kl_warmup else others
+        part = self.given.with_columns(columns) if columns else self.given  # type: ignore[attr-defined]
+        with self.ranks.noise(self.options.batch_size):
+            return self.objective.step_loss(part.model, part.guide, rows, weight)
 
     def _loss(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
         if not len(rows):
@@ -335,7 +395,7 @@ class _Trainer:
         likelihood = self.vae.model.likelihood
         if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "optimal":
             parts = ((at_rows(self.given, rows), x) for rows, x in self.x.blocks())
-            error, num_observed = self.ranks.sums(2, _squared_errors, parts)
+            error, num_observed = self.ranks.sums(2, squared_error_sums, parts)
             likelihood.set_variance(error / num_observed)
 
     @torch.no_grad()
@@ -423,6 +483,12 @@ def _moved(pair: ModelAndGuide, device: torch.device) -> ModelAndGuide:
     return pair.to(device) if isinstance(pair, nn.Module) else pair
 
 
+def _clipped(gradients: Gradients, limit: float | None) -> Gradients:
+    """The gradients that there are, clipped; None stays None."""
+    found = iter(clipped([gradient for gradient in gradients if gradient is not None], limit))
+    return [None if gradient is None else next(found) for gradient in gradients]
+
+
 def _snapshot(vae: SavableVAE) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in vae.state_dict().items()}
 
@@ -451,12 +517,6 @@ def _bound_sums(vae: ModelAndGuide, rows: Tensor) -> Tensor:
     values = bound(vae, rows)
     elbo = values.elbo.double()
     return torch.stack([elbo.sum(), elbo.square().sum(), values.kl.double().sum()])
-
-
-def _squared_errors(vae: ModelAndGuide, rows: Tensor) -> Tensor:
-    """The expected squared error and over how many numbers it is."""
-    num_observed = (~rows.isnan()).sum()
-    return torch.stack([optimal_variance(vae, rows) * num_observed, num_observed]).double()
 
 
 @torch.no_grad()

@@ -85,7 +85,8 @@ def fitted(case: Case, **more: Any) -> dict[str, Any]:
     vae, x, options = case
     result = fit(vae, x, **({"epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "progress": False} | options | more))
     history = [{name: value for name, value in record.items() if name != "seconds"} for record in result.history]
-    return {"state": vae.state_dict(), "history": history, "stopped": result.stopped, "best": result.best_epoch}
+    ends = {"stopped": result.stopped, "best": result.best_epoch, "path": result.path}
+    return {"state": vae.state_dict(), "history": history, **ends}
 
 
 def gradients(ranks: Ranks, x: Tensor) -> list[Tensor]:
@@ -95,9 +96,9 @@ def gradients(ranks: Ranks, x: Tensor) -> list[Tensor]:
     torch.manual_seed(5)
     with ranks.noise(len(x)):
         step = ELBOObjective().step_loss(vae.model, vae.guide, x[own])
-    step.loss.backward()
-    total = ranks.reduce(step, parameters, len(x[own]) / len(x))
-    return [*(value.detach() for value in total), *(p.grad for p in parameters if p.grad is not None)]
+    found = torch.autograd.grad(step.loss, parameters)
+    step, total = ranks.reduce(step, found, parameters, len(x[own]) / len(x))
+    return [*(value.detach() for value in step), *(gradient for gradient in total if gradient is not None)]
 
 
 class RefusingDecoder(nn.Module):
@@ -146,6 +147,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with process_group() as ranks:
         done: dict[str, Any] = {name: fitted(case()) for name, case in CASES.items()}
+        done["graph"] = {name: fitted(case(), compile=True) for name, case in CASES.items()}
         done["written"] = fitted((make(), data(), {}), out=folder / f"run-{ranks.rank}")
         done["gradients"] = gradients(ranks, data().float())
         done["mistakes"] = {name: mistaken(case(ranks)) for name, case in MISTAKES.items()}

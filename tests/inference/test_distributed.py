@@ -47,6 +47,14 @@ def test_equals_one_process(name: str, two: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_traced_steps_equal_one_process(name: str, two: list[dict[str, Any]]) -> None:
+    one = fitted(CASES[name](), compile=True)
+    for rank in two:
+        assert rank["graph"][name]["path"] == one["path"]
+        assert_close(rank["graph"][name]["state"], one["state"], **EQUAL)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_processes_have_the_same_weights(name: str, two: list[dict[str, Any]]) -> None:
     first, second = (rank[name] for rank in two)
     assert all(torch.equal(first["state"][key], second["state"][key]) for key in first["state"])
@@ -55,6 +63,7 @@ def test_processes_have_the_same_weights(name: str, two: list[dict[str, Any]]) -
 
 def test_cases_reach_what_they_are_for(two: list[dict[str, Any]]) -> None:
     assert two[0]["patience"]["stopped"] != "all epochs done"
+    assert {two[0]["graph"][name]["path"] for name in ("default", "full, iwae", "conditional")} == {"graph"}
     assert two[0]["optimal c"]["history"][0]["variance"] != two[0]["optimal c"]["history"][1]["variance"]
 
 
