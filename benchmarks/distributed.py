@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-NUM_DATA, DATA_DIM, EPOCHS = 16384, 784, 4
+NUM_DATA, DATA_DIM, EPOCHS = 8192, 784, 4
 NUM_WEIGHTS = 1_350_000  # float32, 5.4 MB: the gradient of W2
 
 
