@@ -2,7 +2,7 @@
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from probvae import __version__
+from probvae._launched import launched_rank, num_launched
 from probvae._seed import isolated_seed
 from probvae.assembly import build_objective, build_vae
-from probvae.data import Dataset, load_data
+from probvae.data import Dataset, RowsOnDisk, column_variances, load_data
+from probvae.data.on_disk import blocks, rows_in
 from probvae.diagnostics import GapResult, posterior_gap
 from probvae.diagnostics.verdicts import mean_with_error
 from probvae.errors import ArgumentError, ConfigError, NotLinearGaussianError
@@ -28,6 +30,7 @@ from probvae.inference import (
     posterior_mean,
     reconstruction_error,
 )
+from probvae.inference.distributed import process_group
 from probvae.inference.evidence import best_method
 from probvae.inference.refine import refine
 from probvae.models import GaussianLikelihood, MixedLikelihood, covariates_for
@@ -39,6 +42,8 @@ from probvae.vae import VAE
 LABELS = "labels"
 # Draws a datum for the bound that is reported
 NUM_SAMPLES = 32
+# Of data that stay on the disk, what is held in memory: held-out data, and data for the prior to begin at (bytes)
+_HELD_OUT_DATA, _STARTING_DATA = 64 * 2**20, 16 * 2**20
 # Held-out data in the ledger of gaps: annealing costs a hundred times what the closed form and quadrature do
 LEDGER_DATA = {"exact": 500, "quadrature": 500, "annealed": 50}
 # The ledger that ends a fit is a first look: the fit of the digits takes less than that of 500 data would.
@@ -62,7 +67,9 @@ class Experiment:
     run: Run
 
 
-def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = True, ledger: bool = True) -> Experiment:
+def run_recipe(
+    recipe: Recipe, out: str | Path | None = None, progress: bool = True, ledger: bool = True
+) -> Experiment | None:
     """Fit a resolved recipe, evaluate it on held-out data, and write the run folder (without figures).
 
     With ``ledger``, the gaps are computed on up to 500 held-out data (150 where log p(x) takes quadrature, 50 where it
@@ -70,24 +77,24 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
 
     ``out`` defaults to the next free ``runs/<data>-<number>``. Raises what :func:`probvae.fit` and
     :func:`probvae.load_data` raise, and leaves nothing behind when the data or the recipe are at fault.
+
+    Processes that ``torchrun`` started fit together. All but the first then have nothing more to do, and get None.
     """
     start = time.perf_counter()
     folder = Path(out) if out is not None else next_folder(recipe["data"]["source"])
-    Run(folder).check_free()
+    if launched_rank() == 0:  # it may have made the folder before another process looks
+        Run(folder).check_free()
     data = load_recipe_data(recipe)
     train, held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])
-    x = as_tensor(train)
-    recipe = with_columns(recipe, as_tensor(data))
+    recipe = with_columns(recipe, data)
     y = raw_covariates(recipe, train)
     covariates = None if y is None else covariates_for(y)
-    variance = float(np.nanvar(train.x, axis=0, dtype=np.float64).mean()) or 1.0
-    vae = build_vae(recipe, data.data_dim, variance, len(x), covariates, data.image_shape)
+    variance = float(column_variances(train.x).mean()) or 1.0
+    vae = build_vae(recipe, data.data_dim, variance, train.num_data, covariates, data.image_shape)
     given(recipe, vae, held_out)  # a label that training has not seen is found before the fit
-    vae.model.likelihood.check_data(binarized(data, recipe["training"]["seed"]))  # and so are impossible held-out data
-    inputs = x if covariates is None or y is None else torch.cat([x, covariates.encode(y)], dim=1)
-    with isolated_seed(recipe["training"]["seed"]):
-        vae.model.prior.start_from(inputs)
-        vae.guide.start_from(inputs)
+    check_likelihood(vae, data, recipe["training"]["seed"])  # and so are impossible held-out data
+    start_from(vae, train, y, recipe["training"]["seed"])
+    x = train.x if isinstance(train.x, RowsOnDisk) else as_tensor(train)
     objective = build_objective(recipe)
     run = Run(folder, {"config.toml": to_toml(recipe), "environment.json": environment_json(recipe, data)})
     training = {
@@ -95,7 +102,10 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
         "binarization": _fresh_or_none(data),
         "validation": _validation(recipe, vae),
     }
-    result = fit(vae, x, y=y, exposure=train.exposure, objective=objective, progress=progress, out=run, **training)
+    with process_group() as ranks:
+        result = fit(vae, x, y=y, exposure=train.exposure, objective=objective, progress=progress, out=run, **training)
+    if not ranks.is_writer:
+        return None
     vae = given(recipe, for_other_data(vae, held_out, recipe["training"]["seed"]), held_out)
     gap, gap_summary = first_ledger(vae, held_out, recipe["training"]["seed"]) if ledger else (None, None)
     summary = {
@@ -113,6 +123,34 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
     }
     run.write_json("summary.json", summary)
     return Experiment(vae, held_out, binarized(held_out, recipe["training"]["seed"]), result, gap, summary, run)
+
+
+def check_likelihood(vae: VAE, data: Dataset, seed: int) -> None:
+    """Raise unless the likelihood can have made the data; those on the disk are gone through block by block."""
+    for _, rows in blocks(data.x):
+        vae.model.likelihood.check_data(binarized(replace(data, x=rows), seed))
+
+
+def start_from(vae: VAE, train: Dataset, y: np.ndarray | None, seed: int) -> None:
+    """Let the prior and the guide begin at the training data; of data on the disk, at a random part."""
+    if isinstance(train.x, RowsOnDisk):
+        _check_amortized(vae)
+        num = min(train.num_data, rows_in(_STARTING_DATA, train.x))
+        rows = np.sort(np.random.default_rng(seed).choice(train.num_data, num, replace=False))
+        train, y = train.take(rows).in_memory(), None if y is None else y[rows]
+    x, covariates = as_tensor(train), vae.model.covariates
+    inputs = x if covariates is None or y is None else torch.cat([x, covariates.encode(y)], dim=1)
+    with isolated_seed(seed):
+        vae.model.prior.start_from(inputs)
+        vae.guide.start_from(inputs)
+
+
+def _check_amortized(vae: VAE) -> None:
+    if not vae.guide.amortized:
+        raise ConfigError(
+            "guide: one with parameters for each datum needs the data in memory, and they stay on the disk. Use "
+            "'diagonal', or raise data.in_memory_limit."
+        )
 
 
 def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
@@ -187,12 +225,17 @@ def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:
     return {"variance": c, "squared_error_weight": 1 / (2 * c)}
 
 
-def with_columns(recipe: Recipe, x: Tensor) -> Recipe:
+def with_columns(recipe: Recipe, data: Dataset) -> Recipe:
     """The recipe with the types of the columns in it, as far as a mixed likelihood was asked for without them."""
     table = recipe["model"]["likelihood"]
     if table["name"] != "mixed" or "columns" in table:
         return recipe
-    columns = MixedLikelihood.guess(x).arguments["columns"]
+    if isinstance(data.x, RowsOnDisk):
+        raise ConfigError(
+            "model.likelihood.columns: the types of columns are guessed from data in memory, and these stay on the "
+            "disk. Give columns."
+        )
+    columns = MixedLikelihood.guess(as_tensor(data)).arguments["columns"]
     return merge(recipe, {"model": {"likelihood": {"columns": columns}}})
 
 
@@ -224,19 +267,24 @@ def load_recipe_data(recipe: Recipe, source: str | None = None) -> Dataset:
 
 
 def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Training and held-out data, at random; the recipe's seed decides who is where."""
+    """Training and held-out data, at random; the recipe's seed decides who is where.
+
+    Of data that stay on the disk at most 64 MB are held out, and these are read into memory.
+    """
     if not 0 < share < 1:
         raise ConfigError(f"data.held_out: expected a share between 0 and 1, got {share:g}.")
     order = np.random.default_rng(seed).permutation(data.num_data)
     num = max(1, round(share * data.num_data))
+    if isinstance(data.x, RowsOnDisk):
+        num = min(num, rows_in(_HELD_OUT_DATA, data.x))
     if num >= data.num_data:
         raise ConfigError(f"data: expected at least two rows, got {data.num_data}. Give more data.")
-    return data.take(np.sort(order[num:])), data.take(np.sort(order[:num]))
+    return data.take(np.sort(order[num:])), data.take(np.sort(order[:num])).in_memory()
 
 
 def as_tensor(data: Dataset) -> Tensor:
     """The data as a torch tensor of the dtype that models are built in, in memory of its own where they are mapped."""
-    x = np.ascontiguousarray(data.x)
+    x = np.ascontiguousarray(data.x)  # refused, with a way out, for data that stay on the disk
     # torch cannot share read-only memory
     return torch.from_numpy(x if x.flags.writeable else x.copy()).to(torch.get_default_dtype())
 
@@ -274,6 +322,7 @@ def environment_json(recipe: Recipe, data: Dataset) -> str:
         "seed": recipe["training"]["seed"],
         "device": recipe["training"]["device"],
         "num_threads": torch.get_num_threads(),
+        "num_processes": num_launched(),
         "data": {"name": data.name, "shape": list(data.x.shape), "fingerprint": data.fingerprint()},
     }
     return json.dumps(content, indent=2) + "\n"

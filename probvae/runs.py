@@ -28,6 +28,11 @@ class Run:
         self.folder = Path(folder)
         self._preamble = dict(preamble or {})
 
+    def add_to_environment(self, content: Mapping[str, Any]) -> None:
+        """More for ``environment.json``, before it is written."""
+        known = json.loads(self._preamble.get("environment.json", "{}"))
+        self._preamble["environment.json"] = json.dumps({**known, **content}, indent=2) + "\n"
+
     def check_free(self) -> None:
         """Raise :class:`~probvae.errors.RunError` when there is something at the folder's place already."""
         if self.folder.is_dir() and not any(self.folder.iterdir()):

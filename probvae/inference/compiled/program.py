@@ -19,22 +19,28 @@ Losses = Callable[..., Sequence[Tensor]]
 class LossAndGradient:
     """``losses(*batch)``, a loss and what else is reported, and the gradient of the loss in ``parameters``.
 
-    ``modules`` are those whose buffers the losses read. Parameters that the loss does not depend on have no gradient,
-    and are left out of ``parameters``.
+    ``modules`` are those whose buffers the losses read; ``clip`` is the largest norm that the gradient may have.
+    Parameters that the loss does not depend on have no gradient, and are left out of ``parameters``.
     """
 
-    def __init__(self, losses: Losses, modules: Iterable[nn.Module], parameters: Iterable[nn.Parameter]) -> None:
-        self.losses, self.modules = losses, list(modules)
+    def __init__(
+        self,
+        losses: Losses,
+        modules: Iterable[nn.Module],
+        parameters: Iterable[nn.Parameter],
+        clip: float | None = None,
+    ) -> None:
+        self.losses, self.modules, self.clip = losses, list(modules), clip
         self.parameters = [parameter for parameter in dict.fromkeys(parameters) if parameter.requires_grad]
 
     def __call__(self, *batch: Tensor) -> list[Tensor]:
         """The losses, detached, then the gradients."""
         with torch.enable_grad():
             losses = self.losses(*batch)
-            gradients = torch.autograd.grad(losses[0], self.parameters, allow_unused=True)
-        self.parameters = [p for p, g in zip(self.parameters, gradients, strict=True) if g is not None]
-        self.num_losses = len(losses)
-        return [*(loss.detach() for loss in losses), *(g for g in gradients if g is not None)]
+            found = torch.autograd.grad(losses[0], self.parameters, allow_unused=True)
+        self.parameters = [p for p, g in zip(self.parameters, found, strict=True) if g is not None]
+        gradients = [gradient for gradient in found if gradient is not None]
+        return [*(loss.detach() for loss in losses), *clipped(gradients, self.clip)]
 
     def held(self) -> list[Tensor]:
         """The tensors whose numbers a step reads, and which stay in their place."""
@@ -46,7 +52,6 @@ class LossAndGradient:
 
         Raises :class:`~probvae.errors.TraceError` where the structure may depend on data.
         """
-        self(*batch)  # which parameters have a gradient
         with self.kept_buffers(), numbers_unread():
             return record(self, batch, self.held())
 
@@ -61,6 +66,15 @@ class LossAndGradient:
             with torch.no_grad():
                 for buffer, value in zip(buffers, before, strict=True):
                     buffer.copy_(value)
+
+
+def clipped(gradients: Sequence[Tensor], limit: float | None) -> Sequence[Tensor]:
+    """The gradients, scaled down where their norm is above ``limit``: ``torch.nn.utils.clip_grad_norm_``'s formula."""
+    if limit is None:
+        return gradients
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+    factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+    return [gradient * factor for gradient in gradients]
 
 
 @contextmanager
