@@ -16,7 +16,7 @@ out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
 data_option = click.option("--data", metavar="NAME|FILE", help="Other data than the run's own.")
 
-LEAST_MEMORY = 32 * 2**20
+LEAST_MEMORY = 64 * 2**20
 _UNITS = {"mb": 2**20, "gb": 2**30}
 
 
@@ -25,7 +25,7 @@ def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None)
     if value is not None:
         size = _num_bytes(value)
         if size < LEAST_MEMORY:
-            raise click.BadParameter(f"expected at least 32MB, as in 512MB or 2GB, got {value!r}.", ctx, param)
+            raise click.BadParameter(f"expected at least 64MB, as in 512MB or 2GB, got {value!r}.", ctx, param)
         from probvae.inference.evaluation import limited_memory
 
         ctx.with_resource(limited_memory(size))
