@@ -2,7 +2,7 @@
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from probvae import __version__
 from probvae._launched import launched_rank, num_launched
 from probvae._seed import isolated_seed
 from probvae.assembly import build_objective, build_vae
-from probvae.data import Dataset, load_data
+from probvae.data import Dataset, RowsOnDisk, column_variances, load_data
+from probvae.data.on_disk import blocks, rows_in
 from probvae.diagnostics import GapResult, posterior_gap
 from probvae.diagnostics.verdicts import mean_with_error
 from probvae.errors import ArgumentError, ConfigError, NotLinearGaussianError
@@ -41,6 +42,8 @@ from probvae.vae import VAE
 LABELS = "labels"
 # Draws a datum for the bound that is reported
 NUM_SAMPLES = 32
+# Of data that stay on the disk, what is held in memory: held-out data, and data for the prior to begin at (bytes)
+_HELD_OUT_DATA, _STARTING_DATA = 64 * 2**20, 16 * 2**20
 # Held-out data in the ledger of gaps: annealing costs a hundred times what the closed form and quadrature do
 LEDGER_DATA = {"exact": 500, "quadrature": 500, "annealed": 50}
 # The ledger that ends a fit is a first look: the fit of the digits takes less than that of 500 data would.
@@ -83,18 +86,15 @@ def run_recipe(
         Run(folder).check_free()
     data = load_recipe_data(recipe)
     train, held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])
-    x = as_tensor(train)
-    recipe = with_columns(recipe, as_tensor(data))
+    recipe = with_columns(recipe, data)
     y = raw_covariates(recipe, train)
     covariates = None if y is None else covariates_for(y)
-    variance = float(np.nanvar(train.x, axis=0, dtype=np.float64).mean()) or 1.0
-    vae = build_vae(recipe, data.data_dim, variance, len(x), covariates, data.image_shape)
+    variance = float(column_variances(train.x).mean()) or 1.0
+    vae = build_vae(recipe, data.data_dim, variance, train.num_data, covariates, data.image_shape)
     given(recipe, vae, held_out)  # a label that training has not seen is found before the fit
-    vae.model.likelihood.check_data(binarized(data, recipe["training"]["seed"]))  # and so are impossible held-out data
-    inputs = x if covariates is None or y is None else torch.cat([x, covariates.encode(y)], dim=1)
-    with isolated_seed(recipe["training"]["seed"]):
-        vae.model.prior.start_from(inputs)
-        vae.guide.start_from(inputs)
+    check_likelihood(vae, data, recipe["training"]["seed"])  # and so are impossible held-out data
+    start_from(vae, train, y, recipe["training"]["seed"])
+    x = train.x if isinstance(train.x, RowsOnDisk) else as_tensor(train)
     objective = build_objective(recipe)
     run = Run(folder, {"config.toml": to_toml(recipe), "environment.json": environment_json(recipe, data)})
     training = {
@@ -123,6 +123,34 @@ def run_recipe(
     }
     run.write_json("summary.json", summary)
     return Experiment(vae, held_out, binarized(held_out, recipe["training"]["seed"]), result, gap, summary, run)
+
+
+def check_likelihood(vae: VAE, data: Dataset, seed: int) -> None:
+    """Raise unless the likelihood can have made the data; those on the disk are gone through block by block."""
+    for _, rows in blocks(data.x):
+        vae.model.likelihood.check_data(binarized(replace(data, x=rows), seed))
+
+
+def start_from(vae: VAE, train: Dataset, y: np.ndarray | None, seed: int) -> None:
+    """Let the prior and the guide begin at the training data; of data on the disk, at a random part."""
+    if isinstance(train.x, RowsOnDisk):
+        _check_amortized(vae)
+        num = min(train.num_data, rows_in(_STARTING_DATA, train.x))
+        rows = np.sort(np.random.default_rng(seed).choice(train.num_data, num, replace=False))
+        train, y = train.take(rows).in_memory(), None if y is None else y[rows]
+    x, covariates = as_tensor(train), vae.model.covariates
+    inputs = x if covariates is None or y is None else torch.cat([x, covariates.encode(y)], dim=1)
+    with isolated_seed(seed):
+        vae.model.prior.start_from(inputs)
+        vae.guide.start_from(inputs)
+
+
+def _check_amortized(vae: VAE) -> None:
+    if not vae.guide.amortized:
+        raise ConfigError(
+            "guide: one with parameters for each datum needs the data in memory, and they stay on the disk. Use "
+            "'diagonal', or raise data.in_memory_limit."
+        )
 
 
 def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
@@ -197,12 +225,17 @@ def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:
     return {"variance": c, "squared_error_weight": 1 / (2 * c)}
 
 
-def with_columns(recipe: Recipe, x: Tensor) -> Recipe:
+def with_columns(recipe: Recipe, data: Dataset) -> Recipe:
     """The recipe with the types of the columns in it, as far as a mixed likelihood was asked for without them."""
     table = recipe["model"]["likelihood"]
     if table["name"] != "mixed" or "columns" in table:
         return recipe
-    columns = MixedLikelihood.guess(x).arguments["columns"]
+    if isinstance(data.x, RowsOnDisk):
+        raise ConfigError(
+            "model.likelihood.columns: the types of columns are guessed from data in memory, and these stay on the "
+            "disk. Give columns."
+        )
+    columns = MixedLikelihood.guess(as_tensor(data)).arguments["columns"]
     return merge(recipe, {"model": {"likelihood": {"columns": columns}}})
 
 
@@ -234,19 +267,24 @@ def load_recipe_data(recipe: Recipe, source: str | None = None) -> Dataset:
 
 
 def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Training and held-out data, at random; the recipe's seed decides who is where."""
+    """Training and held-out data, at random; the recipe's seed decides who is where.
+
+    Of data that stay on the disk at most 64 MB are held out, and these are read into memory.
+    """
     if not 0 < share < 1:
         raise ConfigError(f"data.held_out: expected a share between 0 and 1, got {share:g}.")
     order = np.random.default_rng(seed).permutation(data.num_data)
     num = max(1, round(share * data.num_data))
+    if isinstance(data.x, RowsOnDisk):
+        num = min(num, rows_in(_HELD_OUT_DATA, data.x))
     if num >= data.num_data:
         raise ConfigError(f"data: expected at least two rows, got {data.num_data}. Give more data.")
-    return data.take(np.sort(order[num:])), data.take(np.sort(order[:num]))
+    return data.take(np.sort(order[num:])), data.take(np.sort(order[:num])).in_memory()
 
 
 def as_tensor(data: Dataset) -> Tensor:
     """The data as a torch tensor of the dtype that models are built in, in memory of its own where they are mapped."""
-    x = np.ascontiguousarray(data.x)
+    x = np.ascontiguousarray(data.x)  # refused, with a way out, for data that stay on the disk
     # torch cannot share read-only memory
     return torch.from_numpy(x if x.flags.writeable else x.copy()).to(torch.get_default_dtype())
 

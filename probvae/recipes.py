@@ -61,6 +61,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "kl_warmup": (int,),
         "validation": _NUMBER,
         "seed": (int,),
+        "compile": (str, bool),
         "device": (str,),
     },
     "data": {
@@ -73,6 +74,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "labels": (str,),
         "exposure": (str,),
         "held_out": _NUMBER,
+        "in_memory_limit": _NUMBER,
         "options": (dict,),
     },
 }

@@ -1,6 +1,8 @@
 """A model and a guide that belong together."""
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,7 @@ class VAE(nn.Module):
         columns = None if y is None else self._encoded(y).to(first)
         if exposure is not None:
             exposure = torch.as_tensor(exposure, dtype=first.dtype, device=first.device).reshape(-1, 1)
+            self.model.likelihood.check_exposure(exposure)
         return GivenVAE(self, columns, exposure)
 
     def _encoded(self, y: Any) -> Tensor:
@@ -81,10 +84,9 @@ class VAE(nn.Module):
         Raises :class:`~probvae.errors.ConfigError` for components that are not registered, and
         :class:`~probvae.errors.RunError` when the file cannot be written.
         """
-        import tomlkit
         from safetensors.torch import save_file
 
-        metadata = {"format": FORMAT_VERSION, "components": tomlkit.dumps(self.components())}
+        metadata = {"format": FORMAT_VERSION, "components": _as_toml(json.dumps(self.components()))}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         write_atomic(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
 
@@ -147,7 +149,7 @@ class GivenVAE(VAE):
     """
 
     def __init__(self, vae: VAE, y: Tensor | None, exposure: Tensor | None) -> None:
-        model = vae.model.given(y, exposure)
+        model = vae.model.with_columns(y, exposure)
         super().__init__(model, _given_guide(vae, model, y))
         lengths = {len(value) for value in (y, exposure) if value is not None and len(value) > 1}
         if len(lengths) > 1:
@@ -213,6 +215,15 @@ def _check_mask_is_read(model: LatentModel, guide: Guide) -> None:
             f"guide: with missing='mask' the encoder must read the mask, and {type(encoder).__name__} does not. "
             "Wrap it: MaskedEncoder(encoder, data_dim), with an encoder built for twice the columns."
         )
+
+
+@lru_cache(maxsize=4)
+def _as_toml(components: str) -> str:
+    """JSON as TOML; a fit saves the same components after every epoch, and TOML is written slowly."""
+    import tomlkit
+
+    text: str = tomlkit.dumps(json.loads(components))
+    return text
 
 
 def load(path: str | Path) -> VAE:

@@ -12,6 +12,7 @@ import click
 from probvae import recipes
 from probvae.cli.fit_command import KEYS, recipe_of, recipes_of_options
 from probvae.cli.fit_command import command as fit_command
+from probvae.cli.run_options import memory_option
 from probvae.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ HIDDEN = "hidden"
 @click.option("--figures/--no-figures", default=True, help="Draw the pictures.")
 @click.option("--json", "as_json", is_flag=True, help="Print compare.json instead of the table.")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of the recipe, for all fits.")
+@memory_option
 def command(
     arguments: tuple[str, ...],
     sweep: tuple[str, ...],

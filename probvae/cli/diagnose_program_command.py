@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probvae.cli.run_options import seed_option, target_folder
+from probvae.cli.run_options import memory_option, seed_option, target_folder
 from probvae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for diagnosis.json [default: this one].")
 @click.option("--progress/--no-progress", default=True, help="A bar over the sections, on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as one JSON object instead of the table.")
+@memory_option
 def command(
     program: str,
     data: str | None,

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
-from probvae.cli.run_options import load_data_for, out_option, run_argument, target_folder
+from probvae.cli.run_options import load_data_for, memory_option, out_option, run_argument, target_folder
 
 
 @click.command("encode")
 @run_argument
 @click.argument("data", required=False)
 @out_option
+@memory_option
 def command(run: Path, data: str | None, out: Path | None) -> None:
     """Write the guide's mean and standard deviation for each datum: codes.npz (mean, scale, labels) and a picture.
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from probvae import recipes
+from probvae.cli.run_options import memory_option
 from probvae.recipes import Recipe
 
 # option -> key of the recipe that it sets
@@ -39,8 +40,11 @@ KEYS = {
     "patience": "training.patience",
     "kl_warmup": "training.kl_warmup",
     "seed": "training.seed",
+    "compile": "training.compile",
     "device": "training.device",
 }
+
+_COMPILE = {"auto": "auto", "yes": True, "graph": "graph", "no": False}
 
 
 @click.command("fit")
@@ -74,6 +78,7 @@ KEYS = {
 @click.option("--patience", type=int, help="Stop after so many epochs without a better validation ELBO.")
 @click.option("--kl-warmup", type=int, help="Epochs over which the KL's weight rises to its value.")
 @click.option("--seed", type=int, help="Of everything random.")
+@click.option("--compile", type=click.Choice([*_COMPILE]), help="Steps without Pyro's handlers; auto where it pays.")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda, ...")
 @click.option(
     "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of a recipe, e.g. training.epochs=20."
@@ -83,6 +88,7 @@ KEYS = {
 @click.option("--figures/--no-figures", default=True, help="Draw the pictures.")
 @click.option("--progress/--no-progress", default=True, help="Show how far the fit has come.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of the table.")
+@memory_option
 def command(
     recipe_files: tuple[Path, ...],
     settings: tuple[str, ...],
@@ -140,6 +146,8 @@ def recipe_of(key: str, value: Any) -> Recipe:
 def _value(key: str, value: Any) -> Any:
     if key.endswith(".variance"):
         return recipes.parse_value(value)
+    if key == "training.compile":
+        return _COMPILE[value]
     return value.split(",") if key.endswith(".condition") and "," in value else value
 
 

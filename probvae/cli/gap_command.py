@@ -5,7 +5,15 @@ from pathlib import Path
 
 import click
 
-from probvae.cli.run_options import data_option, load_data_for, out_option, run_argument, seed_option, target_folder
+from probvae.cli.run_options import (
+    data_option,
+    load_data_for,
+    memory_option,
+    out_option,
+    run_argument,
+    seed_option,
+    target_folder,
+)
 from probvae.errors import ArgumentError
 
 
@@ -23,6 +31,7 @@ from probvae.errors import ArgumentError
 @seed_option
 @out_option
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as one JSON object instead of the table.")
+@memory_option
 def command(
     run: Path, data: str | None, num_data: int | None, truth: str, seed: int, out: Path | None, as_json: bool
 ) -> None:

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from probvae.cli.run_options import data_option, load_data_for, out_option, run_argument, seed_option, target_folder
+from probvae.cli.run_options import (
+    data_option,
+    load_data_for,
+    memory_option,
+    out_option,
+    run_argument,
+    seed_option,
+    target_folder,
+)
 
 
 @click.command("impute")
@@ -14,6 +22,7 @@ from probvae.cli.run_options import data_option, load_data_for, out_option, run_
 @click.option("--interval", type=float, default=0.9, show_default=True, help="The probability of the interval.")
 @seed_option
 @out_option
+@memory_option
 def command(run: Path, data: str | None, num_draws: int, interval: float, seed: int, out: Path | None) -> None:
     """Fill the missing entries: imputed.npz (mean, lower, upper, draws, missing, ess).
 

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
-from probvae.cli.run_options import data_option, load_data_for, out_option, run_argument, target_folder
+from probvae.cli.run_options import data_option, load_data_for, memory_option, out_option, run_argument, target_folder
 
 
 @click.command("reconstruct")
 @run_argument
 @data_option
 @out_option
+@memory_option
 def command(run: Path, data: str | None, out: Path | None) -> None:
     """Decode the posterior mean of each datum: reconstructions.npz (x, reconstruction, squared_error) and a picture."""
     from probvae._files import write_arrays

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from probvae.cli.run_options import data_option, load_data_for, out_option, run_argument, seed_option
+from probvae.cli.run_options import data_option, load_data_for, memory_option, out_option, run_argument, seed_option
 
 if TYPE_CHECKING:
     from probvae.report.run_report import Report
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @seed_option
 @out_option
 @click.option("--progress/--no-progress", default=True, help="A bar over the sections, on a terminal.")
+@memory_option
 def command(
     run: Path,
     data: str | None,

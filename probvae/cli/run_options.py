@@ -16,6 +16,37 @@ out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
 data_option = click.option("--data", metavar="NAME|FILE", help="Other data than the run's own.")
 
+LEAST_MEMORY = 32 * 2**20
+_UNITS = {"mb": 2**20, "gb": 2**30}
+
+
+def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Hold for the whole command, which needs no argument for it."""
+    if value is not None:
+        size = _num_bytes(value)
+        if size < LEAST_MEMORY:
+            raise click.BadParameter(f"expected at least 32MB, as in 512MB or 2GB, got {value!r}.", ctx, param)
+        from probvae.inference.evaluation import limited_memory
+
+        ctx.with_resource(limited_memory(size))
+
+
+def _num_bytes(text: str) -> int:
+    """Of a size like 512MB or 2GB; 0 where it is none."""
+    try:
+        return int(float(text[:-2]) * _UNITS.get(text[-2:].lower(), 0))
+    except (ValueError, OverflowError):
+        return 0
+
+
+memory_option = click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    callback=_limit_memory,
+    expose_value=False,
+    help="Of evaluation, beside data and results, as in 2GB [default: 512MB].",
+)
+
 
 def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
     """The run's own data, or others prepared in the same way, checked against the model's width."""

@@ -3,7 +3,7 @@
 from probvae.data.dataset import Dataset, LinearGaussianTruth
 from probvae.data.load import DATASETS, DatasetSpec, load_data
 from probvae.data.on_disk import RowsOnDisk
-from probvae.data.transforms import BINARIZATIONS, SCALINGS
+from probvae.data.transforms import BINARIZATIONS, SCALINGS, column_variances
 
 __all__ = [
     "BINARIZATIONS",
@@ -13,5 +13,6 @@ __all__ = [
     "DatasetSpec",
     "LinearGaussianTruth",
     "RowsOnDisk",
+    "column_variances",
     "load_data",
 ]

@@ -10,6 +10,7 @@ from probvae.data import builtin, files, vision
 from probvae.data.checks import check_values
 from probvae.data.columns import take_covariates, take_exposure
 from probvae.data.dataset import Dataset
+from probvae.data.on_disk import IN_MEMORY_LIMIT
 from probvae.data.transforms import binarize, scale
 from probvae.errors import ArgumentError, ConfigError, DataError, unknown_name
 
@@ -111,7 +112,7 @@ def load_data(
     if spec is not None:
         data = spec.read(seed=seed, **_accepted(str(source), given, spec.takes))
     else:
-        limit = files.IN_MEMORY_LIMIT if in_memory_limit is None else int(_checked_limit(in_memory_limit) * 2**20)
+        limit = IN_MEMORY_LIMIT if in_memory_limit is None else int(_checked_limit(in_memory_limit) * 2**20)
         data = files.read_file(_existing(source), **_accepted(str(source), given, ("labels",)), limit=limit)
     if covariates:
         data = take_covariates(data, covariates)

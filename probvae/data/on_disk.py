@@ -2,7 +2,7 @@
 
 import mmap
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from probvae.errors import ArgumentError, DataError, ShapeError
 # Data that take no more than this, as the floats that they become, are read into memory.
 IN_MEMORY_LIMIT = 2 * 2**30  # bytes
 _BLOCK = 8 * 2**20  # bytes
+# Rows here and there in a file: Linux maps 64 kB around each
+_SCATTERED = 512
 
 
 class RowsOnDisk:
@@ -71,26 +73,45 @@ class RowsOnDisk:
         """The rows of a slice or of a list of numbers, in memory."""
         if isinstance(rows, tuple | int | np.integer):
             raise ArgumentError(f"x: rows on the disk are read by a slice or a list of row numbers, got {rows!r}.")
-        x = np.array(self.values[rows if self.rows is None else self.rows[rows]], dtype=self.dtype)
-        self._release()
+        x = self._read(rows if self.rows is None else self.rows[rows])
         for step in self.steps:
             x = step(x)
         return x
 
-    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise DataError(
-            f"x: these data stay on the disk ({self.nbytes / 2**30:.1f} GiB), and all of them were asked for at once. "
-            "Take a part, x[:10000], or raise the limit (in_memory_limit)."
-        )
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if not fits_in_memory(self.shape, self.dtype.itemsize):
+            raise DataError(
+                f"x: these data stay on the disk ({self.nbytes / 2**30:.1f} GiB), and all of them were asked for at "
+                "once. Take fewer rows (num_data, x[:10000])."
+            )
+        return self[:].astype(dtype or self.dtype, copy=False)
 
     def take(self, rows: np.ndarray | slice) -> Self:
         """Some of the rows, still on the disk."""
-        chosen = np.arange(len(self.values))[rows] if self.rows is None else self.rows[rows]
-        return type(self)(self.values, chosen, self.steps)
+        if self.rows is not None:
+            return type(self)(self.values, self.rows[rows], self.steps)
+        if isinstance(rows, slice):
+            return type(self)(self.values[rows], None, self.steps)
+        return type(self)(self.values, np.arange(len(self.values))[rows], self.steps)
 
     def then(self, step: Callable[[np.ndarray], np.ndarray]) -> Self:
         """The same rows with one more step done to each block that is read."""
         return type(self)(self.values, self.rows, (*self.steps, step))
+
+    def _read(self, rows: Any) -> np.ndarray:
+        """Rows of the file as floats; numbers in any order are read in that of the file."""
+        if isinstance(rows, slice):
+            x = np.array(self.values[rows], dtype=self.dtype)
+            self._release()
+            return x
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
+        order = np.argsort(rows, kind="stable")
+        x = np.empty((len(rows), self.shape[1]), dtype=self.dtype)
+        for start in range(0, len(rows), _SCATTERED):
+            part = order[start : start + _SCATTERED]
+            x[part] = self.values[rows[part]]
+            self._release()
+        return x
 
     def _release(self) -> None:
         # what was read is in the system's cache: the process need not hold it too

@@ -102,13 +102,22 @@ def _standardized(x: np.ndarray | RowsOnDisk) -> Step:
 
 
 def _range(x: np.ndarray | RowsOnDisk) -> tuple[float, float]:
-    ends = [(float(np.nanmin(rows)), float(np.nanmax(rows))) for _, rows in blocks(x)]
-    return min(low for low, _ in ends), max(high for _, high in ends)
+    ends = [(np.fmin.reduce(rows, axis=None), np.fmax.reduce(rows, axis=None)) for _, rows in blocks(x)]
+    return float(np.fmin.reduce([low for low, _ in ends])), float(np.fmax.reduce([high for _, high in ends]))
 
 
 def _moments(x: np.ndarray | RowsOnDisk) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of each column over what is observed: two passes, the second around the first one's mean."""
-    observed = sum((~np.isnan(rows)).sum(0) for _, rows in blocks(x))
-    mean = sum(np.nansum(rows, 0, dtype=np.float64) for _, rows in blocks(x)) / observed
-    squares = sum(np.nansum((rows.astype(np.float64) - mean) ** 2, 0) for _, rows in blocks(x))
+    """Mean and variance of each column over what is observed, in one pass: each block's are merged into the rest's.
+
+    Source: Chan, Golub and LeVeque (1983), "Algorithms for computing the sample variance", equation 2.1.
+    """
+    observed, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    mean = np.nan_to_num(x[:1][0].astype(np.float64))
+    for _, rows in blocks(x):
+        centred = rows - mean
+        there = len(rows) - np.isnan(rows).sum(0)
+        np.nan_to_num(centred, copy=False)
+        total, both = centred.sum(0), np.maximum(observed + there, 1)
+        squares += np.einsum("nd,nd->d", centred, centred) - total**2 / both
+        observed, mean = observed + there, mean + total / both
     return mean, squares / observed

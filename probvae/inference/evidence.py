@@ -8,7 +8,7 @@ from torch import Tensor
 
 from probvae.errors import unknown_name
 from probvae.inference.annealing import annealed_log_evidence
-from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, groups
+from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, groups, limited_memory
 from probvae.inference.exact import exact_log_evidence
 from probvae.inference.importance import importance_log_evidence
 from probvae.inference.linear_gaussian import has_exact_posterior
@@ -40,13 +40,20 @@ class Estimate:
 
 
 def log_evidence(
-    vae: ModelAndGuide, x: Tensor, method: str = "auto", *, num_samples: int = 1000, seed: int = 0
+    vae: ModelAndGuide,
+    x: Tensor,
+    method: str = "auto",
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
+    memory_limit: int | None = None,
 ) -> Estimate:
     r"""log p(x) = log E_{p(z)} p(x|z) of each datum.
 
     ``method="auto"`` takes the highest rung that the model allows: closed form, quadrature (d <= 2), annealed
     importance sampling. A method that is named is used or refused, never replaced; the result says which it was.
-    ``x`` is (N, D); ``num_samples`` counts the draws of ``"importance"``.
+    ``x`` is (N, D); ``num_samples`` counts the draws of ``"importance"``; ``memory_limit`` is in bytes, see
+    :func:`~probvae.inference.evaluation.limited_memory`.
 
     Raises :class:`~probvae.errors.NotLinearGaussianError` for ``"exact"`` where there is no closed form and
     :class:`~probvae.errors.ArgumentError` for ``"quadrature"`` with d > 2 or an unknown method.
@@ -60,10 +67,13 @@ def log_evidence(
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
     check_data(vae, x)
+    with limited_memory(memory_limit):
+        return _log_evidence(vae, x, method, num_samples, seed)
+
+
+def _log_evidence(vae: ModelAndGuide, x: Tensor, method: str, num_samples: int, seed: int) -> Estimate:
     if (found := groups(vae, len(x))) is not None:
-        parts = [
-            log_evidence(at_rows(vae, rows[:1]), x[rows], method, num_samples=num_samples, seed=seed) for rows in found
-        ]
+        parts = [_log_evidence(at_rows(vae, rows[:1]), x[rows], method, num_samples, seed) for rows in found]
         return joined_estimates(parts, found)
     chosen = best_method(vae) if method == "auto" else method
     if chosen == "exact":

@@ -5,11 +5,11 @@ A *source* is the data: so many rows, read a block at a time in their order (to 
 and exposures stay with their rows.
 
 - **In memory**: all rows are shuffled once an epoch into a buffer that is kept; a minibatch is a slice of it.
-- **On the disk** (:class:`~probvae.data.RowsOnDisk`): the file is cut into runs of neighbouring rows of 256 KiB. Each
-  epoch shuffles the runs, takes 32 MiB of them at a time, and shuffles the rows among these. A thread reads the next
-  32 MiB while the fit works on the last. *What this gives*: every row once an epoch, and a new order in each; rows of
+- **On the disk** (:class:`~probvae.data.RowsOnDisk`): the file is cut into runs of neighbouring rows of 128 KiB. Each
+  epoch shuffles the runs, takes 16 MiB of them at a time, and shuffles the rows among these. A thread reads the next
+  16 MiB while the fit works on the last. *What this gives*: every row once an epoch, and a new order in each; rows of
   one minibatch come from up to 128 places of the file. *What it does not give*: two rows of one run stand in the same
-  32 MiB in every epoch, so a file that is sorted (by label, by time) is mixed as well as 128 random runs are.
+  16 MiB in every epoch, so a file that is sorted (by label, by time) is mixed as well as 128 random runs are.
 - **A torch Dataset**: a random order of all rows; the items of a batch are fetched in the caller's thread, because a
   Dataset may draw random numbers, whose order has to be the same in each run.
 """
@@ -32,7 +32,7 @@ from probvae.errors import ArgumentError, DataError
 T = TypeVar("T")
 
 # Neighbouring rows that are read together, and what is shuffled together: bytes
-_RUN, _POOL = 256 * 2**10, 32 * 2**20
+_RUN, _POOL = 128 * 2**10, 16 * 2**20
 # Items of a torch Dataset that are looked at together, where the order is theirs
 _ITEMS = 256
 
@@ -168,6 +168,7 @@ class _BufferFeeder(Feeder):
         return torch.randperm(self.num_data, device=self.x.device)
 
     def _batches(self, drawn: Tensor, start: int) -> Generator[Batch, None, None]:
+        drawn = drawn.to(self.x.device)
         torch.index_select(self.x, 0, drawn, out=self.buffer)
         batches = zip(drawn.split(self.batch_size), self.buffer.split(self.batch_size), strict=True)
         for number, (index, rows) in enumerate(batches):
@@ -206,7 +207,7 @@ class DiskSource(Source):
 
 
 class DiskFeeder(Feeder):
-    """Runs of rows in random order, shuffled 32 MiB at a time; a thread reads ahead."""
+    """Runs of rows in random order, shuffled 16 MiB at a time; a thread reads ahead."""
 
     def __init__(
         self, source: DiskSource, batch_size: int, run: int | None = None, runs_a_pool: int | None = None
@@ -233,9 +234,7 @@ class DiskFeeder(Feeder):
         for index in self._orders(seed):
             rest, skip = index[skip:], max(0, skip - len(index))
             if len(rest):
-                places, order = rest.sort()
-                rows = self.source.x[places.numpy()][order.argsort().numpy()]
-                yield Batch(rest, torch.from_numpy(rows))
+                yield Batch(rest, torch.from_numpy(self.source.x[rest.numpy()]))
 
     def _orders(self, seed: int) -> Iterator[Tensor]:
         """The numbers of the rows; what does not fill a batch is shuffled into the next pool."""

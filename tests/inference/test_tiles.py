@@ -1,0 +1,228 @@
+"""Evaluation in tiles: the numbers of the Pyro program, whatever the memory limit, within the limit."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import probvae
+from probvae.diagnostics.importance import importance_diagnostic
+from probvae.errors import ArgumentError
+from probvae.inference import (
+    DiagonalGuide,
+    FlowGuide,
+    FullCovarianceGuide,
+    MaskedEncoder,
+    MLPEncoder,
+    bound,
+    evaluation,
+)
+from probvae.inference.evaluation import ModelAndGuide, current_limit, draws, limited_memory, tiles
+from probvae.inference.evidence import log_evidence
+from probvae.inference.importance import importance_log_evidence
+from probvae.inference.products import fast_products
+from probvae.inference.traces import log_weights
+from probvae.models import (
+    BernoulliLikelihood,
+    GaussianLikelihood,
+    LabelCovariates,
+    LatentModel,
+    MixturePrior,
+    MLPDecoder,
+    StandardNormalPrior,
+)
+
+DIM = 4
+EXACT = {"rtol": 1e-12, "atol": 1e-12}
+NAN = torch.nan
+ROOT = Path(__file__).parents[2]
+
+
+def spread(vae: probvae.VAE, dtype: torch.dtype = torch.float64) -> probvae.VAE:
+    """The same with random weights, away from every default."""
+    vae = vae.to(dtype)
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.copy_(0.4 * torch.randn_like(parameter))
+    return vae
+
+
+def binary() -> tuple[ModelAndGuide, torch.Tensor]:
+    model = LatentModel(MixturePrior(2, 3), MLPDecoder(2, DIM, (5,)), BernoulliLikelihood(DIM))
+    x = torch.rand(30, DIM, dtype=torch.float64).round()
+    return spread(probvae.VAE(model, FullCovarianceGuide(MLPEncoder(DIM, (6,)), 2))), x
+
+
+def flow() -> tuple[ModelAndGuide, torch.Tensor]:
+    model = LatentModel(StandardNormalPrior(2), MLPDecoder(2, DIM, (5,)), GaussianLikelihood(DIM, "per-dimension"))
+    x = torch.randn(30, DIM, dtype=torch.float64)
+    return spread(probvae.VAE(model, FlowGuide(MLPEncoder(DIM, (6,)), 2))), x
+
+
+def missing() -> tuple[ModelAndGuide, torch.Tensor]:
+    likelihood = GaussianLikelihood(DIM, variance=0.3)
+    model = LatentModel(StandardNormalPrior(2), MLPDecoder(2, DIM, (5,)), likelihood, missing="mask")
+    x = torch.randn(30, DIM, dtype=torch.float64)
+    x[torch.rand_like(x) < 0.3] = NAN
+    return spread(probvae.VAE(model, DiagonalGuide(MaskedEncoder(MLPEncoder(2 * DIM, (6,)), DIM), 2))), x
+
+
+def conditional() -> tuple[ModelAndGuide, torch.Tensor]:
+    model = LatentModel(
+        StandardNormalPrior(2), MLPDecoder(4, DIM, (5,)), GaussianLikelihood(DIM, 0.3), LabelCovariates(["cow", "dog"])
+    )
+    vae = spread(probvae.VAE(model, DiagonalGuide(MLPEncoder(DIM + 2, (6,)), 2)))
+    return vae.given(["cow", "dog", "dog"] * 10), torch.randn(30, DIM, dtype=torch.float64)
+
+
+PAIRS = pytest.mark.parametrize("make", [binary, flow, missing, conditional])
+
+
+@PAIRS
+def test_terms_are_the_pyro_programs(make) -> None:
+    """At the same random numbers, term by term, through Pyro's handlers and without them."""
+    vae, x = make()
+    with torch.no_grad():
+        torch.manual_seed(5)
+        expected = log_weights(vae.model, vae.guide, x, 7)
+        torch.manual_seed(5)
+        ((_, terms),) = draws(vae, x, vae.guide.distribution(x), 7)
+    for name, value in expected._asdict().items():
+        assert_close(getattr(terms, name), value, **EXACT)
+
+
+@PAIRS
+def test_estimates_are_made_of_these_weights(make) -> None:
+    vae, x = make()
+    with torch.no_grad():
+        torch.manual_seed(3)
+        weights = log_weights(vae.model, vae.guide, x, 50)
+    result = importance_log_evidence(vae, x, 50, seed=3)
+    log_w = weights.log_weight
+    assert_close(result.log_evidence, torch.logsumexp(log_w, 0) - torch.tensor(50.0).double().log(), **EXACT)
+    share = log_w.softmax(0)
+    assert_close(result.ess, 1 / share.square().sum(0), **EXACT)
+    assert_close(result.standard_error, (share.square().sum(0) - 1 / 50).sqrt(), rtol=1e-9, atol=1e-9)
+    torch.manual_seed(3)
+    parts = bound(vae, x, 50)
+    assert_close(parts.elbo, log_w.mean(0), **EXACT)
+    assert_close(parts.kl, (weights.log_guide - weights.log_prior).mean(0), **EXACT)
+
+
+@PAIRS
+def test_memory_limit_changes_no_random_number(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of several sizes are cut into pieces of several sizes; the numbers are the same."""
+    vae, x = make()
+    monkeypatch.setattr(evaluation, "_FAST_CHUNK", 200 * evaluation._bytes_per_draw(vae, x))
+    monkeypatch.setattr(evaluation, "_ROWS", 8)
+    assert len(list(tiles(vae, x, 40))) == 4
+
+    def numbers() -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        sampled, diagnostic = importance_log_evidence(vae, x, 40), importance_diagnostic(vae, x, 40)
+        return [*bound(vae, x, 40), *sampled, diagnostic.log_evidence, diagnostic.ess, diagnostic.pareto_k]
+
+    whole = numbers()
+    for num_draws in (1, 70):
+        with limited_memory(num_draws * evaluation._bytes_per_draw(vae, x)):
+            for value, expected in zip(numbers(), whole, strict=True):
+                assert_close(value, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_single_precision_differs_by_its_rounding() -> None:
+    vae, x = binary()
+    torch.manual_seed(1)
+    single = spread(vae, torch.float32)
+    whole = importance_log_evidence(single, x.float(), 500).log_evidence
+    with limited_memory(40_000):
+        parts = importance_log_evidence(single, x.float(), 500).log_evidence
+    assert whole.dtype == torch.float32
+    assert_close(parts, whole, rtol=1e-6, atol=1e-6)
+
+
+def test_limit_is_an_argument_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, terms = [], evaluation._terms
+    vae, x = binary()
+
+    def watched(*args):
+        seen.append(current_limit())
+        return terms(*args)
+
+    monkeypatch.setattr(evaluation, "_terms", watched)
+    probvae.elbo(vae, x, memory_limit=10**6)
+    log_evidence(vae, x, "importance", num_samples=3, memory_limit=2 * 10**6)
+    with limited_memory(3 * 10**6):
+        probvae.elbo(vae, x)
+        probvae.elbo(vae, x, memory_limit=10**6)
+    assert seen == [10**6, 2 * 10**6, 3 * 10**6, 10**6]
+    assert current_limit() == evaluation.MEMORY_LIMIT
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, True])
+def test_bad_limits(limit) -> None:
+    vae, x = binary()
+    with pytest.raises(ArgumentError, match="memory_limit: expected an integer >= 1"):
+        probvae.elbo(vae, x, memory_limit=limit)
+
+
+def test_weights_that_are_not_numbers_are_refused() -> None:
+    vae, x = binary()
+    with torch.no_grad():
+        vae.model.decoder.network[0].weight.fill_(NAN)
+    with pytest.raises(ValueError, match="logits"):
+        importance_log_evidence(vae, x, 10)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_fast_products_are_single_precision(bias: bool) -> None:
+    layer, x = torch.nn.Linear(300, 200, bias=bias), torch.randn(50, 30, 300)
+    with torch.no_grad(), fast_products():
+        fast, turned = layer(x), layer(x.transpose(0, 1))
+    exact = layer.double()(x.double())
+    assert fast.dtype == torch.float32
+    assert_close(fast.double(), exact, rtol=0, atol=2e-6)
+    assert_close(turned.double(), exact.transpose(0, 1), rtol=0, atol=2e-6)
+
+
+def test_fast_products_leave_gradients_and_other_precisions_alone() -> None:
+    layer, x = torch.nn.Linear(300, 200), torch.randn(1500, 300)
+    with fast_products():
+        assert layer(x).requires_grad
+        with torch.no_grad():
+            assert_close(layer.double()(x.double()), x.double() @ layer.weight.T + layer.bias, **EXACT)
+
+
+PEAK = """
+import torch, probvae
+torch.set_num_threads(1)
+from probvae.inference.importance import importance_log_evidence
+from tests.inference.test_tiles import peak
+
+likelihood = probvae.models.BernoulliLikelihood(784)
+model = probvae.LatentModel(probvae.StandardNormalPrior(20), probvae.MLPDecoder(20, 784, (8,)), likelihood)
+vae = probvae.VAE(model, probvae.DiagonalGuide(probvae.MLPEncoder(784, (8,)), 20))
+x = torch.rand(500, 784).round()
+importance_log_evidence(vae, x[:2], 2)
+before = peak()
+importance_log_evidence(vae, x, 100, memory_limit={limit})
+print(peak() - before)
+"""
+
+
+def peak() -> int:
+    """The most memory that the process has had, in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+@pytest.mark.parametrize("limit", [32 * 2**20, 512 * 2**20])
+def test_memory_of_a_process_stays_within_the_limit(limit: int) -> None:
+    """50,000 draws of 784 numbers, 157 MB for each array of them."""
+    command = [sys.executable, "-c", PEAK.format(limit=limit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) < limit
