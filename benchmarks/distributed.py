@@ -38,7 +38,7 @@ def work(folder: Path, batch_size: int) -> None:
     model = LatentModel(StandardNormalPrior(16), decoder, GaussianLikelihood(DATA_DIM, variance="learned"))
     vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(DATA_DIM, hidden=(512, 512)), 16))
     with process_group() as ranks:
-        result = fit(vae, x, epochs=EPOCHS, batch_size=batch_size, progress=False)
+        result = fit(vae, x, epochs=EPOCHS, batch_size=batch_size, compile="graph", progress=False)
         exchange = _seconds_of_a_sum() if ranks.size > 1 else 0.0
     if ranks.is_writer:
         marks = [record["seconds"] for record in result.history]

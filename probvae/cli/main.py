@@ -9,7 +9,7 @@ import click
 from probvae import __version__
 from probvae._launched import launched_rank, local_rank, num_launched
 from probvae._memory import keep_freed_memory
-from probvae.errors import FitError, ProbvaeError
+from probvae.errors import FitError, ProbvaeError, RankError
 
 COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",
@@ -66,27 +66,29 @@ def main() -> None:
     try:
         sys.exit(group.main(standalone_mode=False) or 0)
     except click.ClickException as error:
-        _let_the_first_speak()
+        _let_others_speak(error)
         error.show()
         sys.exit(MISTAKE)
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted.")
+        _complain(KeyboardInterrupt("interrupted."))
         sys.exit(INTERRUPTED)
     except ProbvaeError as error:
-        _complain(str(error))
+        _complain(error)
         sys.exit(FAILED if isinstance(error, FitError) else MISTAKE)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; Python would complain once more at exit
         sys.exit(FAILED)
 
 
-def _complain(message: str) -> None:
-    _let_the_first_speak()
+def _complain(error: BaseException) -> None:
+    _let_others_speak(error)
     rank = launched_rank()
-    print(f"probvae: rank {rank}: {message}" if rank else f"probvae: {message}", file=sys.stderr)
+    print(f"probvae: rank {rank}: {error}" if rank else f"probvae: {error}", file=sys.stderr)
 
 
-def _let_the_first_speak() -> None:
-    """Of several processes with the same mistake one tells of it: the launcher ends the others when it is gone."""
-    if local_rank():
-        time.sleep(PATIENCE)
+def _let_others_speak(error: BaseException) -> None:
+    """Of several processes one tells what is wrong: the launcher ends the others as soon as it is gone.
+
+    Where all make the same mistake it is the first; where one is lost, it knows more than those that miss it.
+    """
+    time.sleep(PATIENCE * ((local_rank() > 0) + 2 * isinstance(error, RankError)))

@@ -75,3 +75,31 @@ def test_mistake_is_told_once(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert done.stdout == ""
         assert done.stderr.count(message) == 1
+
+
+FAILING = """
+import os, sys
+from probvae.cli import main
+from probvae.errors import DataError
+from probvae.models import MLPDecoder
+
+class FailingDecoder(MLPDecoder, name="failing"):
+    def forward(self, z):
+        self.steps = getattr(self, "steps", 0) + self.training
+        if os.environ["RANK"] == "1" and self.steps > 20:
+            raise DataError("x: this is what went wrong.")
+        return super().forward(z)
+
+main()
+"""
+
+
+@pytest.mark.slow
+def test_mistake_of_one_process_is_told_by_it(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    command = torchrun("--standalone", "failing.py", *FIT, "--decoder", "failing", "--no-progress", "--out", "run")
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "probvae: rank 1: x: this is what went wrong.\n" in done.stderr
+    assert "lost the other" not in done.stderr
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2

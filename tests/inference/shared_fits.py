@@ -1,7 +1,9 @@
 """Fits for test_distributed.py, which runs them in one process and, by ``torchrun`` on this file, in two."""
 
 import sys
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -154,5 +156,14 @@ def main(folder: Path) -> None:
     torch.save(done, folder / f"rank-{ranks.rank}.pt")
 
 
+def stall() -> None:
+    """The second process goes to sleep, and the first is told to wait for two seconds only."""
+    with process_group(timedelta(seconds=2)) as ranks:
+        ranks.agreed("awake")
+        if ranks.rank == 1:
+            time.sleep(600)
+        ranks.agreed("still awake")
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    stall() if sys.argv[1] == "stall" else main(Path(sys.argv[1]))

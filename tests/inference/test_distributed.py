@@ -131,5 +131,13 @@ def test_launcher_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+@pytest.mark.slow
+def test_silent_process_is_not_waited_for() -> None:
+    command = torchrun("--standalone", shared_fits.__file__, "stall")
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "RankError: distributed: rank 0 lost the other processes" in done.stderr
+
+
 def numbers(record: dict[str, Any]) -> dict[str, float]:
     return {name: -1.0 if value is None else value for name, value in record.items()}
