@@ -7,6 +7,7 @@ import click
 
 from probvae import __version__
 from probvae._memory import keep_freed_memory
+from probvae._waiting import wait_briefly
 from probvae.errors import FitError, ProbvaeError
 
 COMMANDS = {
@@ -53,6 +54,7 @@ def group() -> None:
 def main() -> None:
     """Run the command line: exit code 2 for a mistake in usage, data or recipe, 1 for a run that failed."""
     keep_freed_memory()
+    wait_briefly()
     try:
         sys.exit(group.main(standalone_mode=False) or 0)
     except click.ClickException as error:
