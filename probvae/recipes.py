@@ -61,6 +61,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "kl_warmup": (int,),
         "validation": _NUMBER,
         "seed": (int,),
+        "compile": (str, bool),
         "device": (str,),
     },
     "data": {

@@ -62,6 +62,7 @@ class VAE(nn.Module):
         columns = None if y is None else self._encoded(y).to(first)
         if exposure is not None:
             exposure = torch.as_tensor(exposure, dtype=first.dtype, device=first.device).reshape(-1, 1)
+            self.model.likelihood.check_exposure(exposure)
         return GivenVAE(self, columns, exposure)
 
     def _encoded(self, y: Any) -> Tensor:
@@ -148,7 +149,7 @@ class GivenVAE(VAE):
     """
 
     def __init__(self, vae: VAE, y: Tensor | None, exposure: Tensor | None) -> None:
-        model = vae.model.given(y, exposure)
+        model = vae.model.with_columns(y, exposure)
         super().__init__(model, _given_guide(vae, model, y))
         lengths = {len(value) for value in (y, exposure) if value is not None and len(value) > 1}
         if len(lengths) > 1:

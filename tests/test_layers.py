@@ -22,6 +22,7 @@ LEVELS = [
         "_factor",
         "_flows",
         "_memory",
+        "_launched",
         "_networks",
         "_plugins",
         "_threads",

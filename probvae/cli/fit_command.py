@@ -40,8 +40,11 @@ KEYS = {
     "patience": "training.patience",
     "kl_warmup": "training.kl_warmup",
     "seed": "training.seed",
+    "compile": "training.compile",
     "device": "training.device",
 }
+
+_COMPILE = {"auto": "auto", "yes": True, "graph": "graph", "no": False}
 
 
 @click.command("fit")
@@ -75,6 +78,7 @@ KEYS = {
 @click.option("--patience", type=int, help="Stop after so many epochs without a better validation ELBO.")
 @click.option("--kl-warmup", type=int, help="Epochs over which the KL's weight rises to its value.")
 @click.option("--seed", type=int, help="Of everything random.")
+@click.option("--compile", type=click.Choice([*_COMPILE]), help="Steps without Pyro's handlers; auto where it pays.")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda, ...")
 @click.option(
     "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of a recipe, e.g. training.epochs=20."
@@ -112,6 +116,8 @@ def run(recipe: Recipe, out: Path | None, gap: bool, figures: bool, progress: bo
 
     with output.shown_warnings():
         experiment = run_recipe(recipe, out, progress, gap)
+        if experiment is None:
+            return  # another process of the same fit tells of it
         if figures:
             from probvae.report.run_figures import draw_fit
 
@@ -140,6 +146,8 @@ def recipe_of(key: str, value: Any) -> Recipe:
 def _value(key: str, value: Any) -> Any:
     if key.endswith(".variance"):
         return recipes.parse_value(value)
+    if key == "training.compile":
+        return _COMPILE[value]
     return value.split(",") if key.endswith(".condition") and "," in value else value
 
 

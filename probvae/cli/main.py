@@ -1,11 +1,13 @@
 """The entry point: subcommands by name, errors as messages, exit codes."""
 
 import sys
+import time
 from importlib import import_module
 
 import click
 
 from probvae import __version__
+from probvae._launched import launched_rank, local_rank, num_launched
 from probvae._memory import keep_freed_memory
 from probvae._waiting import wait_briefly
 from probvae.errors import FitError, ProbvaeError
@@ -23,6 +25,8 @@ COMMANDS = {
     "encode": "Write the posterior mean and scale of each datum.",
 }
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+# How long a process of several waits for another to say what is wrong, in seconds
+PATIENCE = 2.0
 
 
 class LazyGroup(click.Group):
@@ -44,11 +48,17 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="probvae")
-def group() -> None:
+@click.pass_context
+def group(ctx: click.Context) -> None:
     """Fit a variational autoencoder as a Bayesian model.
 
     `probvae fit` without arguments fits Rocca's VAE to handwritten digits.
     """
+    if num_launched() > 1 and ctx.invoked_subcommand != "fit":
+        raise click.UsageError(
+            f"torchrun: expected `probvae fit`, which processes can share, got {ctx.invoked_subcommand!r} in each of "
+            f"{num_launched()} processes. Run it without torchrun."
+        )
 
 
 def main() -> None:
@@ -58,6 +68,7 @@ def main() -> None:
     try:
         sys.exit(group.main(standalone_mode=False) or 0)
     except click.ClickException as error:
+        _let_the_first_speak()
         error.show()
         sys.exit(MISTAKE)
     except (click.Abort, KeyboardInterrupt):
@@ -72,4 +83,12 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    print(f"probvae: {message}", file=sys.stderr)
+    _let_the_first_speak()
+    rank = launched_rank()
+    print(f"probvae: rank {rank}: {message}" if rank else f"probvae: {message}", file=sys.stderr)
+
+
+def _let_the_first_speak() -> None:
+    """Of several processes with the same mistake one tells of it: the launcher ends the others when it is gone."""
+    if local_rank():
+        time.sleep(PATIENCE)

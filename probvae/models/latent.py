@@ -82,6 +82,12 @@ class LatentModel(nn.Module):
         ``y`` is encoded (see :attr:`covariates`): (N, C), a row for each datum, or (1, C), one for all. ``exposure``
         (N or 1, 1) multiplies the rates of a likelihood of counts.
         """
+        if exposure is not None:
+            self.likelihood.check_exposure(exposure)
+        return self.with_columns(y, exposure)
+
+    def with_columns(self, y: Tensor | None, exposure: Tensor | None) -> "LatentModel":
+        """:meth:`given` for an exposure that has been checked: no number of either is looked at."""
         prior, decoder, likelihood = self.prior, self.decoder, self.likelihood
         if self.covariates is not None:
             if y is None:
@@ -91,7 +97,7 @@ class LatentModel(nn.Module):
             decoder = GivenDecoder(decoder, y)
             prior = GivenPrior(prior, y) if hasattr(prior, "num_covariates") else prior
         if exposure is not None:
-            likelihood = likelihood.given_exposure(exposure)
+            likelihood = likelihood.with_exposure(exposure)
         return LatentModel(prior, decoder, likelihood, missing=self.missing)
 
     def check_given(self) -> None:

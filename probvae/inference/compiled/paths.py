@@ -29,9 +29,9 @@ class StepPath(NamedTuple):
 
 
 def check_compile(compile: str | bool) -> None:
-    """Raise unless ``compile`` is ``"auto"``, True or False."""
-    if compile not in ("auto", True, False) or (isinstance(compile, int) and not isinstance(compile, bool)):
-        raise ArgumentError(f"compile: expected 'auto', True or False, got {compile!r}. Use 'auto'.")
+    """Raise unless ``compile`` is one of the ways that there are."""
+    if not isinstance(compile, bool) and compile not in ("auto", "graph"):
+        raise ArgumentError(f"compile: expected 'auto', 'graph', True or False, got {compile!r}. Use 'auto'.")
 
 
 def choose_path(

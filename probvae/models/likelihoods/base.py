@@ -68,6 +68,11 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
 
         Raises :class:`~probvae.errors.ArgumentError` where there are no rates, and for one that is not positive.
         """
+        self.check_exposure(exposure)
+        return self.with_exposure(exposure)
+
+    def check_exposure(self, exposure: Tensor) -> None:
+        """Raise where there are no rates to multiply, and for an exposure that is not positive."""
         if not self.takes_exposure:
             raise ArgumentError(
                 f"exposure: {type(self).__name__} has no rates to multiply. Leave it out, or take PoissonLikelihood or "
@@ -75,6 +80,9 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
             )
         if not (exposure > 0).all() or not exposure.isfinite().all():
             raise ArgumentError(f"exposure: expected positive numbers, got {float(exposure.min()):g} among them.")
+
+    def with_exposure(self, exposure: Tensor) -> Self:
+        """:meth:`given_exposure` for one that has been checked."""
         given = copy(self)
         given.exposure = exposure
         return given

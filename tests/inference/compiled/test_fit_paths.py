@@ -70,7 +70,7 @@ def check_same(case: str, **options: object) -> None:
     """50 = 3 * 16 + 2: the last, smaller batch of each epoch is among the steps."""
     (plain, by_handlers), (traced, by_graph) = (
         fitted(case, compile=False, **options),
-        fitted(case, compile=True, **options),
+        fitted(case, compile="graph", **options),
     )
     assert (by_handlers.path, by_graph.path) == ("plain", "graph"), by_graph.path_reason
     for one, two in zip(plain.parameters(), traced.parameters(), strict=True):
@@ -104,7 +104,7 @@ def test_same_fit_with_options(case: str, options: dict[str, object]) -> None:
 
 
 def test_same_seed_same_bits_on_the_graph() -> None:
-    (one, _), (two, _), (other, _) = (fitted("gaussian", compile=True, seed=seed) for seed in (3, 3, 4))
+    (one, _), (two, _), (other, _) = (fitted("gaussian", compile="graph", seed=seed) for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(next(one.parameters()), next(other.parameters()))
 
@@ -117,7 +117,7 @@ def test_auto_counts_steps() -> None:
 
 
 def test_path_is_written_to_the_run(tmp_path: Path) -> None:
-    result = fitted("gaussian", compile=True, out=tmp_path / "run")[1]
+    result = fitted("gaussian", compile="graph", out=tmp_path / "run")[1]
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment == {"path": "graph", "path_reason": result.path_reason}
 
@@ -127,7 +127,7 @@ def test_what_cannot_be_traced_takes_the_plain_path_and_says_why(kind: str) -> N
     x = torch.randn(40, 3)
     model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 3), GaussianLikelihood(3))
     guide = ExactGuide(model) if kind == "exact" else FreeGuide(2, 3, 40).start_from(x)
-    result = fit(probvae.VAE(model, guide), x, epochs=1, batch_size=20, compile=True, progress=False)
+    result = fit(probvae.VAE(model, guide), x, epochs=1, batch_size=20, compile="graph", progress=False)
     assert result.path == "plain"
     assert result.path_reason.startswith("the program cannot be traced: aten._local_scalar_dense")
 
@@ -143,13 +143,13 @@ def test_a_random_number_of_pythons_own_is_found_out() -> None:
 
     model = LatentModel(StandardNormalPrior(2), Shaky(2, 3), GaussianLikelihood(3))
     vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(3, (5,)), 2))
-    result = fit(vae, torch.randn(40, 3), epochs=1, batch_size=20, compile=True, progress=False)
+    result = fit(vae, torch.randn(40, 3), epochs=1, batch_size=20, compile="graph", progress=False)
     assert result.path == "plain"
     assert "not trusted: the loss differs from Pyro's by" in result.path_reason
 
 
-@pytest.mark.parametrize("compile", [False, True])
-def test_a_fit_that_runs_away_says_the_same_on_both_paths(compile: bool) -> None:
+@pytest.mark.parametrize("compile", [False, "graph"])
+def test_a_fit_that_runs_away_says_the_same_on_both_paths(compile: str | bool) -> None:
     with pytest.raises(NonFiniteLossError, match=r"site '(z|x)', epoch \d+, batch \d+:.*Lower learning_rate"):
         fitted("gaussian", compile=compile, learning_rate=1e18, epochs=20)
 
@@ -159,10 +159,10 @@ def test_weights_that_are_broken_before_the_fit() -> None:
     with torch.no_grad():
         vae.model.decoder.network[0].bias[0] = torch.nan
     with pytest.raises(NonFiniteLossError, match="site 'x', epoch 1, batch 1: Expected parameter loc"):
-        fit(vae, x, epochs=1, batch_size=16, compile=True, progress=False)
+        fit(vae, x, epochs=1, batch_size=16, compile="graph", progress=False)
 
 
 @pytest.mark.parametrize("value", ["yes", 1, None])
 def test_another_value_of_compile_is_an_error(value: object) -> None:
-    with pytest.raises(ArgumentError, match="compile: expected 'auto', True or False, got"):
+    with pytest.raises(ArgumentError, match="compile: expected 'auto', 'graph', True or False, got"):
         fitted("gaussian", compile=value)
