@@ -9,6 +9,7 @@ import click
 from probvae import __version__
 from probvae._launched import launched_rank, local_rank, num_launched
 from probvae._memory import keep_freed_memory
+from probvae._waiting import wait_briefly
 from probvae.errors import FitError, ProbvaeError, RankError
 
 COMMANDS = {
@@ -63,6 +64,7 @@ def group(ctx: click.Context) -> None:
 def main() -> None:
     """Run the command line: exit code 2 for a mistake in usage, data or recipe, 1 for a run that failed."""
     keep_freed_memory()
+    wait_briefly()
     try:
         sys.exit(group.main(standalone_mode=False) or 0)
     except click.ClickException as error:
