@@ -20,8 +20,9 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -60,6 +61,10 @@ SCALING: dict[str, tuple[int, ...]] = {
     "num_draws": (1, 5, 20),
 }
 _SECONDS_OF_A_TURN = 0.12
+# A turn is taken again when other processes used more than this share of the cores
+_OTHERS, _MOST_TRIES = 0.1, 3
+# How long a round may wait for the others to be done, and how long it looks at a time, in seconds
+_PATIENCE, _LOOK = 5.0, 0.1
 
 
 class ProgramError(RuntimeError):
@@ -82,10 +87,9 @@ class Program:
             stderr=subprocess.DEVNULL,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
-            preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:]),
+            preexec_fn=lambda: os.sched_setaffinity(0, cores_for(threads)),
         )
-        self.built = self._read()
-        self.steps = 1
+        self.cores, self.built, self.steps = cores_for(threads), self._read(), 1
 
     def seconds_of_steps(self, num: int) -> float:
         """How long so many steps take."""
@@ -99,9 +103,18 @@ class Program:
             seconds = self.seconds_of_steps(self.steps) / self.steps
             self.steps = max(1, round(_SECONDS_OF_A_TURN / seconds / multiple)) * multiple
 
-    def turn(self) -> float:
-        """Milliseconds a step."""
-        return 1000 * self.seconds_of_steps(self.steps) / self.steps
+    def turn(self) -> "Turn":
+        """The first turn that other processes left alone, or of a few the one with the least of theirs."""
+        tried = []
+        while len(tried) < _MOST_TRIES and not (tried and tried[-1].others < _OTHERS):
+            tried.append(self._turn())
+        return min(tried, key=lambda turn: turn.others)
+
+    def _turn(self) -> "Turn":
+        before = busy_seconds(self.cores)
+        told = self._ask(self.steps)
+        others = busy_seconds(self.cores) - before - told["processor_seconds"]
+        return Turn(1000 * told["seconds"] / self.steps, max(0.0, others / told["seconds"] / len(self.cores)))
 
     def close(self) -> float:
         """End the process; its peak memory in MB."""
@@ -123,13 +136,43 @@ class Program:
         return content
 
 
+class Turn(NamedTuple):
+    """``milliseconds`` a step, and the share of the cores' time that ``others`` took meanwhile."""
+
+    milliseconds: float
+    others: float
+
+
+def cores_for(threads: int) -> list[int]:
+    """The last of the cores that there are."""
+    return sorted(os.sched_getaffinity(0))[-threads:]
+
+
+def busy_seconds(cores: list[int]) -> float:
+    """What all processes together have used of the cores; Linux counts in hundredths."""
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
+    by_core = {line[0]: sum(map(int, line[1:4])) + sum(map(int, line[6:9])) for line in lines}
+    return sum(by_core[f"cpu{core}"] for core in cores) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_for_quiet(threads: int) -> None:
+    """Wait until nothing else runs on the cores, but not for ever."""
+    cores, end = cores_for(threads), time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        before = busy_seconds(cores)
+        time.sleep(_LOOK)
+        if busy_seconds(cores) - before < _OTHERS * _LOOK * threads:
+            return
+
+
 def measure(workload: Workload, programs: Iterable[str], threads: int, num_rounds: int) -> dict[str, Any]:
     """Each program's milliseconds a step, build time and memory, and its time in units of the reference's."""
     with started(workload, programs, threads) as (running, failed):
         for program in running:
             program.calibrate()
-        turns: dict[str, list[float]] = {program.name: [] for program in running}
+        turns: dict[str, list[Turn]] = {program.name: [] for program in running}
         for _ in range(num_rounds):
+            wait_for_quiet(threads)
             for program in random.sample(running, len(running)):
                 turns[program.name].append(program.turn())
         memory = {program.name: program.close() for program in running}
@@ -159,15 +202,18 @@ def started(
 
 
 def _row(
-    times: list[float], reference: list[float] | None, built: dict[str, Any], memory: float
+    turns: list[Turn], reference: list[Turn] | None, built: dict[str, Any], memory: float
 ) -> dict[str, float | None]:
+    times = [turn.milliseconds for turn in turns]
     quartiles = statistics.quantiles(times, n=4)
-    ratios = None if reference is None else [own / other for own, other in zip(times, reference, strict=True)]
+    pairs = zip(turns, reference or (), strict=reference is not None)
+    ratios = [own.milliseconds / other.milliseconds for own, other in pairs]
     return {
         "milliseconds": statistics.median(times),
         "lower_quartile": quartiles[0],
         "upper_quartile": quartiles[2],
-        "of_reference": None if ratios is None else statistics.median(ratios),
+        "of_reference": statistics.median(ratios) if ratios else None,
+        "others": statistics.median(turn.others for turn in turns),
         "build_seconds": built["build_seconds"],
         "megabytes": memory,
     }
@@ -191,6 +237,16 @@ def scaling(num_rounds: int) -> list[dict[str, Any]]:
             found.append({"size": size, "value": value, "programs": rows})
             _say(f"{size} {value}", rows)
     return found
+
+
+def evidence(threads: int, num_rounds: int) -> dict[str, Any]:
+    """L_100 on W1's model, and the arithmetic in it: the decoder at each draw."""
+    workload = replace(WORKLOADS["W1"], num_data=400, num_draws=100)
+    rows = measure(workload, ("evidence", "evidence products"), threads, num_rounds)
+    widths = [workload.latent_dim, *reversed(workload.hidden), workload.data_dim]
+    operations = 2 * sum(a * b for a, b in pairwise(widths)) * workload.num_data * workload.num_draws
+    _say(f"L_100 of 400 data, {threads} threads", rows)
+    return {"operations": operations, "num_data": workload.num_data, "programs": rows}
 
 
 def _say(title: str, rows: dict[str, Any]) -> None:
@@ -234,6 +290,7 @@ def main() -> None:
             rows = measure(WORKLOADS[name], programs_for(WORKLOADS[name], options.programs), threads, options.rounds)
             result["steps"].setdefault(str(threads), {})[name] = rows
             _say(f"{name}, {threads} threads", rows)
+        result.setdefault("evidence", {})[str(threads)] = evidence(threads, options.rounds)
     if options.scaling:
         result["scaling"] = scaling(options.rounds)
     if options.quality:

@@ -5,6 +5,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import count, islice, pairwise
 from pathlib import Path
 
 import pyro
@@ -18,10 +20,17 @@ from speed_networks import Batches, Guide, Loss, Model, make_data, matrix_produc
 from speed_worker import Run, Workload, serve
 
 import probvae
+from probvae._threads import threads_for_step
+from probvae.inference.fit import _Trainer
+from probvae.inference.importance import importance_log_evidence
 from probvae.inference.objectives import ELBOObjective, IWAEObjective, Objective
+from probvae.inference.preparation import FitOptions, prepare
 
 LEARNING_RATE = 1e-3
 _SECONDS_TO_CHOOSE = 0.05
+_ROWS_AT_ONCE = 2000
+# how many threads fit takes is its own decision, which holds until this process ends
+_FOR_GOOD = ExitStack()
 
 
 def eager(workload: Workload) -> Run:
@@ -97,19 +106,34 @@ def pyro_example(workload: Workload) -> Run:
     return _svi(workload, pyro.infer.Trace_ELBO(), lambda: next(epochs))
 
 
-def probvae_plain(workload: Workload) -> Run:
-    """probvae's own model and guide, one step after the other through Pyro's handlers."""
-    vae, objective, batches = _vae(workload), _objective(workload), Batches(workload)
-    optimizer = torch.optim.Adam(vae.parameters(), lr=LEARNING_RATE)
-    vae.train()
+def probvae_fit(way: str, compile: str | bool) -> Callable[[Workload], Run]:
+    """The steps of `fit`, minibatches and checks included, by one of its ways: "plain", "graph" or "compiled"."""
 
-    def run(num_steps: int) -> None:
-        for _ in range(num_steps):
-            optimizer.zero_grad()
-            objective.step_loss(vae.model, vae.guide, batches()).loss.backward()
-            optimizer.step()
+    def build(workload: Workload) -> Run:
+        vae = _vae(workload)
+        size = sum(parameter.numel() for parameter in vae.parameters())
+        _FOR_GOOD.enter_context(threads_for_step(size, workload.batch_size))
+        trainer = _trainer(vae, workload)
+        trainer.choose_path(compile)
+        if trainer.path.name != way:
+            raise RuntimeError(f"fit took the {trainer.path.name} path: {trainer.path.reason}")
+        vae.train()
+        batches = (batch for _ in count() for batch in trainer._minibatches())
 
-    return run
+        def run(num_steps: int) -> None:
+            for part, rows in islice(batches, num_steps):
+                trainer._train_step(part, rows, 1, 0)
+
+        return run
+
+    return build
+
+
+def _trainer(vae: probvae.VAE, workload: Workload) -> _Trainer:
+    x = make_data(workload)[: workload.num_batches * workload.batch_size]
+    options = FitOptions(1000, workload.batch_size, LEARNING_RATE, "constant", None, None, 0, "none", 0)
+    data = prepare(vae, vae, x, None, options)
+    return _Trainer(vae, data, torch.device("cpu"), _objective(workload), options, None)
 
 
 def _vae(workload: Workload) -> probvae.VAE:
@@ -133,6 +157,31 @@ def products(workload: Workload) -> Run:
 
     def run(num_steps: int) -> None:
         for _ in range(num_steps):
+            for product in chosen:
+                product()
+
+    return run
+
+
+def evidence(workload: Workload) -> Run:
+    """L_K of all data, K the workload's draws; a step is one call."""
+    vae, x = _vae(workload).eval(), make_data(workload)
+
+    def run(num_steps: int) -> None:
+        for _ in range(num_steps):
+            importance_log_evidence(vae, x, workload.num_draws)
+
+    return run
+
+
+def evidence_products(workload: Workload) -> Run:
+    """The decoder's products at K draws for all data, in chunks that stay in the cache."""
+    widths = [workload.latent_dim, *reversed(workload.hidden), workload.data_dim]
+    chosen = [_fastest_product(_ROWS_AT_ONCE, *layer) for layer in pairwise(widths)]
+    num_chunks = workload.num_data * workload.num_draws // _ROWS_AT_ONCE
+
+    def run(num_steps: int) -> None:
+        for _ in range(num_steps * num_chunks):
             for product in chosen:
                 product()
 
@@ -166,8 +215,12 @@ PROGRAMS: dict[str, Callable[[Workload], Run]] = {
     "pyro": pyro_svi,
     "pyro-jit": pyro_jit,
     "pyro-example": pyro_example,
-    "probvae": probvae_plain,
+    "probvae": probvae_fit("plain", False),
+    "probvae graph": probvae_fit("graph", "graph"),
+    "probvae compiled": probvae_fit("compiled", True),
     "products": products,
+    "evidence": evidence,
+    "evidence products": evidence_products,
 }
 
 if __name__ == "__main__":

@@ -20,8 +20,11 @@ EPOCHS = 30
 BATCH_SIZE = 128
 LEARNING_RATE = 1e-3
 _NUM_DRAWS = 100
-# how often plain Pyro and each way of `fit` run
-WAYS: dict[str, dict[str, Any]] = {"probvae": {}}
+WAYS: dict[str, dict[str, Any]] = {
+    "probvae": {"compile": False},
+    "probvae graph": {"compile": "graph"},
+    "probvae compiled": {"compile": True},
+}
 
 Train = Callable[[probvae.VAE, Tensor, int], None]
 

@@ -52,7 +52,11 @@ class NonFiniteLossError(FitError, ArithmeticError):
     """The loss became NaN or infinite."""
 
 
-class TraceError(ProbvaeError, TypeError):
+class RankError(FitError, ConnectionError):
+    """A process of a distributed fit stopped, cannot be reached, or has gone another way than the others."""
+
+
+class TraceError(ProbvaeError, RuntimeError):
     """A program cannot be traced: its structure may depend on data."""
 
 

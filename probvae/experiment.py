@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from probvae import __version__
+from probvae._launched import launched_rank, num_launched
 from probvae._seed import isolated_seed
 from probvae.assembly import build_objective, build_vae
 from probvae.data import Dataset, RowsOnDisk, column_variances, load_data
@@ -29,6 +30,7 @@ from probvae.inference import (
     posterior_mean,
     reconstruction_error,
 )
+from probvae.inference.distributed import process_group
 from probvae.inference.evidence import best_method
 from probvae.inference.refine import refine
 from probvae.models import GaussianLikelihood, MixedLikelihood, covariates_for
@@ -65,7 +67,9 @@ class Experiment:
     run: Run
 
 
-def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = True, ledger: bool = True) -> Experiment:
+def run_recipe(
+    recipe: Recipe, out: str | Path | None = None, progress: bool = True, ledger: bool = True
+) -> Experiment | None:
     """Fit a resolved recipe, evaluate it on held-out data, and write the run folder (without figures).
 
     With ``ledger``, the gaps are computed on up to 500 held-out data (150 where log p(x) takes quadrature, 50 where it
@@ -73,10 +77,13 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
 
     ``out`` defaults to the next free ``runs/<data>-<number>``. Raises what :func:`probvae.fit` and
     :func:`probvae.load_data` raise, and leaves nothing behind when the data or the recipe are at fault.
+
+    Processes that ``torchrun`` started fit together. All but the first then have nothing more to do, and get None.
     """
     start = time.perf_counter()
     folder = Path(out) if out is not None else next_folder(recipe["data"]["source"])
-    Run(folder).check_free()
+    if launched_rank() == 0:  # it may have made the folder before another process looks
+        Run(folder).check_free()
     data = load_recipe_data(recipe)
     train, held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])
     recipe = with_columns(recipe, data)
@@ -95,7 +102,10 @@ def run_recipe(recipe: Recipe, out: str | Path | None = None, progress: bool = T
         "binarization": _fresh_or_none(data),
         "validation": _validation(recipe, vae),
     }
-    result = fit(vae, x, y=y, exposure=train.exposure, objective=objective, progress=progress, out=run, **training)
+    with process_group() as ranks:
+        result = fit(vae, x, y=y, exposure=train.exposure, objective=objective, progress=progress, out=run, **training)
+    if not ranks.is_writer:
+        return None
     vae = given(recipe, for_other_data(vae, held_out, recipe["training"]["seed"]), held_out)
     gap, gap_summary = first_ledger(vae, held_out, recipe["training"]["seed"]) if ledger else (None, None)
     summary = {
@@ -312,6 +322,7 @@ def environment_json(recipe: Recipe, data: Dataset) -> str:
         "seed": recipe["training"]["seed"],
         "device": recipe["training"]["device"],
         "num_threads": torch.get_num_threads(),
+        "num_processes": num_launched(),
         "data": {"name": data.name, "shape": list(data.x.shape), "fingerprint": data.fingerprint()},
     }
     return json.dumps(content, indent=2) + "\n"

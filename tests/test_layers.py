@@ -22,9 +22,11 @@ LEVELS = [
         "_factor",
         "_flows",
         "_memory",
+        "_launched",
         "_networks",
         "_plugins",
         "_threads",
+        "_waiting",
     ),
     ("runs", "data"),
     ("models",),
@@ -80,3 +82,12 @@ def test_import_is_light(code: str) -> None:
     check = f"{code}; import sys; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_user_settings_of_waiting_threads_stay() -> None:
+    from probvae._waiting import wait_briefly
+
+    for given in ({"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}):
+        environment = dict(given)
+        wait_briefly(environment)
+        assert environment == given

@@ -92,12 +92,17 @@ def test_worker_answers_with_times_or_the_reason_why_not() -> None:
 
 def test_tables(programs: Any) -> None:
     tables = programs["tables"]
-    row = {"milliseconds": 1.25, "of_reference": 2.5, "build_seconds": 3.0, "megabytes": 100.0}
+    row = {"milliseconds": 1.25, "of_reference": 2.5, "build_seconds": 3.0, "megabytes": 100.0, "others": 0.0}
     machine = {"processor": "P", "cores": 4, "python": "3", "date": "today", "load": 0.0, "load_after": 1.0}
-    result = {"machine": machine, "steps": {"2": {"W1": {"pyro": row, "numpyro": {"error": "not installed"}}}}}
+    result = {
+        "machine": machine,
+        "steps": {"2": {"W1": {"pyro": row, "numpyro": {"error": "not installed"}}}},
+        "evidence": {"2": {"operations": 3e8, "programs": {"evidence": row, "evidence products": row}}},
+    }
     text = tables.markdown(result)
     assert "| Pyro, `SVI` with `Trace_ELBO` | 1.25 (2.5) |" in text
     assert "| NumPyro, jitted scan over minibatches | not run |" in text
+    assert "| 2 | 240 | 240 |" in text
     page = f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n"
     again = tables.written(tables.written(page, "numbers\n"), text)
     assert again.startswith("before\n")

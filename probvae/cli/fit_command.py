@@ -116,6 +116,8 @@ def run(recipe: Recipe, out: Path | None, gap: bool, figures: bool, progress: bo
 
     with output.shown_warnings():
         experiment = run_recipe(recipe, out, progress, gap)
+        if experiment is None:
+            return  # another process of the same fit tells of it
         if figures:
             from probvae.report.run_figures import draw_fit
 

@@ -1,13 +1,16 @@
 """The entry point: subcommands by name, errors as messages, exit codes."""
 
 import sys
+import time
 from importlib import import_module
 
 import click
 
 from probvae import __version__
+from probvae._launched import launched_rank, local_rank, num_launched
 from probvae._memory import keep_freed_memory
-from probvae.errors import FitError, ProbvaeError
+from probvae._waiting import wait_briefly
+from probvae.errors import FitError, ProbvaeError, RankError
 
 COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",
@@ -22,6 +25,8 @@ COMMANDS = {
     "encode": "Write the posterior mean and scale of each datum.",
 }
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+# How long a process of several waits for another to say what is wrong, in seconds
+PATIENCE = 2.0
 
 
 class LazyGroup(click.Group):
@@ -43,31 +48,49 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="probvae")
-def group() -> None:
+@click.pass_context
+def group(ctx: click.Context) -> None:
     """Fit a variational autoencoder as a Bayesian model.
 
     `probvae fit` without arguments fits Rocca's VAE to handwritten digits.
     """
+    if num_launched() > 1 and ctx.invoked_subcommand != "fit":
+        raise click.UsageError(
+            f"torchrun: expected `probvae fit`, which processes can share, got {ctx.invoked_subcommand!r} in each of "
+            f"{num_launched()} processes. Run it without torchrun."
+        )
 
 
 def main() -> None:
     """Run the command line: exit code 2 for a mistake in usage, data or recipe, 1 for a run that failed."""
     keep_freed_memory()
+    wait_briefly()
     try:
         sys.exit(group.main(standalone_mode=False) or 0)
     except click.ClickException as error:
+        _let_others_speak(error)
         error.show()
         sys.exit(MISTAKE)
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted.")
+        _complain(KeyboardInterrupt("interrupted."))
         sys.exit(INTERRUPTED)
     except ProbvaeError as error:
-        _complain(str(error))
+        _complain(error)
         sys.exit(FAILED if isinstance(error, FitError) else MISTAKE)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; Python would complain once more at exit
         sys.exit(FAILED)
 
 
-def _complain(message: str) -> None:
-    print(f"probvae: {message}", file=sys.stderr)
+def _complain(error: BaseException) -> None:
+    _let_others_speak(error)
+    rank = launched_rank()
+    print(f"probvae: rank {rank}: {error}" if rank else f"probvae: {error}", file=sys.stderr)
+
+
+def _let_others_speak(error: BaseException) -> None:
+    """Of several processes one tells what is wrong: the launcher ends the others as soon as it is gone.
+
+    Where all make the same mistake it is the first; where one is lost, it knows more than those that miss it.
+    """
+    time.sleep(PATIENCE * ((local_rank() > 0) + 2 * isinstance(error, RankError)))

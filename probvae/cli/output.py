@@ -10,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from probvae._launched import launched_rank
+
 
 def warn(message: str) -> None:
     """A warning, on stderr."""
@@ -28,7 +30,7 @@ def shown_warnings() -> Iterator[None]:
             warnings.simplefilter("always")
             yield
     finally:
-        for warning in caught:
+        for warning in caught if launched_rank() == 0 else ():
             warn(str(warning.message))
 
 

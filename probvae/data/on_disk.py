@@ -78,11 +78,13 @@ class RowsOnDisk:
             x = step(x)
         return x
 
-    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        raise DataError(
-            f"x: these data stay on the disk ({self.nbytes / 2**30:.1f} GiB), and all of them were asked for at once. "
-            "Take a part, x[:10000], or raise the limit (in_memory_limit)."
-        )
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if not fits_in_memory(self.shape, self.dtype.itemsize):
+            raise DataError(
+                f"x: these data stay on the disk ({self.nbytes / 2**30:.1f} GiB), and all of them were asked for at "
+                "once. Take fewer rows (num_data, x[:10000])."
+            )
+        return self[:].astype(dtype or self.dtype, copy=False)
 
     def take(self, rows: np.ndarray | slice) -> Self:
         """Some of the rows, still on the disk."""

@@ -4,16 +4,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, TransformedDistribution, constraints
 
 from probvae._memory import reuse_freed_memory
+from probvae._seed import isolated_seed
 from probvae._shapes import check_count, check_finite, check_matrix
 from probvae.errors import ArgumentError, ShapeError
 from probvae.inference.guides import Guide
 from probvae.inference.kl import analytic_kl
+from probvae.inference.live_memory import peak_bytes
 from probvae.inference.moments import mean_and_variance
 from probvae.inference.products import fast_products
 from probvae.inference.traces import LogWeights
@@ -24,10 +27,12 @@ _given_limit: ContextVar[int | None] = ContextVar("memory limit", default=None)
 # What is faster than as much as the memory holds: values that stay in the processor's cache, and memory that is used
 # again and not asked for anew.
 _FAST_CHUNK = 32 * 2**20
+_FAST_TILE = 16 * 2**20  # of what is counted, not estimated
 # Values kept at once for one draw of one datum, in multiples of the widest layer: forward pass, log densities.
 _LIVE_COPIES = 6
 # Data evaluated together where each has many draws: enough for the encoder's matrix products
 _ROWS = 64
+_counted: WeakKeyDictionary[LatentModel, dict[tuple[int, torch.dtype], int]] = WeakKeyDictionary()
 
 
 class ModelAndGuide(Protocol):
@@ -50,7 +55,7 @@ def limited_memory(num_bytes: int | None) -> Iterator[None]:
     """What is evaluated inside the block keeps to ``num_bytes`` beside its data and its result; None: as before.
 
     The default is 512 MB. On a CPU the parts that are fast (they stay in its cache) are far smaller, so that a limit
-    costs no time; on a GPU it does. Down to 32 MB it changes no random number, hence nothing beyond rounding.
+    costs no time; on a GPU it does. Down to 64 MB it changes no random number, hence nothing beyond rounding.
     Raises :class:`~probvae.errors.ArgumentError` unless it is a positive integer.
 
     >>> import probvae
@@ -207,16 +212,17 @@ def chunks(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[tuple[Mo
 
     A VAE with given covariates is another one for every chunk.
     """
-    room = min(current_limit(), _fast_bytes(x)) // _bytes_per_draw(vae, x)
-    return _parts(vae, x, max(1, room // num_samples))
+    width = max(widest_layer(vae.model), widest_layer(vae.guide), x.shape[1])
+    room = current_limit() if x.is_cuda else min(current_limit(), _FAST_CHUNK)
+    return _parts(vae, x, max(1, room // (_LIVE_COPIES * x.element_size() * width * num_samples)))
 
 
 def tiles(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[tuple[ModelAndGuide, Tensor]]:
     """The VAE and rows of ``x``, for :func:`draws` of each: as many as make good matrices, whatever ``num_samples``.
 
-    How many depends on the sizes of the model and the data, not on the memory limit: nor do the random numbers.
+    How many depends on the model, the sizes and the device, not on the memory limit: nor do the random numbers.
     """
-    room = max(1, _fast_bytes(x) // _bytes_per_draw(vae, x))
+    room = max(1, _tile_bytes(x) // _bytes_of_a_draw(vae, x))
     return _parts(vae, x, max(room // num_samples, min(room, _ROWS)))
 
 
@@ -226,13 +232,31 @@ def draws(vae: ModelAndGuide, x: Tensor, q: Distribution, num_samples: int) -> I
     What depends on the data or on nothing (q, the prior) is made once, and no Pyro handler is run. The limit cuts a
     block's evaluation into pieces, and not its random numbers. torch validates the first block: it is what finds a NaN.
     """
-    prior, per_row = vae.model.prior(), _bytes_per_draw(vae, x) * len(x)
-    size, piece = max(1, _fast_bytes(x) // per_row), max(1, current_limit() // per_row)
+    prior, per_row = vae.model.prior(), _bytes_of_a_draw(vae, x) * len(x)
+    size, piece = max(1, _tile_bytes(x) // per_row), max(1, current_limit() // per_row)
     for start in range(0, num_samples, size):
         z = q.sample(torch.Size((min(size, num_samples - start),)))
         with nullcontext() if start == 0 else _unvalidated():
             parts = [_terms(vae, x, part, prior, q) for part in z.split(piece)]
         yield z, parts[0] if len(parts) == 1 else LogWeights(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _bytes_of_a_draw(vae: ModelAndGuide, x: Tensor) -> int:
+    """What one z for one datum holds at the peak of its evaluation: counted once for a model and a guide."""
+    known = _counted.setdefault(vae.model, {})
+    key = (id(vae.guide), x.dtype)
+    if key not in known:
+        known[key] = max(1, _count_bytes(vae, x[:2]))
+    return known[key]
+
+
+def _count_bytes(vae: ModelAndGuide, x: Tensor) -> int:
+    part = at_rows(vae, slice(0, len(x)))
+    with isolated_seed(0, x.device), torch.no_grad():
+        prior, q = part.model.prior(), part.guide.distribution(x)
+        few, many = (q.sample(torch.Size((number,))) for number in (1, 3))
+        peaks = [peak_bytes(lambda z=z: _terms(part, x, z, prior, q)) for z in (few, many)]  # type: ignore[misc]
+    return (peaks[1] - peaks[0]) // (2 * len(x))
 
 
 @contextmanager
@@ -258,13 +282,8 @@ def _parts(vae: ModelAndGuide, x: Tensor, size: int) -> Iterator[tuple[ModelAndG
         yield at_rows(vae, rows), x[rows]
 
 
-def _fast_bytes(x: Tensor) -> int:
-    return MEMORY_LIMIT if x.is_cuda else _FAST_CHUNK
-
-
-def _bytes_per_draw(vae: ModelAndGuide, x: Tensor) -> int:
-    width = max(widest_layer(vae.model), widest_layer(vae.guide), x.shape[1])
-    return _LIVE_COPIES * x.element_size() * width
+def _tile_bytes(x: Tensor) -> int:
+    return MEMORY_LIMIT if x.is_cuda else _FAST_TILE
 
 
 def groups(vae: ModelAndGuide, num_data: int) -> list[Tensor] | None:

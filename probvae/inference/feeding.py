@@ -168,6 +168,7 @@ class _BufferFeeder(Feeder):
         return torch.randperm(self.num_data, device=self.x.device)
 
     def _batches(self, drawn: Tensor, start: int) -> Generator[Batch, None, None]:
+        drawn = drawn.to(self.x.device)
         torch.index_select(self.x, 0, drawn, out=self.buffer)
         batches = zip(drawn.split(self.batch_size), self.buffer.split(self.batch_size), strict=True)
         for number, (index, rows) in enumerate(batches):

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,24 +12,29 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
+from probvae._launched import local_rank
 from probvae._seed import isolated_seed
 from probvae._threads import threads_for_step
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
 from probvae.inference.compiled.adam import Adam
 from probvae.inference.compiled.paths import StepPath, check_compile, choose_path
 from probvae.inference.compiled.program import LossAndGradient, clipped
+from probvae.inference.compiled.steps import GraphUpdate
+from probvae.inference.distributed import Ranks
 from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports, posterior_mean
 from probvae.inference.feeding import Data, labels_of
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
 from probvae.inference.preparation import FitOptions, Prepared, prepare
 from probvae.inference.progress import EpochProgress
 from probvae.inference.traces import paired_traces
-from probvae.inference.variance import optimal_variance_over
+from probvae.inference.variance import squared_error_sums
 from probvae.models import GaussianLikelihood
 from probvae.runs import Run
 
 # Enough data for a standard error below the changes that an epoch makes
 _VARIANCE_SUBSET = 1024
+
+Gradients = Sequence[Tensor | None]
 
 
 class SavableVAE(ModelAndGuide, Protocol):
@@ -109,6 +114,10 @@ def fit(
     The default objective is Pyro's ``Trace_ELBO``. A step's loss is the mean over its minibatch, so neither the
     bound that is reported nor the meaning of the learning rate depends on ``batch_size``.
 
+    Where a process group of :mod:`torch.distributed` has been joined
+    (:func:`~probvae.inference.distributed.process_group`), its processes share every minibatch of ``batch_size`` data
+    and give the result of one process, up to rounding; only the first of them writes and shows anything.
+
     Parameters
     ----------
     vae
@@ -150,7 +159,8 @@ def fit(
 
     Raises :class:`~probvae.errors.DataError` for data that do not fit the model, and
     :class:`~probvae.errors.NonFiniteLossError` when the loss becomes NaN or infinite: the weights are then those of
-    the last good epoch. Source: Hoffman et al. (2013), "Stochastic Variational Inference"; Kingma and Welling (2014).
+    the last good epoch; :class:`~probvae.errors.RankError` when another process of the group is
+    lost. Source: Hoffman et al. (2013), "Stochastic Variational Inference"; Kingma and Welling (2014).
 
     >>> import torch, probvae
     >>> result = fit(probvae.VAE.example(), torch.randn(200, 3), epochs=2, progress=False)
@@ -168,14 +178,17 @@ def fit(
         y = labels_of(x)
     given = vae if y is None and exposure is None else vae.given(y, exposure)
     data = prepare(vae, given, x, validation, options)
-    run = Run(out) if isinstance(out, str | Path) else out
+    ranks = Ranks()
+    run = (Run(out) if isinstance(out, str | Path) else out) if ranks.is_writer else None
     size = sum(parameter.numel() for parameter in vae.parameters())
-    with isolated_seed(seed, target), threads_for_step(size, batch_size), warnings.catch_warnings():
+    with isolated_seed(seed, target), threads_for_step(size, batch_size // ranks.size), warnings.catch_warnings():
         # Pyro only warns of a NaN; the fit turns it into an error that says where it is
         warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
         vae.to(target)
         try:
-            trainer = _Trainer(vae, data, target, objective, options, run)
+            with isolated_seed(seed, target):
+                ranks.begin(vae.state_dict(), data.x, objective, batch_size)
+            trainer = _Trainer(vae, data, target, objective, options, run, ranks)
             vae.train(False)
             with isolated_seed(seed, target):
                 trainer.rehearse()
@@ -183,7 +196,7 @@ def fit(
             if run is not None:
                 run.create()
             with closing(trainer.feeder):
-                return trainer.run(progress)
+                return trainer.run(progress and ranks.is_writer)
         finally:
             vae.train(False)
             vae.to(home)
@@ -200,8 +213,9 @@ class _Trainer:
         objective: Objective,
         options: FitOptions,
         run: Run | None,
+        ranks: Ranks,
     ) -> None:
-        self.vae, self.objective, self.options, self.run_folder = vae, objective, options, run
+        self.vae, self.objective, self.options, self.run_folder, self.ranks = vae, objective, options, run, ranks
         # the VAE with the data's covariates given; itself, where it has none
         self.given, self.given_validation = (_moved(pair, device) for pair in (data.vae, data.validation_vae))
         self.x = data.x.to(device)
@@ -209,11 +223,15 @@ class _Trainer:
         self.validation = None if data.validation is None else data.validation.to(device)
         self.parameters = [p for p in vae.parameters() if p.requires_grad]
         self.optimizer = Adam(self.parameters, options.learning_rate)
+        # a norm is that of the whole minibatch's gradient, which several processes have only after their exchange
+        self.clip_own = options.gradient_clip if ranks.size == 1 else None
+        self.clip_whole = options.gradient_clip if ranks.size > 1 else None
         self.path = StepPath("plain", "not chosen yet")
         self.total_steps = options.epochs * math.ceil(len(self.x) / options.batch_size)
         self.step = 0
         self.result = FitResult()
         self.good_state, self.good_epoch = _snapshot(vae), 0
+        self.refused: str | None = None
 
     def rehearse(self) -> None:
         """Save and evaluate before anything is written: parts that do not fit together are refused here."""
@@ -230,14 +248,14 @@ class _Trainer:
     def choose_path(self, compile: str | bool) -> None:
         """Through Pyro's handlers or without them, and note it where the run is written."""
         num_steps = self.options.epochs * (len(self.x) // self.options.batch_size)
-        first = slice(self.options.batch_size)
+        own = self.ranks.share(self.options.batch_size)
         with isolated_seed(self.options.seed, self.x.device):
-            batch = self._batch(at_rows(self.given, first), self._at_use(self.x.head(self.options.batch_size)))
-        program = LossAndGradient(
-            self._losses, [self.vae.model, self.vae.guide], self.parameters, self.options.gradient_clip
-        )
+            batch = self._batch(at_rows(self.given, own), self._at_use(self.x.head(self.options.batch_size)[own]))
+        program = LossAndGradient(self._losses, [self.vae.model, self.vae.guide], self.parameters, self.clip_own)
         self.vae.train()
-        self.path = choose_path(program, self.optimizer, batch, num_steps, compile, self.options.seed)
+        self.path = choose_path(
+            program, self.optimizer, batch, num_steps, compile, self.options.seed, self.ranks.size == 1
+        )
         self.vae.train(False)
         self.result.path, self.result.path_reason = self.path.name, self.path.reason
         if self.run_folder is not None:
@@ -247,11 +265,9 @@ class _Trainer:
         best, start = -math.inf, time.perf_counter()
         with EpochProgress(self.options.epochs, progress) as shown:
             for epoch in range(1, self.options.epochs + 1):
-                record = {
-                    "epoch": epoch,
-                    **self._epoch(epoch),
-                    "seconds": round(time.perf_counter() - start, 4),
-                }
+                record = self.ranks.agreed(
+                    {"epoch": epoch, **self._epoch(epoch), "seconds": round(time.perf_counter() - start, 4)}
+                )
                 self._keep(record)
                 shown.update(record)
                 best = self._track_best(record, best)
@@ -267,8 +283,9 @@ class _Trainer:
         totals = torch.zeros(3, dtype=torch.float64)
         for batch, (part, rows) in enumerate(self._minibatches()):
             step = self._train_step(part, rows, epoch, batch)
-            totals += len(rows) * torch.tensor([value.item() for value in step], dtype=totals.dtype)
+            totals += self._batch_size(batch) * torch.tensor([value.item() for value in step], dtype=totals.dtype)
         self.vae.train(False)
+        self.ranks.align_generators(self.x.device)
         loss, kl, elbo = (totals / len(self.x)).tolist()
         return {"objective": -loss, "elbo": elbo, "kl": kl, **self._evaluate(part, rows, epoch, batch)}
 
@@ -278,7 +295,7 @@ class _Trainer:
         The last step's own loss was taken before it; weights are good only if theirs is finite too.
         """
         with isolated_seed(self.options.seed, self.x.device):
-            loss = self._loss(part, rows, epoch, batch).loss
+            loss = self.ranks.mean(self._loss(part, rows, batch).loss, self._weight(rows, batch))
         if not torch.isfinite(loss):
             self._fail(part, rows, epoch, batch, f"after this step the loss is {loss.item()}")
         try:
@@ -294,34 +311,61 @@ class _Trainer:
         return record
 
     def _minibatches(self) -> Iterator[tuple[ModelAndGuide, Tensor]]:
-        """The rows of each minibatch, and the VAE there."""
+        """This process's rows of each minibatch, and the VAE there."""
+        self.ranks.align_generators(self.x.device)
         for index, rows in self.feeder.epoch():
-            yield at_rows(self.given, index), self._at_use(rows)
+            own = self.ranks.share(len(index))
+            with self.ranks.noise(len(index)):
+                drawn = self._at_use(rows[own])
+            yield at_rows(self.given, index[own]), drawn
+
+    def _batch_size(self, batch: int) -> int:
+        """The data in a minibatch, those of other processes among them."""
+        return min(self.options.batch_size, len(self.x) - batch * self.options.batch_size)
+
+    def _weight(self, rows: Tensor, batch: int) -> float:
+        """This process's share of a minibatch."""
+        return len(rows) / self._batch_size(batch)
 
     def _at_use(self, rows: Tensor) -> Tensor:
         return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
 
     def _train_step(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
         self.optimizer.learning_rate = self._learning_rate()
-        if traced := self.path.update is not None and len(rows) == self.options.batch_size:
-            step = StepLoss(*self.path.update(*self._batch(part, rows)))
-        else:
-            step = self._by_handlers(part, rows, epoch, batch)
+        traced = self.path.update is not None and self._batch_size(batch) == self.options.batch_size
+        step = self._traced_step(part, rows, batch) if traced else self._plain_step(part, rows, batch)
         if not math.isfinite(step.loss):
             if traced:
-                self._loss(part, rows, epoch, batch)  # torch's own validation may know more
+                self._loss(part, rows, batch)  # torch's own validation may know more
             self._fail(part, rows, epoch, batch, f"the loss is {step.loss.item()}")
         self.step += 1
         return step
 
-    def _by_handlers(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
-        """A step through Pyro's handlers; the smaller last batch takes this way always."""
-        step = self._loss(part, rows, epoch, batch)
-        found = torch.autograd.grad(step.loss, self.parameters, allow_unused=True)
-        if math.isfinite(step.loss.detach()):
-            gradients = iter(clipped([g for g in found if g is not None], self.options.gradient_clip))
-            self.optimizer.step([None if g is None else next(gradients) for g in found])
-        return step._replace(loss=step.loss.detach())
+    def _traced_step(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
+        """A step without Pyro's handlers."""
+        update, inputs = self.path.update, self._batch(part, rows)
+        assert update is not None
+        if self.ranks.size == 1:
+            return StepLoss(*update(*inputs))
+        assert isinstance(update, GraphUpdate)
+        losses, gradients = update.losses_and_gradients(*inputs)
+        return self._exchanged_step(StepLoss(*losses), gradients, rows, batch)
+
+    def _plain_step(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
+        """The same through them; the smaller last batch takes this way always."""
+        step = self._loss(part, rows, batch)
+        gradients: Gradients = [None] * len(self.parameters)
+        if step.loss.requires_grad:
+            found = torch.autograd.grad(step.loss, self.parameters, allow_unused=True)
+            gradients = _clipped(found, self.clip_own)
+        return self._exchanged_step(step._replace(loss=step.loss.detach()), gradients, rows, batch)
+
+    def _exchanged_step(self, step: StepLoss, gradients: Gradients, rows: Tensor, batch: int) -> StepLoss:
+        """Adam's step down the gradient of the whole minibatch, where its loss is finite."""
+        step, gradients = self.ranks.reduce(step, gradients, self.parameters, self._weight(rows, batch))
+        if math.isfinite(step.loss):
+            self.optimizer.step(_clipped(gradients, self.clip_whole))
+        return step
 
     def _batch(self, part: ModelAndGuide, rows: Tensor) -> list[Tensor]:
         """What changes from step to step: rows, their covariates, and the KL's weight in a warm-up."""
@@ -333,16 +377,21 @@ class _Trainer:
         weight = others[-1] if self.options.kl_warmup else 1.0
         columns = others[:-1] if self.options.kl_warmup else others
         part = self.given.with_columns(columns) if columns else self.given  # type: ignore[attr-defined]
-        return self.objective.step_loss(part.model, part.guide, rows, weight)
+        with self.ranks.noise(self.options.batch_size):
+            return self.objective.step_loss(part.model, part.guide, rows, weight)
 
-    def _loss(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
+    def _loss(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
+        if not len(rows):
+            return StepLoss(*rows.new_zeros(3))  # a last minibatch with fewer data than there are processes
         try:
-            return self.objective.step_loss(part.model, part.guide, rows, self._kl_weight())
+            with self.ranks.noise(self._batch_size(batch)):
+                return self.objective.step_loss(part.model, part.guide, rows, self._kl_weight())
         except ValueError as error:
             # torch's own validation of a distribution's parameters: NaN in a location or a scale
             if isinstance(error, ArgumentError):
                 raise
-            self._fail(part, rows, epoch, batch, str(error).split("\n")[0])
+            self.refused = str(error).split("\n")[0]
+            return StepLoss(*rows.new_full((3,), math.nan))
 
     def _kl_weight(self) -> float:
         """From almost zero to one over the epochs of the warm-up."""
@@ -358,7 +407,8 @@ class _Trainer:
         likelihood = self.vae.model.likelihood
         if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "optimal":
             parts = ((at_rows(self.given, rows), x) for rows, x in self.x.blocks())
-            likelihood.set_variance(optimal_variance_over(parts))
+            error, num_observed = self.ranks.sums(2, squared_error_sums, parts)
+            likelihood.set_variance(error / num_observed)
 
     @torch.no_grad()
     def _mean_variance(self) -> float | None:
@@ -371,13 +421,14 @@ class _Trainer:
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
             return {}
-        parts = [bound(at_rows(self.given_validation, rows), x) for rows, x in self.validation.blocks()]
-        elbo, kl = torch.cat([part.elbo for part in parts]), torch.cat([part.kl for part in parts])
-        standard_error = float(elbo.std()) / math.sqrt(len(elbo)) if len(elbo) > 1 else 0.0
+        parts = ((at_rows(self.given_validation, rows), x) for rows, x in self.validation.blocks())
+        num_data = len(self.validation)
+        elbo, squared, kl = (total / num_data for total in self.ranks.sums(3, _bound_sums, parts))
+        variance = max(squared - elbo**2, 0.0)
         return {
-            "validation_elbo": float(elbo.mean()),
-            "validation_kl": float(kl.mean()),
-            "validation_standard_error": standard_error,
+            "validation_elbo": elbo,
+            "validation_kl": kl,
+            "validation_standard_error": math.sqrt(variance / max(num_data - 1, 1)),
         }
 
     def _keep(self, record: dict[str, Any]) -> None:
@@ -404,10 +455,12 @@ class _Trainer:
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
-        _warn_at_floor(self.given, self.x.head(_VARIANCE_SUBSET))
+        self.ranks.end(self.vae.state_dict())
+        if self.ranks.is_writer:
+            _warn_at_floor(self.given, self.x.head(_VARIANCE_SUBSET))
 
     def _fail(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
-        site = _first_bad_site(part, rows)
+        site, reason = self._culprit(part, rows, reason)
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
@@ -417,12 +470,20 @@ class _Trainer:
             f"(now {self.options.learning_rate:g}), set gradient_clip, or rescale the data."
         )
 
+    def _culprit(self, part: ModelAndGuide, rows: Tensor, reason: str) -> tuple[str, str]:
+        """The first bad site, in the first process that has one, and what torch says of it."""
+        site = _first_bad_site(part, rows) if len(rows) else None
+        reason = self.refused or reason
+        return self.ranks.first(None if site is None else (site, reason)) or ("x", reason)
+
 
 def _resolve_device(device: str) -> torch.device:
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
+        if resolved.type == "cuda" and resolved.index is None:
+            resolved = torch.device("cuda", local_rank())  # torchrun gives each process of a machine a GPU of its own
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
         raise ArgumentError(f"device: {device!r} is not available here. Use device='cpu'.") from error
@@ -434,12 +495,18 @@ def _moved(pair: ModelAndGuide, device: torch.device) -> ModelAndGuide:
     return pair.to(device) if isinstance(pair, nn.Module) else pair
 
 
+def _clipped(gradients: Gradients, limit: float | None) -> Gradients:
+    """The gradients that there are, clipped; None stays None."""
+    found = iter(clipped([gradient for gradient in gradients if gradient is not None], limit))
+    return [None if gradient is None else next(found) for gradient in gradients]
+
+
 def _snapshot(vae: SavableVAE) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in vae.state_dict().items()}
 
 
 @torch.no_grad()
-def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str:
+def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str | None:
     """The first sample site whose parameters or log density are not finite."""
     try:
         vae.guide.distribution(rows)
@@ -454,7 +521,14 @@ def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str:
         for name, site in trace.nodes.items():
             if site["type"] == "sample" and not torch.isfinite(site["log_prob"]).all():
                 return str(name)
-    return "x"
+    return None
+
+
+def _bound_sums(vae: ModelAndGuide, rows: Tensor) -> Tensor:
+    """The sums of the ELBO, of its square and of the KL."""
+    values = bound(vae, rows)
+    elbo = values.elbo.double()
+    return torch.stack([elbo.sum(), elbo.square().sum(), values.kl.double().sum()])
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """The decoder variance c in closed form."""
 
-from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -30,19 +29,17 @@ def optimal_variance(vae: ModelAndGuide, x: Tensor) -> float:
     >>> optimal_variance(probvae.VAE.example(), torch.ones(5, 3)) > 0
     True
     """
-    return optimal_variance_over([(vae, x)])
+    error, num_observed = squared_error_sums(vae, x).tolist()
+    return error / num_observed
 
 
-def optimal_variance_over(parts: Iterable[tuple[ModelAndGuide, Tensor]]) -> float:
-    """:func:`optimal_variance` of data that come in parts, each with the VAE for its rows."""
-    total, observed = 0.0, 0
-    for vae, x in parts:
-        check_data(vae, x)
-        errors = over_chunks(
-            lambda vae, rows: expected_squared_error(vae.model, vae.guide.distribution(rows), rows), vae, x
-        )
-        total, observed = total + float(errors.double().sum()), observed + int((~x.isnan()).sum())
-    return total / observed
+def squared_error_sums(vae: ModelAndGuide, x: Tensor) -> Tensor:
+    """E ||x - f(z)||^2 summed over the data, and over how many numbers that is, in float64: c* is their ratio."""
+    check_data(vae, x)
+    errors = over_chunks(
+        lambda vae, rows: expected_squared_error(vae.model, vae.guide.distribution(rows), rows), vae, x
+    )
+    return torch.stack([errors.double().sum(), (~x.isnan()).sum().double()])
 
 
 def equivalent_variance(beta: float, variance: float) -> float:

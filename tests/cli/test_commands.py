@@ -116,6 +116,19 @@ def test_gap_of_a_linear_model_is_the_closed_form(probvae, tmp_path: Path) -> No
     assert gap["approximation"]["value"] == pytest.approx(expected, abs=1e-6)
 
 
+def test_memory_limit_changes_no_number(probvae, small_run: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("default", "given")]
+    for folder, options in zip(folders, ([], ["--memory-limit", "64MB"]), strict=True):
+        done = probvae("gap", small_run, "--truth", "importance", "--num-data", "20", "--out", folder, *options)
+        assert done.returncode == 0, done.stderr
+    default, given = (json.loads((folder / "gap.json").read_text()) for folder in folders)
+    assert given == default
+    for wrong in ("8MB", "512", "many", "infGB"):
+        done = probvae("gap", small_run, "--memory-limit", wrong)
+        assert done.returncode == 2
+        assert f"expected at least 64MB, as in 512MB or 2GB, got '{wrong}'" in " ".join(done.stderr.split())
+
+
 def test_mistakes(probvae, small_run: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "narrow.npy", np.random.default_rng(0).uniform(size=(10, 5)))
     cases = {

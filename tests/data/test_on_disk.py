@@ -106,10 +106,13 @@ def test_mistakes(arguments: dict, error: type[Exception], message: str, tmp_pat
         load_data(saved(values(), tmp_path), **{"in_memory_limit": LIMIT, **arguments})
 
 
-def test_nothing_is_read_whole_unawares(tmp_path: Path) -> None:
+def test_nothing_is_read_whole_unawares(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = RowsOnDisk(values())
-    with pytest.raises(DataError, match=r"these data stay on the disk.*Take a part, x\[:10000\]"):
+    np.testing.assert_array_equal(np.asarray(rows), values())
+    monkeypatch.setattr("probvae.data.on_disk.IN_MEMORY_LIMIT", 10_000)
+    with pytest.raises(DataError, match=r"these data stay on the disk.*Take fewer rows"):
         np.asarray(rows)
+    assert np.asarray(rows.take(slice(100))).shape == (100, 5)
     with pytest.raises(ArgumentError, match="read by a slice or a list of row numbers, got 3"):
         rows[3]
 

@@ -116,17 +116,18 @@ def test_estimates_are_made_of_these_weights(make) -> None:
 def test_memory_limit_changes_no_random_number(make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of several sizes are cut into pieces of several sizes; the numbers are the same."""
     vae, x = make()
-    monkeypatch.setattr(evaluation, "_FAST_CHUNK", 600 * evaluation._bytes_per_draw(vae, x))
-    assert len(list(tiles(vae, x, 100))) > 3
+    monkeypatch.setattr(evaluation, "_FAST_TILE", 200 * evaluation._bytes_of_a_draw(vae, x))
+    monkeypatch.setattr(evaluation, "_ROWS", 8)
+    assert len(list(tiles(vae, x, 40))) == 4
 
     def numbers() -> list[torch.Tensor]:
         torch.manual_seed(1)
-        sampled, diagnostic = importance_log_evidence(vae, x, 100), importance_diagnostic(vae, x, 100)
-        return [*bound(vae, x, 100), *sampled, diagnostic.log_evidence, diagnostic.ess, diagnostic.pareto_k]
+        sampled, diagnostic = importance_log_evidence(vae, x, 40), importance_diagnostic(vae, x, 40)
+        return [*bound(vae, x, 40), *sampled, diagnostic.log_evidence, diagnostic.ess, diagnostic.pareto_k]
 
     whole = numbers()
-    for num_draws in (1, 50, 130):
-        with limited_memory(num_draws * evaluation._bytes_per_draw(vae, x)):
+    for num_draws in (1, 70):
+        with limited_memory(num_draws * evaluation._bytes_of_a_draw(vae, x)):
             for value, expected in zip(numbers(), whole, strict=True):
                 assert_close(value, expected, rtol=1e-10, atol=1e-10)
 
@@ -145,6 +146,7 @@ def test_single_precision_differs_by_its_rounding() -> None:
 def test_limit_is_an_argument_too(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, terms = [], evaluation._terms
     vae, x = binary()
+    probvae.elbo(vae, x)  # counts the memory of a draw
 
     def watched(*args):
         seen.append(current_limit())
@@ -196,13 +198,14 @@ def test_fast_products_leave_gradients_and_other_precisions_alone() -> None:
 
 PEAK = """
 import torch, probvae
+torch.set_num_threads(1)
 from probvae.inference.importance import importance_log_evidence
 from tests.inference.test_tiles import peak
 
 likelihood = probvae.models.BernoulliLikelihood(784)
-model = probvae.LatentModel(probvae.StandardNormalPrior(20), probvae.MLPDecoder(20, 784, (64,)), likelihood)
-vae = probvae.VAE(model, probvae.DiagonalGuide(probvae.MLPEncoder(784, (64,)), 20))
-x = torch.rand(1000, 784).round()
+model = probvae.LatentModel(probvae.StandardNormalPrior(20), probvae.MLPDecoder(20, 784, (8,)), likelihood)
+vae = probvae.VAE(model, probvae.DiagonalGuide(probvae.MLPEncoder(784, (8,)), 20))
+x = torch.rand(500, 784).round()
 importance_log_evidence(vae, x[:2], 2)
 before = peak()
 importance_log_evidence(vae, x, 100, memory_limit={limit})
@@ -218,9 +221,23 @@ def peak() -> int:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
-@pytest.mark.parametrize("limit", [32 * 2**20, 512 * 2**20])
+@pytest.mark.parametrize("limit", [64 * 2**20, 512 * 2**20])
 def test_memory_of_a_process_stays_within_the_limit(limit: int) -> None:
-    """100,000 draws of 784 numbers, 314 MB for each array of them."""
+    """50,000 draws of 784 numbers, 157 MB for each array of them."""
     command = [sys.executable, "-c", PEAK.format(limit=limit)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert int(done.stdout) < limit
+
+
+def test_memory_of_a_draw_is_counted() -> None:
+    """Softplus of signed log-odds: three arrays of D numbers, where the layer before is narrow."""
+    model = LatentModel(StandardNormalPrior(2), MLPDecoder(2, 1000, (2,)), BernoulliLikelihood(1000))
+    vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(1000, (6,)), 2))
+    state = torch.get_rng_state()
+    count = evaluation._bytes_of_a_draw(vae, torch.zeros(5, 1000))
+    assert 3 * 4000 <= count < 3.2 * 4000
+    assert torch.equal(torch.get_rng_state(), state)
+    # 300 components in 8 dimensions are more than 4 numbers of data
+    model = LatentModel(MixturePrior(8, 300), MLPDecoder(8, DIM, (5,)), GaussianLikelihood(DIM))
+    vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(DIM, (6,)), 8))
+    assert evaluation._bytes_of_a_draw(vae, torch.zeros(5, DIM)) >= 300 * 8 * 4

@@ -43,19 +43,19 @@ class CompiledStep:
     Pyro's loss and gradients (relative 1e-5 in float32, with the same noise), goes through Pyro's handlers:
     :attr:`path` is then ``"plain"``, :attr:`reason` says why, and a :class:`~probvae.errors.PathWarning` is given.
 
-    >>> import torch, pyro
-    >>> from pyro import distributions as dist
+    >>> import pyro, torch
+    >>> from pyro import param, plate, sample
+    >>> from pyro.distributions import Normal
     >>> def model(x):
-    ...     mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
-    ...     with pyro.plate("data", len(x)):
-    ...         pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+    ...     mean = sample("mean", Normal(0.0, 10.0))
+    ...     with plate("data", len(x)):
+    ...         sample("x", Normal(mean, 1.0), obs=x)
     >>> def guide(x):
-    ...     loc = pyro.param("loc", torch.tensor(0.0))
-    ...     pyro.sample("mean", dist.Normal(loc, 0.1))
+    ...     sample("mean", Normal(param("loc", torch.tensor(0.0)), 0.1))
     >>> x = 3 + torch.randn(100)
     >>> step = CompiledStep(model, guide, pyro.infer.Trace_ELBO(), example=[x], optimizer=lambda p: Adam(p, 0.05))
     >>> losses = [step(x) for _ in range(200)]
-    >>> step.path, bool((pyro.param("loc") - x.mean()).abs() < 0.2)
+    >>> step.path, bool((param("loc") - x.mean()).abs() < 0.2)
     ('graph', True)
     >>> pyro.clear_param_store()
     """

@@ -1,7 +1,7 @@
 """Which way a fit's steps take: Pyro's handlers at every step, the traced graph, or the compiled one."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -33,7 +33,7 @@ class StepPath(NamedTuple):
 
     name: str
     reason: str
-    update: Callable[..., Sequence[Tensor]] | None = None
+    update: GraphUpdate | CompiledUpdate | None = None
 
 
 def check_compile(compile: str | bool) -> None:
@@ -49,6 +49,7 @@ def choose_path(
     num_steps: int,
     compile: str | bool = "auto",
     seed: int = 0,
+    may_compile: bool = True,
 ) -> StepPath:
     """The path of ``num_steps`` steps on batches like ``batch``; weights, moments and buffers are left as they were.
 
@@ -68,7 +69,11 @@ def choose_path(
     except ValueError as error:  # the first step will say where
         return StepPath("plain", f"the program fails on the first batch: {error}".split("\n")[0])
     worth_it = compile is True or (compile == "auto" and worth_compiling(recording, num_steps))
-    return _compiled_path(program, optimizer, batch, path, compile is True, seed) if worth_it else path
+    if not worth_it:
+        return path
+    if not may_compile:
+        return _instead("graph", "several processes exchange gradients", compile is True, path.update)
+    return _compiled_path(program, optimizer, batch, path, compile is True, seed)
 
 
 def worth_compiling(recording: Recording, num_steps: int) -> bool:
@@ -106,7 +111,7 @@ def _compiled_path(
     return StepPath("compiled", graph.reason, update)
 
 
-def _instead(name: str, reason: str, asked: bool, update: Callable[..., Sequence[Tensor]] | None = None) -> StepPath:
+def _instead(name: str, reason: str, asked: bool, update: GraphUpdate | CompiledUpdate | None = None) -> StepPath:
     if asked:
         warnings.warn(f"compile: the {name} path is taken; {reason}", PathWarning, stacklevel=5)
     return StepPath(name, reason, update)

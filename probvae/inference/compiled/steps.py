@@ -27,13 +27,18 @@ class GraphUpdate:
         self.places = _places(program, optimizer)
 
     def __call__(self, *batch: Tensor) -> Sequence[Tensor]:
-        outputs = self.run(*batch)
-        if math.isfinite(outputs[0]):
-            gradients: list[Tensor | None] = [None] * len(self.optimizer.parameters)
-            for place, gradient in zip(self.places, outputs[self.num_losses :], strict=True):
-                gradients[place] = gradient
+        losses, gradients = self.losses_and_gradients(*batch)
+        if math.isfinite(losses[0]):
             self.optimizer.step(gradients)
-        return outputs[: self.num_losses]
+        return losses
+
+    def losses_and_gradients(self, *batch: Tensor) -> tuple[Sequence[Tensor], list[Tensor | None]]:
+        """What a step needs, and the optimiser not asked: one gradient for each of its parameters."""
+        outputs = self.run(*batch)
+        gradients: list[Tensor | None] = [None] * len(self.optimizer.parameters)
+        for place, gradient in zip(self.places, outputs[self.num_losses :], strict=True):
+            gradients[place] = gradient
+        return outputs[: self.num_losses], gradients
 
 
 class CompiledUpdate:

@@ -33,13 +33,15 @@ class Objective(Registered, ABC, family="objective"):
     ``beta`` weights the KL (see :func:`~probvae.inference.equivalent_variance` for what that means); ``kl_weight``
     multiplies it at one step (KL warm-up). ``free_bits`` is the number of nats a latent dimension that cost nothing:
     a KL below it, averaged over the minibatch, has no gradient. Each dimension is for itself where prior and guide
-    factorise over them; elsewhere they share d times as many nats.
+    factorise over them; elsewhere they share d times as many nats. ``is_mean_over_data`` says whether, free bits
+    apart, a minibatch's loss is the mean of its data's own: then several processes can share it.
     Source: Higgins et al. (2017), "beta-VAE"; Kingma et al. (2016), arXiv:1606.04934, equation 15 (free bits).
     """
 
     num_particles: int
     beta: float
     free_bits: float
+    is_mean_over_data = True
 
     def __init__(self, num_particles: int = 1, beta: float = 1.0, free_bits: float = 0.0) -> None:
         check_count(num_particles, "num_particles")

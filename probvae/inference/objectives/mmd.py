@@ -33,6 +33,8 @@ class MMDObjective(Objective, name="mmd"):
     1
     """
 
+    is_mean_over_data = False
+
     def __init__(
         self,
         mmd_scale: float = 100.0,

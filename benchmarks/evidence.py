@@ -1,0 +1,131 @@
+"""L_K by importance sampling on the model 784-400-20 (Bernoulli): seconds, GFLOP/s, and the share of what is possible.
+
+What is possible is the decoder's matrix products alone, by PyTorch's faster route, in blocks that stay in the cache;
+beside ours stands the way through Pyro's handlers, a block of 256 draws at a time. All are run in turn, several times:
+medians. The weights are random, which changes no time; x is as sparse as MNIST.
+
+    python benchmarks/evidence.py [--quick] [--num-data 10000] [--num-samples 100] [--threads 4] [--repeats 5]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import probvae
+from probvae._seed import isolated_seed
+from probvae.inference.importance import importance_log_evidence
+from probvae.inference.traces import log_weights
+
+ROOT = Path(__file__).parent.parent
+DATA_DIM, HIDDEN, LATENT_DIM = 784, 400, 20
+# multiplications and additions of the decoder for one z
+OPERATIONS = 2 * HIDDEN * (LATENT_DIM + DATA_DIM)
+_ROWS, _HANDLER_DRAWS, _HANDLER_ROWS = 1024, 256, 6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-data", type=int, default=10_000)
+    parser.add_argument("--num-samples", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="640 data, three repeats")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/evidence.json")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    num_data, repeats = (640, 3) if options.quick else (options.num_data, options.repeats)
+    result = run(num_data, options.num_samples, repeats)
+    show(result)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def run(num_data: int, num_samples: int, repeats: int) -> dict[str, Any]:
+    """Seconds of each way, one after the other in every round."""
+    vae, x = make(num_data)
+    ways: dict[str, Callable[[], object]] = {
+        "matrix products alone": lambda: products(vae, num_data * num_samples),
+        "probvae": lambda: importance_log_evidence(vae, x, num_samples),
+        "through Pyro's handlers": lambda: through_handlers(vae, x, num_samples),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    load = os.getloadavg()[0]
+    for _ in range(repeats):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - start)
+    operations = OPERATIONS * num_data * num_samples
+    limit = statistics.median(seconds["matrix products alone"])
+    rows = {
+        name: {
+            "seconds": statistics.median(values),
+            "gflops": operations / statistics.median(values) / 1e9,
+            "share_of_limit": limit / statistics.median(values),
+            "best_share_of_limit": min(seconds["matrix products alone"]) / min(values),
+        }
+        for name, values in seconds.items()
+    }
+    settings = {"num_data": num_data, "num_samples": num_samples, "threads": torch.get_num_threads(), "load": load}
+    return {**settings, "torch": torch.__version__, "repeats": repeats, "ways": rows}
+
+
+def make(num_data: int) -> tuple[probvae.VAE, Tensor]:
+    with isolated_seed(0):
+        model = probvae.LatentModel(
+            probvae.StandardNormalPrior(LATENT_DIM),
+            probvae.MLPDecoder(LATENT_DIM, DATA_DIM, (HIDDEN,), activation="relu"),
+            probvae.BernoulliLikelihood(DATA_DIM),
+        )
+        guide = probvae.DiagonalGuide(probvae.MLPEncoder(DATA_DIM, (HIDDEN,), activation="relu"), LATENT_DIM)
+        return probvae.VAE(model, guide), (torch.rand(num_data, DATA_DIM) < 0.13).float()
+
+
+@torch.no_grad()
+def products(vae: probvae.VAE, num_draws: int) -> None:
+    """The affine layers of the decoder and nothing else."""
+    layers = [layer for layer in vae.model.decoder.network if isinstance(layer, torch.nn.Linear)]
+    z = torch.randn(_ROWS, LATENT_DIM)
+    for _ in range(num_draws // _ROWS):
+        value = z
+        for layer in layers:
+            value = torch.ops.mkldnn._linear_pointwise(value, layer.weight, layer.bias, "none", [], "")
+
+
+@torch.no_grad()
+def through_handlers(vae: probvae.VAE, x: Tensor, num_samples: int) -> Tensor:
+    """L_K by traces of model and guide."""
+    parts = []
+    for rows in x.split(_HANDLER_ROWS):
+        sizes = [min(_HANDLER_DRAWS, num_samples - start) for start in range(0, num_samples, _HANDLER_DRAWS)]
+        blocks = [log_weights(vae.model, vae.guide, rows, size).log_weight.logsumexp(0) for size in sizes]
+        parts.append(torch.stack(blocks).logsumexp(0))
+    return torch.cat(parts)
+
+
+def show(result: dict[str, Any]) -> None:
+    title = (
+        f"L_{result['num_samples']} of {result['num_data']} data, {result['threads']} threads, "
+        f"load {result['load']:.1f} before, medians of {result['repeats']}"
+    )
+    table = Table(title=title)
+    for column in ("", "seconds", "GFLOP/s", "of the products", "by the best times"):
+        table.add_column(column)
+    for name, way in result["ways"].items():
+        shares = (f"{way[key]:.0%}" for key in ("share_of_limit", "best_share_of_limit"))
+        table.add_row(name, f"{way['seconds']:.2f}", f"{way['gflops']:.0f}", *shares)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
