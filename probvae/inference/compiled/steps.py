@@ -53,6 +53,7 @@ class CompiledUpdate:
         parts = (optimizer.parameters, optimizer.first, optimizer.second, optimizer.steps)
         self.parameters, self.first, self.second, self.steps = ([part[i] for i in places] for part in parts)
         self.scalars = torch.ones(2, dtype=batch[0].dtype)
+        self.numbers = self.scalars.numpy()  # the same memory, written in a tenth of the time
         held = [*program.held(), *self.parameters, *self.first, *self.second]
         inputs = [*batch, self.scalars.to(batch[0].device)]
         with self._kept(), program.kept_buffers(), numbers_unread():
@@ -64,8 +65,8 @@ class CompiledUpdate:
     def __call__(self, *batch: Tensor) -> Sequence[Tensor]:
         taken = int(self.steps[0]) + 1
         first, second = self.optimizer.betas
-        self.scalars[0] = self.optimizer.learning_rate / (1 - first**taken)
-        self.scalars[1] = math.sqrt(1 - second**taken)
+        self.numbers[0] = self.optimizer.learning_rate / (1 - first**taken)
+        self.numbers[1] = math.sqrt(1 - second**taken)
         losses = self.run(*batch, self.scalars.to(batch[0].device))
         if math.isfinite(losses[0]):
             torch._foreach_add_(self.steps, 1)
