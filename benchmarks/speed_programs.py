@@ -6,8 +6,10 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib import import_module
 from itertools import count, islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import pyro
 import torch
@@ -21,11 +23,11 @@ from speed_worker import Run, Workload, serve
 
 import probvae
 from probvae._threads import threads_for_step
-from probvae.inference.fit import _Trainer
 from probvae.inference.importance import importance_log_evidence
 from probvae.inference.objectives import ELBOObjective, IWAEObjective, Objective
-from probvae.inference.preparation import FitOptions, prepare
 
+# the module, which its function hides in the package
+fit_module = import_module("probvae.inference.fit")
 LEARNING_RATE = 1e-3
 _SECONDS_TO_CHOOSE = 0.05
 _ROWS_AT_ONCE = 2000
@@ -113,8 +115,7 @@ def probvae_fit(way: str, compile: str | bool) -> Callable[[Workload], Run]:
         vae = _vae(workload)
         size = sum(parameter.numel() for parameter in vae.parameters())
         _FOR_GOOD.enter_context(threads_for_step(size, workload.batch_size))
-        trainer = _trainer(vae, workload)
-        trainer.choose_path(compile)
+        trainer = _trainer(vae, workload, compile)
         if trainer.path.name != way:
             raise RuntimeError(f"fit took the {trainer.path.name} path: {trainer.path.reason}")
         vae.train()
@@ -129,11 +130,28 @@ def probvae_fit(way: str, compile: str | bool) -> Callable[[Workload], Run]:
     return build
 
 
-def _trainer(vae: probvae.VAE, workload: Workload) -> _Trainer:
+class _Prepared(Exception):
+    """Carries the trainer out of `fit`, where its first step would come."""
+
+
+def _trainer(vae: probvae.VAE, workload: Workload, compile: str | bool) -> Any:
+    def hand_over(trainer: Any, progress: bool) -> None:
+        raise _Prepared(trainer)
+
     x = make_data(workload)[: workload.num_batches * workload.batch_size]
-    options = FitOptions(1000, workload.batch_size, LEARNING_RATE, "constant", None, None, 0, "none", 0)
-    data = prepare(vae, vae, x, None, options)
-    return _Trainer(vae, data, torch.device("cpu"), _objective(workload), options, None)
+    fit_module._Trainer.run = hand_over
+    try:
+        probvae.fit(
+            vae,
+            x,
+            epochs=1000,
+            batch_size=workload.batch_size,
+            learning_rate=LEARNING_RATE,
+            objective=_objective(workload),
+            compile=compile,
+        )
+    except _Prepared as prepared:
+        return prepared.args[0]
 
 
 def _vae(workload: Workload) -> probvae.VAE:

@@ -1,6 +1,7 @@
 """The programs that the speed benchmark compares compute the same thing, and its tables say what was measured."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,3 +110,20 @@ def test_tables(programs: Any) -> None:
     assert again.endswith("\nafter\n")
     assert "old" not in again
     assert text in again
+
+
+def test_steps_of_fit_can_be_timed() -> None:
+    """The benchmark reaches into `fit` for its steps."""
+    workload = {"likelihood": "gaussian", "num_data": 24, "data_dim": 5, "hidden": [], "latent_dim": 2, "batch_size": 4}
+    done = subprocess.run(
+        [sys.executable, "speed_programs.py", "probvae graph", json.dumps(workload)],
+        cwd=BENCHMARKS,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        input="run 3\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert [next(iter(json.loads(line))) for line in done.stdout.splitlines()] == ["build_seconds", "seconds"], (
+        done.stderr
+    )
