@@ -18,6 +18,7 @@ from probvae.assembly import build_objective, build_vae
 from probvae.data import Dataset, RowsOnDisk, column_variances, load_data
 from probvae.data.on_disk import blocks, rows_in
 from probvae.diagnostics import GapResult, posterior_gap
+from probvae.diagnostics.gap import LEDGER_DATA, check_density
 from probvae.diagnostics.verdicts import mean_with_error
 from probvae.errors import ArgumentError, ConfigError, NotLinearGaussianError
 from probvae.inference import (
@@ -44,8 +45,6 @@ LABELS = "labels"
 NUM_SAMPLES = 32
 # Of data that stay on the disk, what is held in memory: held-out data, and data for the prior to begin at (bytes)
 _HELD_OUT_DATA, _STARTING_DATA = 64 * 2**20, 16 * 2**20
-# Held-out data in the ledger of gaps: annealing costs a hundred times what the closed form and quadrature do
-LEDGER_DATA = {"exact": 500, "quadrature": 500, "annealed": 50}
 # The ledger that ends a fit is a first look: the fit of the digits takes less than that of 500 data would.
 # `probvae gap` and `probvae report` take them all.
 _FIRST_LEDGER_DATA = {**LEDGER_DATA, "quadrature": 150}
@@ -175,12 +174,11 @@ def ledger_of(
     vae: VAE, data: Dataset, seed: int, truth: str = "auto", num_data: int | None = None
 ) -> tuple[GapResult | None, dict[str, Any]]:
     """The ledger of gaps on the first data, and its means; or None and the reason why there is none."""
-    if getattr(vae.model.likelihood, "allow_grey", False):
-        return None, {"not_computed": "grey data have no probability under a Bernoulli likelihood"}
     method = best_method(vae) if truth == "auto" else truth
     rows = slice(num_data or LEDGER_DATA.get(method, LEDGER_DATA["annealed"]))
     vae, x = vae.at(rows), binarized(data, seed)[rows]
     try:
+        check_density(vae)
         gap = posterior_gap(vae, x, truth=method, seed=seed)
     except (ArgumentError, NotLinearGaussianError) as error:
         return None, {"not_computed": str(error)}

@@ -13,6 +13,7 @@ from probvae.cli.run_options import (
     run_argument,
     seed_option,
     target_folder,
+    truth_option,
 )
 from probvae.errors import ArgumentError
 
@@ -21,13 +22,7 @@ from probvae.errors import ArgumentError
 @run_argument
 @data_option
 @click.option("--num-data", type=click.IntRange(min=1), help="How many data [default: 500, or 50 with annealing].")
-@click.option(
-    "--truth",
-    type=click.Choice(["auto", "exact", "quadrature", "annealed", "importance"]),
-    default="auto",
-    show_default=True,
-    help="Where log p(x) comes from.",
-)
+@truth_option
 @seed_option
 @out_option
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as one JSON object instead of the table.")

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from probvae.cli.run_options import data_option, load_data_for, memory_option, out_option, run_argument, seed_option
+from probvae.cli.run_options import (
+    data_option,
+    load_data_for,
+    memory_option,
+    out_option,
+    run_argument,
+    seed_option,
+    truth_option,
+)
 
 if TYPE_CHECKING:
     from probvae.report.run_report import Report
@@ -18,13 +26,7 @@ if TYPE_CHECKING:
 @data_option
 @click.option("--num-data", type=click.IntRange(min=1), help="How many data [default: 500 at most, 200 with --quick].")
 @click.option("--draws", type=click.IntRange(min=100), help="Draws a datum [default: 1000, or 200 with --quick].")
-@click.option(
-    "--truth",
-    type=click.Choice(["auto", "exact", "quadrature", "annealed", "importance"]),
-    default="auto",
-    show_default=True,
-    help="Where log p(x) comes from.",
-)
+@truth_option
 @click.option("--quick", is_flag=True, help="Fewer data, simulations and draws: seconds, with larger errors.")
 @seed_option
 @out_option

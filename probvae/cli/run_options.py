@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder for the files [default: the run's].")
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
+truth_option = click.option(
+    "--truth",
+    type=click.Choice(["auto", "exact", "quadrature", "annealed", "importance"]),
+    default="auto",
+    show_default=True,
+    help="Where log p(x) comes from.",
+)
 data_option = click.option("--data", metavar="NAME|FILE", help="Other data than the run's own.")
 
 LEAST_MEMORY = 64 * 2**20

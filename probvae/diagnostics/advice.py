@@ -12,7 +12,9 @@ from probvae.diagnostics.predictive_check import PredictiveCheckResult
 from probvae.diagnostics.richer_guide import full_covariance_gain
 from probvae.diagnostics.verdicts import FAIL, OK, WARN, Diagnostic, Verdict, mean_with_error, with_error
 from probvae.errors import ProbvaeError
-from probvae.inference.evaluation import ModelAndGuide, at_rows, posterior_mean
+from probvae.inference.evaluation import ModelAndGuide, at_rows
+from probvae.inference.local_families import as_normal
+from probvae.inference.variance import floor_warning
 
 # Standard errors that a number has to stand above zero
 _SIGMAS = 3.0
@@ -49,11 +51,11 @@ def advice_for(
 
 
 def _from_floor(vae: ModelAndGuide, x: Tensor) -> Iterator[str]:
-    likelihood = vae.model.likelihood
-    with torch.no_grad():
-        if not likelihood.floor_warning(vae.model.decoder(posterior_mean(vae, x))):
-            return
-    rank = int(torch.linalg.matrix_rank((x - x.nanmean(0)).nan_to_num().double()))
+    if not floor_warning(vae, x):
+        return
+    centred = (x.double() - x.double().nanmean(0)).nan_to_num()
+    # what lies on a subspace lies off it by the rounding of its own numbers
+    rank = int(torch.linalg.matrix_rank(centred, rtol=max(x.shape) * torch.finfo(x.dtype).eps))
     where = f"the data lie on a {rank}-dimensional subspace" if rank < x.shape[1] else "the decoder passes through them"
     yield (
         f"c sits on its floor: {where}, and the bound grows without end as c falls. Fix c (--variance 0.01), leave out "
@@ -76,18 +78,24 @@ def _from_ledger(vae: ModelAndGuide, x: Tensor, gap: Diagnostic | None, seed: in
 
 def _richer(vae: ModelAndGuide, x: Tensor, gap: GapResult, seed: int) -> Iterator[str]:
     rows = slice(min(len(x), len(gap.total.value)))
+    loses = f"The guide's family loses {_told(gap.approximation)} nats"
     try:
         gain = full_covariance_gain(at_rows(vae, rows), x[rows], gap, seed=seed)
     except ProbvaeError:
-        gain = None
-    whole = f"{gap.approximation.value[rows].mean():.3g}"
+        yield f"{loses}: try a richer one (--guide full-covariance, mixture or flow)."
+        return
+    whole = gap.approximation.value[rows].mean()
     if gain is not None and _matters(gain):
-        yield f"A full-covariance guide would recover {_told(gain)} of the {whole} nats that the diagonal family loses."
-    if gain is None or gain.value.mean() < 0.5 * gap.approximation.value[rows].mean():
+        part = f"{_told(gain)} of the {whole:.3g} nats"
+        yield f"A full-covariance guide would recover {part} that the diagonal family loses."
+    if gain is None and as_normal(vae.guide.distribution(x[rows])) is None:
+        yield f"{loses}: give it more components or transforms, or try another family."
+    elif gain is None:
+        yield f"{loses}: the posterior is not normal. Try --guide mixture or --guide flow."
+    elif gain.value.mean() < 0.5 * whole:
         yield (
-            f"The guide's family loses {_told(gap.approximation)} nats"
-            + (", and a full covariance would win less than half of it" if gain is not None else "")
-            + ": the posterior is not normal. Try --guide mixture or --guide flow."
+            f"{loses}, and a full covariance would win less than half of it: the posterior is not normal. Try --guide "
+            "mixture or --guide flow."
         )
 
 

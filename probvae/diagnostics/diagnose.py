@@ -10,7 +10,7 @@ from torch import Tensor
 from probvae._shapes import check_count
 from probvae.diagnostics.advice import advice_for
 from probvae.diagnostics.calibration import calibration, calibration_on_data
-from probvae.diagnostics.gap import GapResult, posterior_gap
+from probvae.diagnostics.gap import LEDGER_DATA, GapResult, check_density, posterior_gap
 from probvae.diagnostics.importance import ImportanceDiagnostic, importance_diagnostic
 from probvae.diagnostics.latent_usage import latent_usage
 from probvae.diagnostics.predictive_check import predictive_check
@@ -21,8 +21,6 @@ from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data
 from probvae.inference.evidence import Estimate, best_method, log_evidence
 from probvae.inference.refine import not_refinable
 
-# Data in the ledger of gaps: annealing costs a hundred times what the closed form and quadrature do
-LEDGER_DATA = {"exact": 500, "quadrature": 500, "annealed": 50}
 _QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 20, "annealed": 5}
 Progress = Callable[[str, int, int], None]
 Sections = dict[str, Diagnostic]
@@ -154,13 +152,8 @@ def _or_reason(name: str, compute: Callable[[], Diagnostic], settings: Settings)
         return NotComputed(name, str(error))
 
 
-def _check_density(vae: ModelAndGuide) -> None:
-    if getattr(vae.model.likelihood, "allow_grey", False):
-        raise ArgumentError("grey data have no probability under a Bernoulli likelihood")
-
-
 def _gap(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
-    _check_density(vae)
+    check_density(vae)
     method = best_method(vae) if settings.truth == "auto" else settings.truth
     rows = slice(settings.ledger_data.get(method, settings.ledger_data["annealed"]))
     vae, x = at_rows(vae, rows), x[rows]
@@ -170,7 +163,7 @@ def _gap(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) ->
 
 
 def _importance(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
-    _check_density(vae)
+    check_density(vae)
     return importance_diagnostic(vae, x, settings.num_draws, settings.seed)
 
 
@@ -189,7 +182,7 @@ def _latent_usage(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sec
 
 
 def _prediction(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
-    _check_density(vae)
+    check_density(vae)
     return predictive_check(
         vae,
         x,

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probvae._arviz import quiet_arviz
 from probvae._seed import isolated_seed
 from probvae.diagnostics.verdicts import NotComputed, mean_with_error
 from probvae.inference.evaluation import ModelAndGuide, chunks
+from probvae.inference.pareto_smoothing import good_pareto_k
 
 NUM_DRAWS = 400
 _LEAST_DRAWS = 100
@@ -64,7 +66,7 @@ def psis_loo(vae: ModelAndGuide, x: Tensor, *, num_draws: int = NUM_DRAWS, seed:
     result = _arviz_loo(log_likelihood.double().cpu().numpy())
     elpd = result.elpd_i if hasattr(result, "elpd_i") else result.loo_i  # since and before ArviZ 1
     elpd, pareto_k = (torch.from_numpy(np.array(values)) for values in (elpd, result.pareto_k))
-    return Loo(elpd, pareto_k, min(1 - 1 / float(np.log10(num_draws)), 0.7))
+    return Loo(elpd, pareto_k, good_pareto_k(num_draws))
 
 
 @torch.no_grad()
@@ -77,8 +79,7 @@ def _arviz_loo(log_likelihood: "np.ndarray[Any, Any]") -> Any:
     with warnings.catch_warnings():
         # ArviZ warns of large k-hats, which are in the result
         warnings.simplefilter("ignore")
-        import arviz
-
+        arviz = quiet_arviz()
         values = log_likelihood[None]
         groups: Any = {"posterior": {"z": values[..., :1]}, "log_likelihood": {"x": values}}
         old = int(arviz.__version__.split(".")[0]) < 1

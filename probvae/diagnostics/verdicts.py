@@ -126,8 +126,17 @@ def with_error(value: float, error: float | None) -> str:
         return "0"
     if error is None or error < 1e-3 * abs(value):
         return f"{value:.3g}"
+    return " ± ".join(to_second_digit(value, error))
+
+
+def to_second_digit(value: float, error: float) -> tuple[str, str]:
+    """Both numbers as far as the second digit of the error, which is above zero.
+
+    >>> to_second_digit(5.07281, 0.58392)
+    ('5.07', '0.58')
+    """
     decimals = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+    return f"{value:.{decimals}f}", f"{error:.{decimals}f}"
 
 
 def _finite(value: Any) -> Any:

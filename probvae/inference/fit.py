@@ -21,18 +21,15 @@ from probvae.inference.compiled.paths import StepPath, check_compile, choose_pat
 from probvae.inference.compiled.program import LossAndGradient, clipped
 from probvae.inference.compiled.steps import GraphUpdate
 from probvae.inference.distributed import Ranks
-from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports, posterior_mean
+from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports
 from probvae.inference.feeding import Data, labels_of
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
 from probvae.inference.preparation import FitOptions, Prepared, prepare
 from probvae.inference.progress import EpochProgress
 from probvae.inference.traces import paired_traces
-from probvae.inference.variance import squared_error_sums
+from probvae.inference.variance import VARIANCE_SUBSET, floor_warning, outputs_for_variance, squared_error_sums
 from probvae.models import GaussianLikelihood
 from probvae.runs import Run
-
-# Enough data for a standard error below the changes that an epoch makes
-_VARIANCE_SUBSET = 1024
 
 Gradients = Sequence[Tensor | None]
 
@@ -416,7 +413,7 @@ class _Trainer:
         likelihood = self.vae.model.likelihood
         if not isinstance(likelihood, GaussianLikelihood):
             return None
-        return float(likelihood.variance(_outputs_for_variance(self.given, self.x.head(_VARIANCE_SUBSET))).mean())
+        return float(likelihood.variance(outputs_for_variance(self.given, self.x.head(VARIANCE_SUBSET))).mean())
 
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
@@ -456,8 +453,9 @@ class _Trainer:
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
         self.ranks.end(self.vae.state_dict())
-        if self.ranks.is_writer:
-            _warn_at_floor(self.given, self.x.head(_VARIANCE_SUBSET))
+        message = floor_warning(self.given, self.x.head(VARIANCE_SUBSET)) if self.ranks.is_writer else None
+        if message:
+            warnings.warn(message, FloorWarning, stacklevel=3)
 
     def _fail(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
         site, reason = self._culprit(part, rows, reason)
@@ -529,20 +527,3 @@ def _bound_sums(vae: ModelAndGuide, rows: Tensor) -> Tensor:
     values = bound(vae, rows)
     elbo = values.elbo.double()
     return torch.stack([elbo.sum(), elbo.square().sum(), values.kl.double().sum()])
-
-
-@torch.no_grad()
-def _outputs_for_variance(vae: ModelAndGuide, x: Tensor) -> Tensor:
-    """The decoder's outputs at the posterior means of enough data, where it gives c; otherwise none."""
-    likelihood = vae.model.likelihood
-    if getattr(likelihood, "mode", None) != "per-datum":
-        # a guide without closed form takes a thousand draws a datum for its means, at every epoch
-        return x.new_empty(0, likelihood.num_outputs)
-    part = at_rows(vae, slice(len(x)))
-    outputs: Tensor = part.model.decoder(posterior_mean(part, x))
-    return outputs
-
-
-def _warn_at_floor(vae: ModelAndGuide, x: Tensor) -> None:
-    if message := vae.model.likelihood.floor_warning(_outputs_for_variance(vae, x)):
-        warnings.warn(message, FloorWarning, stacklevel=4)

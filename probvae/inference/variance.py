@@ -9,9 +9,12 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from probvae._shapes import check_positive
 from probvae.errors import ArgumentError
-from probvae.inference.evaluation import ModelAndGuide, check_data, over_chunks
+from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, over_chunks, posterior_mean
 from probvae.inference.exact import posterior_moments
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder
+
+# Enough data for a standard error below the changes that an epoch makes
+VARIANCE_SUBSET = 1024
 
 
 def optimal_variance(vae: ModelAndGuide, x: Tensor) -> float:
@@ -92,3 +95,20 @@ def _covariance(q: Distribution) -> Tensor | None:
     if isinstance(q, dist.MixtureSameFamily) and isinstance(q.component_distribution, MultivariateNormal):
         return posterior_moments(q)[1]
     return None
+
+
+@torch.no_grad()
+def outputs_for_variance(vae: ModelAndGuide, x: Tensor) -> Tensor:
+    """The decoder's outputs at the posterior means of enough data, where it gives c; otherwise none."""
+    likelihood = vae.model.likelihood
+    if getattr(likelihood, "mode", None) != "per-datum":
+        # a guide without closed form takes a thousand draws a datum for its means
+        return x.new_empty(0, likelihood.num_outputs)
+    part, rows = at_rows(vae, slice(VARIANCE_SUBSET)), x[:VARIANCE_SUBSET]
+    outputs: Tensor = part.model.decoder(posterior_mean(part, rows))
+    return outputs
+
+
+def floor_warning(vae: ModelAndGuide, x: Tensor) -> str | None:
+    """What to say of learned variances or scales that sit on their floor at these data; None where none does."""
+    return vae.model.likelihood.floor_warning(outputs_for_variance(vae, x))

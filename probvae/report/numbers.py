@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from probvae.diagnostics.verdicts import to_second_digit
+
 # as many entries of one list as a table shows; all of them stand in the JSON file
 MOST_ENTRIES = 16
 _NEXT_TO_NOTHING = 1e-6
@@ -114,8 +116,7 @@ def with_error(value: float | None, error: float | None) -> tuple[str, str]:
     """
     if value is None or error is None or not error > 0 or not math.isfinite(error):
         return as_text(value), "" if error is None else as_text(error)
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{digits}f}", f"{error:.{digits}f}"
+    return to_second_digit(value, error)
 
 
 def as_text(value: Any) -> str:

@@ -20,6 +20,7 @@ from probvae.inference.local_families import as_normal
 from probvae.inference.quadrature import posterior_grid
 from probvae.recipes import read_run_recipe
 from probvae.report import figures
+from probvae.report._tensors import as_double
 from probvae.vae import VAE
 
 NUM_PAIRS = 16
@@ -77,9 +78,9 @@ def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | TotalGap, num: int = 
 def _curves(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.CurvePanel:
     (axis,), log_density = posterior_grid(vae.model, x, num_points=_CURVE_POINTS, tolerance=_TOLERANCE)
     nodes = axis.to(x).reshape(-1, 1, 1)
-    guide = _array(vae.guide.distribution(x).log_prob(nodes)[:, 0].exp())
-    best = None if refined is None else _array(refined.distribution(x).log_prob(nodes)[:, 0].exp())
-    return figures.CurvePanel(title, _array(axis), _array(log_density[0].exp()), guide, best)
+    guide = as_double(vae.guide.distribution(x).log_prob(nodes)[:, 0].exp())
+    best = None if refined is None else as_double(refined.distribution(x).log_prob(nodes)[:, 0].exp())
+    return figures.CurvePanel(title, as_double(axis), as_double(log_density[0].exp()), guide, best)
 
 
 @torch.no_grad()
@@ -96,16 +97,12 @@ def _in_plane(q: Distribution) -> figures.NormalInPlane | figures.DensityInPlane
     normal = as_normal(q)
     if normal is not None:
         loc, factor, _ = normal
-        return figures.NormalInPlane(*(_array(value[0]) for value in (loc, factor @ factor.mT)))
+        return figures.NormalInPlane(*(as_double(value[0]) for value in (loc, factor @ factor.mT)))
     low, high = q.sample(torch.Size((_DRAWS_OF_A_REGION,)))[:, 0].aminmax(dim=0)
     axes = [torch.linspace(float(a), float(b), _GRID_POINTS).to(low) for a, b in zip(low, high, strict=True)]
     nodes = torch.cartesian_prod(*axes)
     log_density = q.log_prob(nodes.unsqueeze(1)).reshape(_GRID_POINTS, _GRID_POINTS).T
-    return figures.DensityInPlane(*map(_array, (*axes, log_density)))
-
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.double().cpu().numpy()
+    return figures.DensityInPlane(*map(as_double, (*axes, log_density)))
 
 
 def draw_comparison(comparison: Comparison, folder: Path) -> None:

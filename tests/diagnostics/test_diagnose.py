@@ -8,12 +8,21 @@ import torch
 from torch.testing import assert_close
 
 import probvae
+from probvae.diagnostics import advice
 from probvae.diagnostics.diagnose import diagnose
 from probvae.diagnostics.richer_guide import full_covariance_gain
 from probvae.errors import ArgumentError, NotLinearGaussianError, ShapeError
 from probvae.inference import DiagonalGuide, ExactGuide, MLPEncoder
 from probvae.inference.refine import refine
-from probvae.models import BernoulliLikelihood, GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
+from probvae.models import (
+    BernoulliLikelihood,
+    GaussianLikelihood,
+    LabelCovariates,
+    LatentModel,
+    LinearDecoder,
+    MLPDecoder,
+    StandardNormalPrior,
+)
 from tests import example_a
 from tests.diagnostics import faults
 from tests.diagnostics.fault_matrix import CASES
@@ -98,12 +107,13 @@ def test_bad_arguments_are_refused() -> None:
         diagnose(vae, torch.zeros(5, 3, dtype=torch.float64), num_draws=3)
 
 
-def test_a_variance_on_its_floor_is_told_with_the_datas_rank() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_variance_on_its_floor_is_told_with_the_datas_rank(dtype: torch.dtype) -> None:
     model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 4), GaussianLikelihood(4, variance="learned"))
-    vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(4, hidden=(5,)), 2)).double()
+    vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(4, hidden=(5,)), 2)).to(dtype)
     with torch.no_grad():
         vae.model.likelihood.log_variance.fill_(-30.0)
-    x = torch.randn(40, 2, dtype=torch.float64) @ torch.randn(2, 4, dtype=torch.float64)
+    x = 0.37 + torch.randn(40, 2, dtype=dtype) @ torch.randn(2, 4, dtype=dtype)
     assert "the data lie on a 2-dimensional subspace" in diagnose(vae, x, quick=True).advice[0]
 
 
@@ -140,3 +150,26 @@ def test_a_prior_that_is_not_filled_is_told_in_nats() -> None:
     value = diagnosis.summary()["latent_usage"]["aggregate_kl"]["value"]
     assert len(told) == 1
     assert f"up to {value:.2f}"[:-1] in told[0]
+
+
+@pytest.mark.parametrize("decoder", [LinearDecoder(2 + 2, 3), MLPDecoder(2 + 2, 3, hidden=(6,), activation="tanh")])
+def test_families_of_conditional_models(decoder: torch.nn.Module) -> None:
+    """Beyond closed forms a wider family is not searched where y differs: then nothing is said of the posterior."""
+    labels = LabelCovariates(["cat", "dog"])
+    model = LatentModel(StandardNormalPrior(2), decoder, GaussianLikelihood(3, variance=0.05), labels)
+    whole = probvae.VAE(model, DiagonalGuide(MLPEncoder(3 + 2, hidden=(5,)), 2)).double()
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.copy_(1.5 * torch.randn_like(parameter))
+    vae = whole.given(["cat", "dog"] * 10)
+    x = probvae.sample(vae, 20).x
+    gap = probvae.posterior_gap(vae, x, num_samples=2000)
+    assert gap.approximation.value.mean() > 0.02  # what is worth a sentence
+    told = list(advice._richer(vae, x, gap, seed=0))
+    if isinstance(decoder, LinearDecoder):
+        whole_gap = f"{gap.approximation.value.mean():.3g} nats that the diagonal family loses"
+        assert len(told) == 1
+        assert whole_gap in told[0]
+    else:
+        assert ["not normal" in sentence for sentence in told] == [False]
+        assert "full-covariance, mixture or flow" in told[0]

@@ -435,7 +435,7 @@ def test_fit_takes_no_means_of_a_flow_for_a_variance_that_it_knows(monkeypatch: 
     def refuse(*_: object) -> None:
         pytest.fail("the posterior means were asked for")
 
-    monkeypatch.setattr(sys.modules["probvae.inference.fit"], "posterior_mean", refuse)
+    monkeypatch.setattr(probvae.inference.variance, "posterior_mean", refuse)
     vae = probvae.VAE(probvae.VAE.example().model, FlowGuide.example())
     history = probvae.fit(vae, torch.randn(20, 3), batch_size=10, epochs=1, progress=False).history
     assert history[-1]["variance"] > 0

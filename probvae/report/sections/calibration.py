@@ -1,10 +1,10 @@
 """The pictures of a calibration."""
 
 import numpy as np
-from torch import Tensor
 
 from probvae.diagnostics.calibration import CalibrationResult
 from probvae.diagnostics.ranks import ecdf_band
+from probvae.report._tensors import as_double
 from probvae.report.figures.calibration import coverage_curves, rank_differences, scores_and_contraction
 from probvae.report.illustration import Illustration
 
@@ -15,24 +15,20 @@ def illustrations(result: CalibrationResult) -> list[Illustration]:
     """Ranks, coverage, and z-scores over contraction; the names begin with the result's section."""
     points = np.linspace(0, 1, _NUM_POINTS)[1:-1]
     band = ecdf_band(len(result.rank), points)
-    ranks = rank_differences(_array(result.rank), _array(result.log_weight_rank), points, band)
+    ranks = rank_differences(as_double(result.rank), as_double(result.log_weight_rank), points, band)
     levels = {
-        "central intervals": _array(result.central_level.flatten()),
-        "highest-density regions": _array(result.density_level),
-        "balls about predictions (TARP)": _array(result.tarp_level),
+        "central intervals": as_double(result.central_level.flatten()),
+        "highest-density regions": as_double(result.density_level),
+        "balls about predictions (TARP)": as_double(result.tarp_level),
     }
     coverage = coverage_curves(levels, points, band)
-    scores = scores_and_contraction(_array(result.score), _array(result.contraction))
+    scores = scores_and_contraction(as_double(result.score), as_double(result.contraction))
     prefix = result.section.replace("_", "-")
     return [
         Illustration(f"{prefix}-ranks", ranks, _RANKS.format(num=len(result.rank), source=result.source)),
         Illustration(f"{prefix}-coverage", coverage, _COVERAGE),
         Illustration(f"{prefix}-scores", scores, _SCORES),
     ]
-
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.double().cpu().numpy()
 
 
 _RANKS = (

@@ -1,6 +1,7 @@
 """The importance weights of the guide as they stand in a report."""
 
 from probvae.diagnostics.importance import ImportanceDiagnostic
+from probvae.report._tensors import as_double
 from probvae.report.figures.importance import effective_draws, pareto_k
 from probvae.report.illustration import Illustration
 
@@ -18,7 +19,7 @@ _EFFECTIVE = (
 
 def illustrations(result: ImportanceDiagnostic) -> list[Illustration]:
     """k-hat and the effective sample size of each datum."""
-    k, ess = (values.double().cpu().numpy() for values in (result.pareto_k, result.ess))
+    k, ess = as_double(result.pareto_k), as_double(result.ess)
     effective = effective_draws(ess / result.num_samples, result.num_samples)
     return [
         Illustration("pareto-k", pareto_k(k, result.threshold), _TAIL),

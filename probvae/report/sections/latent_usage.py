@@ -7,6 +7,7 @@ from torch import Tensor
 
 from probvae.diagnostics.latent_usage import LatentUsageResult
 from probvae.diagnostics.verdicts import mean_with_error
+from probvae.report._tensors import as_double
 from probvae.report.figures.latent_usage import aggregate_posterior, kl_by_dimension
 from probvae.report.illustration import Illustration
 
@@ -17,7 +18,7 @@ def illustrations(result: LatentUsageResult) -> list[Illustration]:
     kl, errors = (np.array([mean[key] for mean in means], dtype=float) for key in ("value", "standard_error"))
     bars = kl_by_dimension(kl, errors, result.active.tolist())
     most_used = sorted(np.argsort(-kl, kind="stable")[:2].tolist())
-    plane = aggregate_posterior(_array(result.z), _array(result.prior_z), most_used)
+    plane = aggregate_posterior(as_double(result.z), as_double(result.prior_z), most_used)
     return [
         Illustration("latent-kl", bars, _KL + _MOMENTS * (result.dimension_method == "moments")),
         Illustration("aggregate-posterior", plane, _AGGREGATE.format(chosen=_chosen(len(kl))) + _information(result)),
@@ -41,10 +42,6 @@ def _information(result: LatentUsageResult) -> str:
 def _told(values: Tensor) -> str:
     mean = mean_with_error(values)
     return f"{mean['value']:.3g} ± {mean['standard_error']:.2g}"
-
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.double().cpu().numpy()
 
 
 _KL = (

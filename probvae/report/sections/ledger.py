@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from probvae.diagnostics.gap import Gap, GapResult
 from probvae.diagnostics.total_gap import TotalGap
+from probvae.report._tensors import as_double
 from probvae.report.figures.ledger import Mean, ledger, total_gap
 from probvae.report.illustration import Illustration
 
@@ -33,7 +34,7 @@ def illustrations(result: GapResult | TotalGap) -> list[Illustration]:
 
 
 def _values(gap: Gap) -> NDArray[np.float64]:
-    return gap.value.double().cpu().numpy()
+    return as_double(gap.value)
 
 
 def _mean(gap: Gap) -> Mean:

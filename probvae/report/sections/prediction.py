@@ -1,11 +1,11 @@
 """The pictures of the predictive checks."""
 
-import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from probvae.diagnostics.predictive_check import PredictiveCheckResult
 from probvae.diagnostics.typicality import Typicality
+from probvae.report._tensors import as_double
 from probvae.report.figures._arrays import data_limits
 from probvae.report.figures._tiles import is_table
 from probvae.report.figures.prediction import evidence_curves, replicated_statistics, typical_images
@@ -21,7 +21,7 @@ def illustrations(
 
     ``x`` are the data of the check; they are drawn where ``image_shape`` says that they are pictures.
     """
-    drawn = [_array(values) for values in (result.observed, result.replicated, result.p_values)]
+    drawn = [as_double(values) for values in (result.observed, result.replicated, result.p_values)]
     number = f"{result.family_p_value:.2g}"
     found = [
         Illustration("replicated-statistics", replicated_statistics(result.names, *drawn), _STATISTICS.format(p=number))
@@ -29,7 +29,7 @@ def illustrations(
     part = result.typicality
     if not isinstance(part, Typicality):
         return found
-    curves = evidence_curves(_array(part.log_p), _array(part.simulated))
+    curves = evidence_curves(as_double(part.log_p), as_double(part.simulated))
     found.append(Illustration("log-evidence", curves, _EVIDENCE.format(p=f"{part.p_value:.2g}", rows=_rows(part))))
     if x is None or is_table(image_shape):
         return found
@@ -42,7 +42,7 @@ def _rows(part: Typicality) -> str:
 
 
 def _images(part: Typicality, x: Tensor, image_shape: tuple[int, ...]) -> Figure:
-    order, images = part.log_p.argsort().cpu().numpy(), _array(x)
+    order, images = part.log_p.argsort().cpu().numpy(), as_double(x)
     middle = max(0, (len(order) - _NUM_IMAGES) // 2)
     groups = {
         "least": order[:_NUM_IMAGES],
@@ -50,10 +50,6 @@ def _images(part: Typicality, x: Tensor, image_shape: tuple[int, ...]) -> Figure
         "most": order[::-1][:_NUM_IMAGES],
     }
     return typical_images([(name, images[rows]) for name, rows in groups.items()], image_shape, data_limits(images))
-
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.double().cpu().numpy()
 
 
 _STATISTICS = (
