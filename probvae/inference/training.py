@@ -1,33 +1,29 @@
-"""The epochs and steps of a fit."""
+"""The epochs of a fit: what is recorded, which weights are kept, and when it ends."""
 
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from probvae._seed import isolated_seed
-from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
-from probvae.inference.bad_sites import first_bad_site
-from probvae.inference.compiled.adam import Adam
-from probvae.inference.compiled.paths import StepPath, choose_path
-from probvae.inference.compiled.program import LossAndGradient, clipped
-from probvae.inference.compiled.steps import GraphUpdate
+from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError, SkippedStepsWarning
 from probvae.inference.distributed import Ranks
-from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports
-from probvae.inference.objectives import Objective, StepLoss
+from probvae.inference.epoch_values import mean_variance, set_optimal_variance, validation_bound
+from probvae.inference.evaluation import ModelAndGuide
+from probvae.inference.objectives import Objective
 from probvae.inference.preparation import FitOptions, Prepared
 from probvae.inference.progress import EpochProgress
-from probvae.inference.variance import VARIANCE_SUBSET, floor_warning, outputs_for_variance, squared_error_sums
-from probvae.models import GaussianLikelihood
+from probvae.inference.training_steps import Minibatch, StepNumbers, Steps
+from probvae.inference.variance import VARIANCE_SUBSET, floor_warning
 from probvae.runs import Run
 
-Gradients = Sequence[Tensor | None]
+_ADVICE = "Lower learning_rate (now {:g}), set gradient_clip, or rescale the data."
 
 
 class SavableVAE(ModelAndGuide, Protocol):
@@ -65,7 +61,8 @@ class FitResult:
     ``history`` has one dict an epoch: ``epoch``, ``objective`` (what was maximised), ``elbo`` and ``kl`` (nats per
     datum, over the epoch's minibatches; the plain ones, whatever the objective is),
     ``variance`` (c in squared units of x, or None where there is none), ``seconds`` since the start, and
-    ``validation_elbo``, ``validation_kl``, ``validation_standard_error`` where there are validation data.
+    ``validation_elbo``, ``validation_kl``, ``validation_standard_error`` where there are validation data;
+    ``skipped_steps`` counts those that could not be taken, whose data are not in these means.
     ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended. ``path`` is the way that
     its steps took (``"plain"``, ``"graph"``, ``"compiled"``: see :mod:`probvae.inference.compiled`), ``path_reason``
     says why.
@@ -78,8 +75,29 @@ class FitResult:
     path_reason: str = ""
 
 
+class Trouble(NamedTuple):
+    """Where a step could not be taken, and why."""
+
+    site: str
+    epoch: int
+    batch: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"site {self.site!r}, epoch {self.epoch}, batch {self.batch}: {self.reason}"
+
+
+@dataclass
+class SkippedSteps:
+    """The steps that were not taken, and where each row of them began."""
+
+    total: int = 0
+    in_a_row: int = 0
+    rows: list[Trouble] = field(default_factory=list)
+
+
 class Trainer:
-    """The state of one fit: its weights, its optimiser, and what it has to tell."""
+    """The epochs of one fit: what is recorded, kept and told."""
 
     def __init__(
         self,
@@ -91,54 +109,31 @@ class Trainer:
         run: Run | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        ranks = ranks or Ranks()
-        self.vae, self.objective, self.options, self.run_folder, self.ranks = vae, objective, options, run, ranks
+        self.vae, self.options, self.run_folder, self.ranks = vae, options, run, ranks or Ranks()
         # the VAE with the data's covariates given; itself, where it has none
         self.given, self.given_validation = (_moved(pair, device) for pair in (data.vae, data.validation_vae))
         self.x = data.x.to(device)
-        self.feeder = self.x.feeder(options.batch_size)
         self.validation = None if data.validation is None else data.validation.to(device)
-        self.parameters = [p for p in vae.parameters() if p.requires_grad]
-        self.optimizer = Adam(self.parameters, options.learning_rate)
-        # a norm is that of the whole minibatch's gradient, which several processes have only after their exchange
-        self.clip_own = options.gradient_clip if ranks.size == 1 else None
-        self.clip_whole = options.gradient_clip if ranks.size > 1 else None
-        self.path = StepPath("plain", "not chosen yet")
-        self.total_steps = options.epochs * math.ceil(len(self.x) / options.batch_size)
-        self.step = 0
+        self.steps = Steps(vae, self.given, self.x, objective, options, self.ranks)
+        self.skipped = SkippedSteps()
         self.result = FitResult()
         self.good_state, self.good_epoch = _snapshot(vae), 0
-        self.refused: str | None = None
 
     def rehearse(self) -> None:
         """Save and evaluate before anything is written: parts that do not fit together are refused here."""
         if self.run_folder is not None:
             self.vae.components()
-        rows, part = self._at_use(self.x.head(2)), at_rows(self.given, slice(2))
-        try:
-            check_supports(part.model.prior(), part.guide.distribution(rows))
-            self.objective.step_loss(part.model, part.guide, rows)
-        except ValueError as error:
-            if isinstance(error, ArgumentError):
-                raise  # another ValueError is torch's, of numbers out of range: the first step says where they are
+        self.steps.rehearse()
 
-    def choose_path(self, compile: str | bool) -> None:
-        """Through Pyro's handlers or without them, and note it where the run is written."""
-        num_steps = self.options.epochs * (len(self.x) // self.options.batch_size)
-        own = self.ranks.share(self.options.batch_size)
-        with isolated_seed(self.options.seed, self.x.device):
-            batch = self._batch(at_rows(self.given, own), self._at_use(self.x.head(self.options.batch_size)[own]))
-        program = LossAndGradient(self._losses, [self.vae.model, self.vae.guide], self.parameters, self.clip_own)
-        self.vae.train()
-        self.path = choose_path(
-            program, self.optimizer, batch, num_steps, compile, self.options.seed, self.ranks.size == 1
-        )
-        self.vae.train(False)
-        self.result.path, self.result.path_reason = self.path.name, self.path.reason
+    def open_run(self) -> None:
+        """Make the folder, and note there which path the steps take."""
+        self.result.path, self.result.path_reason, _ = self.steps.path
         if self.run_folder is not None:
-            self.run_folder.add_to_environment({"path": self.path.name, "path_reason": self.path.reason})
+            self.run_folder.add_to_environment({"path": self.result.path, "path_reason": self.result.path_reason})
+            self.run_folder.create()
 
     def run(self, progress: bool) -> FitResult:
+        """All epochs, or as many as are needed."""
         best, start = -math.inf, time.perf_counter()
         with EpochProgress(self.options.epochs, progress) as shown:
             for epoch in range(1, self.options.epochs + 1):
@@ -157,156 +152,54 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
         self.vae.train()
-        totals = torch.zeros(3, dtype=torch.float64)
-        for batch, (part, rows) in enumerate(self.minibatches()):
-            step = self.train_step(part, rows, epoch, batch)
-            totals += self._batch_size(batch) * torch.tensor([value.item() for value in step], dtype=totals.dtype)
+        loss = kl = elbo = 0.0
+        num_data, num_skipped, last = 0, self.skipped.total, None
+        for batch in self.steps.minibatches():
+            step = self.steps.take(batch)
+            if not step.taken:
+                self._skip(batch, step, epoch)
+                continue
+            size, last = self.steps.num_data(batch), batch
+            loss, kl, elbo = loss + size * step.loss, kl + size * step.kl, elbo + size * step.elbo
+            num_data += size
+            self.skipped.in_a_row = 0
         self.vae.train(False)
         self.ranks.align_generators(self.x.device)
-        loss, kl, elbo = (totals / len(self.x)).tolist()
-        return {"objective": -loss, "elbo": elbo, "kl": kl, **self._evaluate(part, rows, epoch, batch)}
+        if last is None:
+            self._fail(self.skipped.rows[-1])
+        means = {"objective": -loss / num_data, "elbo": elbo / num_data, "kl": kl / num_data}
+        return {**means, **self._evaluate(last, epoch), "skipped_steps": self.skipped.total - num_skipped}
 
-    def _evaluate(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> dict[str, Any]:
+    def _skip(self, batch: Minibatch, step: StepNumbers, epoch: int) -> None:
+        if not self.skipped.in_a_row:
+            reason = "the gradient is not finite" if math.isfinite(step.loss) else f"the loss is {step.loss}"
+            self.skipped.rows.append(self._trouble(batch, epoch, reason))
+        self.skipped.total += 1
+        self.skipped.in_a_row += 1
+        if self.skipped.in_a_row > self.options.max_skipped_steps:
+            self._fail(self.skipped.rows[-1])
+
+    def _evaluate(self, batch: Minibatch, epoch: int) -> dict[str, Any]:
         """c and the validation bound at the weights that the epoch ended with.
 
         The last step's own loss was taken before it; weights are good only if theirs is finite too.
         """
         with isolated_seed(self.options.seed, self.x.device):
-            loss = self.ranks.mean(self._loss(part, rows, batch).loss, self._weight(rows, batch))
-        if not torch.isfinite(loss):
-            self._fail(part, rows, epoch, batch, f"after this step the loss is {loss.item()}")
+            loss = self.steps.mean_loss(batch)
+        if not math.isfinite(loss):
+            self._fail(self._trouble(batch, epoch, f"after this step the loss is {loss}"))
         try:
-            self._update_variance()
-            record = {"variance": self._mean_variance(), **self._validate()}
+            set_optimal_variance(self.given, self.x, self.ranks)
+            validation = validation_bound(self.given_validation, self.validation, self.ranks)
+            record = {"variance": mean_variance(self.given, self.x), **validation}
         except ValueError as error:
             if isinstance(error, ArgumentError):
                 raise
-            self._fail(part, rows, epoch, batch, str(error).split("\n")[0])
+            self._fail(self._trouble(batch, epoch, str(error).split("\n")[0]))
         for name, value in record.items():
             if value is not None and not math.isfinite(value):
-                self._fail(part, rows, epoch, batch, f"after this step {name} is {value}")
+                self._fail(self._trouble(batch, epoch, f"after this step {name} is {value}"))
         return record
-
-    def minibatches(self) -> Iterator[tuple[ModelAndGuide, Tensor]]:
-        """This process's rows of each minibatch, and the VAE there."""
-        self.ranks.align_generators(self.x.device)
-        for index, rows in self.feeder.epoch():
-            own = self.ranks.share(len(index))
-            with self.ranks.noise(len(index)):
-                drawn = self._at_use(rows[own])
-            yield at_rows(self.given, index[own]), drawn
-
-    def _batch_size(self, batch: int) -> int:
-        """The data in a minibatch, those of other processes among them."""
-        return min(self.options.batch_size, len(self.x) - batch * self.options.batch_size)
-
-    def _weight(self, rows: Tensor, batch: int) -> float:
-        """This process's share of a minibatch."""
-        return len(rows) / self._batch_size(batch)
-
-    def _at_use(self, rows: Tensor) -> Tensor:
-        return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
-
-    def train_step(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
-        self.optimizer.learning_rate = self._learning_rate()
-        traced = self.path.update is not None and self._batch_size(batch) == self.options.batch_size
-        step = self._traced_step(part, rows, batch) if traced else self._plain_step(part, rows, batch)
-        if not math.isfinite(step.loss):
-            if traced:
-                self._loss(part, rows, batch)  # torch's own validation may know more
-            self._fail(part, rows, epoch, batch, f"the loss is {step.loss.item()}")
-        self.step += 1
-        return step
-
-    def _traced_step(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
-        """A step without Pyro's handlers."""
-        update, inputs = self.path.update, self._batch(part, rows)
-        assert update is not None
-        if self.ranks.size == 1:
-            return StepLoss(*update(*inputs))
-        assert isinstance(update, GraphUpdate)
-        losses, gradients = update.losses_and_gradients(*inputs)
-        return self._exchanged_step(StepLoss(*losses), gradients, rows, batch)
-
-    def _plain_step(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
-        """The same through them; the smaller last batch takes this way always."""
-        step = self._loss(part, rows, batch)
-        gradients: Gradients = [None] * len(self.parameters)
-        if step.loss.requires_grad:
-            found = torch.autograd.grad(step.loss, self.parameters, allow_unused=True)
-            gradients = _clipped(found, self.clip_own)
-        return self._exchanged_step(step._replace(loss=step.loss.detach()), gradients, rows, batch)
-
-    def _exchanged_step(self, step: StepLoss, gradients: Gradients, rows: Tensor, batch: int) -> StepLoss:
-        """Adam's step down the gradient of the whole minibatch, where its loss is finite."""
-        step, gradients = self.ranks.reduce(step, gradients, self.parameters, self._weight(rows, batch))
-        if math.isfinite(step.loss):
-            self.optimizer.step(_clipped(gradients, self.clip_whole))
-        return step
-
-    def _batch(self, part: ModelAndGuide, rows: Tensor) -> list[Tensor]:
-        """What changes from step to step: rows, their covariates, and the KL's weight in a warm-up."""
-        weight = [torch.tensor(self._kl_weight(), dtype=rows.dtype)] if self.options.kl_warmup else []
-        return [rows, *getattr(part, "columns", ()), *weight]
-
-    def _losses(self, rows: Tensor, *others: Tensor) -> StepLoss:
-        """The objective as a function of such a batch."""
-        weight = others[-1] if self.options.kl_warmup else 1.0
-        columns = others[:-1] if self.options.kl_warmup else others
-        part = self.given.with_columns(columns) if columns else self.given  # type: ignore[attr-defined]
-        with self.ranks.noise(self.options.batch_size):
-            return self.objective.step_loss(part.model, part.guide, rows, weight)
-
-    def _loss(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
-        if not len(rows):
-            return StepLoss(*rows.new_zeros(3))  # a last minibatch with fewer data than there are processes
-        try:
-            with self.ranks.noise(self._batch_size(batch)):
-                return self.objective.step_loss(part.model, part.guide, rows, self._kl_weight())
-        except ValueError as error:
-            # torch's own validation of a distribution's parameters: NaN in a location or a scale
-            if isinstance(error, ArgumentError):
-                raise
-            self.refused = str(error).split("\n")[0]
-            return StepLoss(*rows.new_full((3,), math.nan))
-
-    def _kl_weight(self) -> float:
-        """From almost zero to one over the epochs of the warm-up."""
-        steps = self.options.kl_warmup * math.ceil(len(self.x) / self.options.batch_size)
-        return min(1.0, (self.step + 1) / steps) if steps else 1.0
-
-    def _learning_rate(self) -> float:
-        if self.options.schedule == "constant":
-            return self.options.learning_rate
-        return self.options.learning_rate * 0.5 * (1 + math.cos(math.pi * self.step / self.total_steps))
-
-    def _update_variance(self) -> None:
-        likelihood = self.vae.model.likelihood
-        if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "optimal":
-            parts = ((at_rows(self.given, rows), x) for rows, x in self.x.blocks())
-            error, num_observed = self.ranks.sums(2, squared_error_sums, parts)
-            likelihood.set_variance(error / num_observed)
-
-    @torch.no_grad()
-    def _mean_variance(self) -> float | None:
-        """c, averaged where there are several."""
-        likelihood = self.vae.model.likelihood
-        if not isinstance(likelihood, GaussianLikelihood):
-            return None
-        return float(likelihood.variance(outputs_for_variance(self.given, self.x.head(VARIANCE_SUBSET))).mean())
-
-    def _validate(self) -> dict[str, float]:
-        if self.validation is None:
-            return {}
-        parts = ((at_rows(self.given_validation, rows), x) for rows, x in self.validation.blocks())
-        num_data = len(self.validation)
-        elbo, squared, kl = (total / num_data for total in self.ranks.sums(3, _bound_sums, parts))
-        variance = max(squared - elbo**2, 0.0)
-        return {
-            "validation_elbo": elbo,
-            "validation_kl": kl,
-            "validation_standard_error": math.sqrt(variance / max(num_data - 1, 1)),
-        }
 
     def _keep(self, record: dict[str, Any]) -> None:
         self.result.history.append(record)
@@ -333,26 +226,31 @@ class Trainer:
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
         self.ranks.end(self.vae.state_dict())
-        message = floor_warning(self.given, self.x.head(VARIANCE_SUBSET)) if self.ranks.is_writer else None
-        if message:
-            warnings.warn(message, FloorWarning, stacklevel=3)
+        if not self.ranks.is_writer:
+            return
+        if self.skipped.rows:
+            message = (
+                f"{self.skipped.total} of {self.steps.num_done} steps were skipped, the first at "
+                f"{self.skipped.rows[0]}. {_ADVICE.format(self.options.learning_rate)}"
+            )
+            warnings.warn(message, SkippedStepsWarning, stacklevel=3)
+        floor = floor_warning(self.given, self.x.head(VARIANCE_SUBSET))
+        if floor:
+            warnings.warn(floor, FloorWarning, stacklevel=3)
 
-    def _fail(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
-        site, reason = self._culprit(part, rows, reason)
+    def _trouble(self, batch: Minibatch, epoch: int, reason: str) -> Trouble:
+        site, reason = self.steps.trouble(batch, reason)
+        return Trouble(site, epoch, batch.number + 1, reason)
+
+    def _fail(self, trouble: Trouble) -> NoReturn:
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
+        skipped = f" ({self.skipped.in_a_row} steps in a row were skipped)" if self.skipped.in_a_row > 1 else ""
         kept = f"those after epoch {self.good_epoch}" if self.good_epoch else "as before the fit"
         raise NonFiniteLossError(
-            f"site {site!r}, epoch {epoch}, batch {batch + 1}: {reason}. The weights are {kept}. Lower learning_rate "
-            f"(now {self.options.learning_rate:g}), set gradient_clip, or rescale the data."
+            f"{trouble}{skipped}. The weights are {kept}. {_ADVICE.format(self.options.learning_rate)}"
         )
-
-    def _culprit(self, part: ModelAndGuide, rows: Tensor, reason: str) -> tuple[str, str]:
-        """The first bad site, in the first process that has one, and what torch says of it."""
-        site = first_bad_site(part, rows) if len(rows) else None
-        reason = self.refused or reason
-        return self.ranks.first(None if site is None else (site, reason)) or ("x", reason)
 
 
 def _moved(pair: ModelAndGuide, device: torch.device) -> ModelAndGuide:
@@ -360,18 +258,5 @@ def _moved(pair: ModelAndGuide, device: torch.device) -> ModelAndGuide:
     return pair.to(device) if isinstance(pair, nn.Module) else pair
 
 
-def _clipped(gradients: Gradients, limit: float | None) -> Gradients:
-    """The gradients that there are, clipped; None stays None."""
-    found = iter(clipped([gradient for gradient in gradients if gradient is not None], limit))
-    return [None if gradient is None else next(found) for gradient in gradients]
-
-
 def _snapshot(vae: SavableVAE) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in vae.state_dict().items()}
-
-
-def _bound_sums(vae: ModelAndGuide, rows: Tensor) -> Tensor:
-    """The sums of the ELBO, of its square and of the KL."""
-    values = bound(vae, rows)
-    elbo = values.elbo.double()
-    return torch.stack([elbo.sum(), elbo.square().sum(), values.kl.double().sum()])
