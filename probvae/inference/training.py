@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
 from probvae.inference.bad_sites import first_bad_site
+from probvae.inference.checkpoints import Checkpoint
 from probvae.inference.compiled.adam import Adam
 from probvae.inference.compiled.paths import StepPath, choose_path
 from probvae.inference.compiled.program import LossAndGradient, clipped
@@ -23,6 +24,7 @@ from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_su
 from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.preparation import FitOptions, Prepared
 from probvae.inference.progress import EpochProgress
+from probvae.inference.saving import Saver, saving
 from probvae.inference.variance import VARIANCE_SUBSET, floor_warning, outputs_for_variance, squared_error_sums
 from probvae.models import GaussianLikelihood
 from probvae.runs import Run
@@ -35,6 +37,9 @@ class SavableVAE(ModelAndGuide, Protocol):
 
     def save(self, path: str | Path) -> None:
         """Write weights and components to ``path``."""
+
+    def metadata(self) -> dict[str, str]:
+        """What :meth:`save` writes beside the weights."""
 
     def given(self, y: Any, exposure: Any) -> ModelAndGuide:
         """The pair for given covariates."""
@@ -104,10 +109,13 @@ class Trainer:
         self.clip_own = options.gradient_clip if ranks.size == 1 else None
         self.clip_whole = options.gradient_clip if ranks.size > 1 else None
         self.path = StepPath("plain", "not chosen yet")
-        self.total_steps = options.epochs * math.ceil(len(self.x) / options.batch_size)
-        self.step = 0
+        self.num_batches = math.ceil(len(self.x) / options.batch_size)
+        # whole epochs that are done; all steps; the sums of this epoch's losses so far; the best validation ELBO
+        self.epoch, self.step, self.totals = 0, 0, [0.0, 0.0, 0.0]
+        self.best: float | None = None
+        self.saver = Saver()
         self.result = FitResult()
-        self.good_state, self.good_epoch = _snapshot(vae), 0
+        self.good_state, self.good_epoch = self.snapshot(), 0
         self.refused: str | None = None
 
     def rehearse(self) -> None:
@@ -138,32 +146,43 @@ class Trainer:
         if self.run_folder is not None:
             self.run_folder.add_to_environment({"path": self.path.name, "path_reason": self.path.reason})
 
-    def run(self, progress: bool) -> FitResult:
-        best, start = -math.inf, time.perf_counter()
-        with EpochProgress(self.options.epochs, progress) as shown:
-            for epoch in range(1, self.options.epochs + 1):
-                record = self.ranks.agreed(
-                    {"epoch": epoch, **self._epoch(epoch), "seconds": round(time.perf_counter() - start, 4)}
-                )
+    def run(self, progress: bool, checkpoint: Checkpoint | None = None, seconds: float = math.inf) -> FitResult:
+        """All epochs after ``checkpoint``, and the end; what it takes to resume is saved on the way."""
+        with (
+            saving(self.run_folder, self, checkpoint, seconds) as self.saver,
+            EpochProgress(self.options.epochs, progress) as shown,
+        ):
+            start = time.perf_counter() - (self.result.history[-1]["seconds"] if self.result.history else 0.0)
+            while not self._is_over():
+                record = {"epoch": self.epoch + 1, **self._epoch(), "seconds": round(time.perf_counter() - start, 4)}
+                record = self.ranks.agreed(record)
+                self.epoch += 1
                 self._keep(record)
                 shown.update(record)
-                best = self._track_best(record, best)
-                since = epoch - max(self.result.best_epoch, self.options.kl_warmup)
-                if self.options.patience and since >= self.options.patience:
-                    self.result.stopped = f"no better validation ELBO for {self.options.patience} epochs"
-                    break
+                self.saver.after_epoch(self)
         self._finish()
         return self.result
 
-    def _epoch(self, epoch: int) -> dict[str, Any]:
+    def _is_over(self) -> bool:
+        since = self.epoch - max(self.result.best_epoch, self.options.kl_warmup)
+        if self.options.patience and since >= self.options.patience:
+            self.result.stopped = f"no better validation ELBO for {self.options.patience} epochs"
+            return True
+        return self.epoch >= self.options.epochs
+
+    def _epoch(self) -> dict[str, Any]:
         self.vae.train()
-        totals = torch.zeros(3, dtype=torch.float64)
-        for batch, (part, rows) in enumerate(self.minibatches()):
+        epoch = self.epoch + 1
+        for batch, (part, rows) in enumerate(self.minibatches(), start=self.feeder.position):
             step = self.train_step(part, rows, epoch, batch)
-            totals += self._batch_size(batch) * torch.tensor([value.item() for value in step], dtype=totals.dtype)
+            values = zip(self.totals, step, strict=True)
+            self.totals = [total + self._batch_size(batch) * float(value) for total, value in values]
+            if batch + 1 < self.num_batches:
+                self.saver.after_step(self, batch + 1)
         self.vae.train(False)
         self.ranks.align_generators(self.x.device)
-        loss, kl, elbo = (totals / len(self.x)).tolist()
+        loss, kl, elbo = (total / len(self.x) for total in self.totals)
+        self.totals = [0.0, 0.0, 0.0]
         return {"objective": -loss, "elbo": elbo, "kl": kl, **self._evaluate(part, rows, epoch, batch)}
 
     def _evaluate(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> dict[str, Any]:
@@ -272,13 +291,14 @@ class Trainer:
 
     def _kl_weight(self) -> float:
         """From almost zero to one over the epochs of the warm-up."""
-        steps = self.options.kl_warmup * math.ceil(len(self.x) / self.options.batch_size)
+        steps = self.options.kl_warmup * self.num_batches
         return min(1.0, (self.step + 1) / steps) if steps else 1.0
 
     def _learning_rate(self) -> float:
         if self.options.schedule == "constant":
             return self.options.learning_rate
-        return self.options.learning_rate * 0.5 * (1 + math.cos(math.pi * self.step / self.total_steps))
+        done = self.step / (self.options.epochs * self.num_batches)
+        return self.options.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
     def _update_variance(self) -> None:
         likelihood = self.vae.model.likelihood
@@ -310,23 +330,23 @@ class Trainer:
 
     def _keep(self, record: dict[str, Any]) -> None:
         self.result.history.append(record)
-        if self.options.patience is None:
-            self.good_state, self.good_epoch = _snapshot(self.vae), record["epoch"]
-        if self.run_folder is not None:
-            self.vae.save(self.run_folder.checkpoint_file(record["epoch"]))
-            self.run_folder.append_metrics(record)
-            self.run_folder.drop_old_checkpoints()
+        if self._is_best(record):
+            self.good_state, self.good_epoch = self.snapshot(), record["epoch"]
+            self.result.best_epoch = record["epoch"]
 
-    def _track_best(self, record: dict[str, Any], best: float) -> float:
+    def _is_best(self, record: dict[str, Any]) -> bool:
+        """Whether these weights are to be kept: the newest, or with ``patience`` those of the best validation ELBO."""
         if self.options.patience is None:
-            self.result.best_epoch = record["epoch"]
-            return best
+            return True
         if record["epoch"] < self.options.kl_warmup:
-            return best  # the KL was not at its weight yet: another objective
-        if record["validation_elbo"] > best:
-            self.good_state, self.good_epoch = _snapshot(self.vae), record["epoch"]
-            self.result.best_epoch = record["epoch"]
-        return max(best, record["validation_elbo"])
+            return False  # the KL was not at its weight yet: another objective
+        before = -math.inf if self.best is None else self.best
+        self.best = max(record["validation_elbo"], before)
+        return self.best > before
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The weights and buffers, in memory of their own."""
+        return {name: tensor.clone() for name, tensor in self.vae.state_dict().items()}
 
     def _finish(self) -> None:
         self.vae.load_state_dict(self.good_state)
@@ -364,10 +384,6 @@ def _clipped(gradients: Gradients, limit: float | None) -> Gradients:
     """The gradients that there are, clipped; None stays None."""
     found = iter(clipped([gradient for gradient in gradients if gradient is not None], limit))
     return [None if gradient is None else next(found) for gradient in gradients]
-
-
-def _snapshot(vae: SavableVAE) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in vae.state_dict().items()}
 
 
 def _bound_sums(vae: ModelAndGuide, rows: Tensor) -> Tensor:
