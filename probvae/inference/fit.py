@@ -9,8 +9,10 @@ import torch
 
 from probvae._launched import local_rank
 from probvae._seed import isolated_seed
+from probvae._shapes import check_positive
 from probvae._threads import threads_for_step
-from probvae.errors import ArgumentError
+from probvae.errors import ArgumentError, RunError
+from probvae.inference.checkpoints import Checkpoint, newest_checkpoint
 from probvae.inference.compiled.paths import check_compile
 from probvae.inference.distributed import Ranks
 from probvae.inference.feeding import Data, labels_of
@@ -42,6 +44,8 @@ def fit(
     device: str = "auto",
     progress: bool = True,
     out: str | Path | Run | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 300.0,
 ) -> FitResult:
     r"""Fit a VAE in place by stochastic variational inference with Adam.
 
@@ -98,6 +102,13 @@ def fit(
         ``"auto"`` (CUDA where there is one), or a torch device.
     out
         A folder to write ``metrics.jsonl``, ``checkpoints/`` and ``model.safetensors`` to; it must not exist.
+        Ctrl-C and SIGTERM then end the fit after the step, with all saved, by a
+        :class:`~probvae.errors.FitInterruptedError`.
+    resume
+        Go on from the newest checkpoint in ``out``, with the data and options of the fit that was stopped: weights and
+        records are then, bit for bit, those of a fit that was not (on a CPU, with as many threads).
+    checkpoint_seconds
+        A checkpoint is written after every epoch, and within an epoch that takes longer than this.
 
     Raises :class:`~probvae.errors.DataError` for data that do not fit the model, and
     :class:`~probvae.errors.NonFiniteLossError` when loss or gradient stays NaN or infinite: the weights are then those
@@ -129,8 +140,11 @@ def fit(
         y = labels_of(x)
     given = vae if y is None and exposure is None else vae.given(y, exposure)
     data = prepare(vae, given, x, validation, options)
+    check_positive(checkpoint_seconds, "checkpoint_seconds")
     ranks = Ranks()
-    run = (Run(out) if isinstance(out, str | Path) else out) if ranks.is_writer else None
+    folder = Run(out) if isinstance(out, str | Path) else out
+    checkpoint = _checkpoint(folder, ranks) if resume else None
+    run = folder if ranks.is_writer else None
     size = sum(parameter.numel() for parameter in vae.parameters())
     with isolated_seed(seed, target), threads_for_step(size, batch_size // ranks.size), warnings.catch_warnings():
         # Pyro only warns of a NaN; the fit turns it into an error that says where it is
@@ -146,12 +160,25 @@ def fit(
             vae.train()
             trainer.steps.choose_path(compile)
             vae.train(False)
-            trainer.open_run()
+            trainer.open_run(resume)
             with closing(trainer.steps.feeder):
-                return trainer.run(progress and ranks.is_writer)
+                return trainer.run(progress and ranks.is_writer, checkpoint, checkpoint_seconds)
         finally:
+            if run is not None and run is not out:
+                run.close()
             vae.train(False)
             vae.to(home)
+
+
+def _checkpoint(folder: Run | None, ranks: Ranks) -> Checkpoint | None:
+    """The newest in ``folder``, the same in all processes; None where the fit was stopped before the first."""
+    if folder is None:
+        raise ArgumentError("resume: expected the folder of a run in out, got None. Give out, or leave out resume.")
+    if ranks.is_writer:
+        folder.open()
+    checkpoint = newest_checkpoint(folder.checkpoints)
+    ranks.check_same(checkpoint and checkpoint.name, RunError, "checkpoint", "Give all of them the same run folder.")
+    return checkpoint
 
 
 def _resolve_device(device: str) -> torch.device:

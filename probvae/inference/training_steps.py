@@ -95,7 +95,7 @@ class Steps:
     def minibatches(self) -> Iterator[Minibatch]:
         """Those of one epoch."""
         self.ranks.align_generators(self.x.device)
-        for number, (index, rows) in enumerate(self.feeder.epoch()):
+        for number, (index, rows) in enumerate(self.feeder.epoch(), start=self.feeder.position):
             own = self.ranks.share(len(index))
             yield Minibatch(at_rows(self.given, index[own]), rows[own], number)
 
