@@ -168,7 +168,8 @@ class Steps:
         return len(batch.rows) / self.num_data(batch)
 
     def _at_use(self, rows: Tensor) -> Tensor:
-        return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
+        """Binarised by uniform draws: torch.bernoulli's numbers would be others where they are compiled."""
+        return (torch.rand_like(rows) < rows).to(rows.dtype) if self.options.binarization == "fresh" else rows
 
     def _inputs(self, batch: Minibatch) -> list[Tensor]:
         """What changes from step to step: rows, their covariates, and the KL's weight in a warm-up."""

@@ -54,7 +54,7 @@ def by_hand(
         order, total = torch.randperm(len(x)), 0.0
         for start in range(0, len(x), batch_size):
             rows = x[order[start : start + batch_size]]
-            rows = torch.bernoulli(rows) if binarization == "fresh" else rows
+            rows = (torch.rand_like(rows) < rows).double() if binarization == "fresh" else rows
             if schedule == "cosine":
                 optimizer.param_groups[0]["lr"] = learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
             optimizer.zero_grad()
