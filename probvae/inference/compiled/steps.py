@@ -10,6 +10,7 @@ from torch import Tensor
 
 from probvae.inference.compiled.adam import Adam, adam_update
 from probvae.inference.compiled.inductor import compiled
+from probvae.inference.compiled.products import with_fast_products
 from probvae.inference.compiled.program import LossAndGradient, numbers_unread
 from probvae.inference.compiled.recording import Recording, record
 from probvae.inference.compiled.restoring import restored
@@ -25,7 +26,7 @@ class GraphUpdate:
     """
 
     def __init__(self, program: LossAndGradient, optimizer: Adam, recording: Recording) -> None:
-        self.run, self.optimizer = torch.no_grad()(as_function(recording)), optimizer
+        self.run, self.optimizer = torch.no_grad()(as_function(with_fast_products(recording))), optimizer
         self.num_losses = len(recording.outputs) - len(program.parameters)
         self.places = _places(program, optimizer)
 
@@ -59,7 +60,7 @@ class CompiledUpdate:
         held = [*program.held(), *self.parameters, *self.first, *self.second]
         inputs = [*batch, self.scalars.to(batch[0].device)]
         with self._kept(), program.kept_buffers(), numbers_unread():
-            recording = simplified(record(self._step, inputs, held), keep_views=False)
+            recording = with_fast_products(simplified(record(self._step, inputs, held), keep_views=False))
         self.run = torch.no_grad()(compiled(recording))
         with self._kept(), program.kept_buffers():
             self.run(*inputs)  # the compiler may put its work off to the first call
