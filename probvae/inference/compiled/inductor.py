@@ -13,7 +13,8 @@ from probvae.errors import TraceError
 from probvae.inference.compiled.recording import Recording, Value
 from probvae.inference.compiled.simplification import constants, renamed
 
-_OPTIONS = {"fallback_random": True, "compile_threads": 1}
+# The sizes of what is called are those that were recorded: they need no check at every step
+_OPTIONS = {"fallback_random": True, "compile_threads": 1, "size_asserts": False, "alignment_asserts": False}
 
 
 def compiled(recording: Recording) -> Callable[..., Sequence[Tensor]]:
@@ -29,9 +30,8 @@ def compiled(recording: Recording) -> Callable[..., Sequence[Tensor]]:
             warnings.simplefilter("ignore")  # torch's own, of its own old parts
             import torch._inductor
 
-            run: Any = torch._inductor.compile(
-                module, [*inputs, *held], {"fallback_random": True, "compile_threads": 1}
-            )
+            options = {**_OPTIONS, "cpp_wrapper": inputs[0].device.type == "cpu"}
+            run: Any = torch._inductor.compile(module, [*inputs, *held], options)
     except Exception as error:  # a compiler has as many ways to fail as it has versions: there is another path
         raise TraceError(f"inductor: {type(error).__name__}: {error}".split("\n")[0]) from error
     return lambda *batch: run(*batch, *held)

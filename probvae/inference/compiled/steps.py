@@ -55,7 +55,7 @@ class CompiledUpdate:
         self.parameters, self.first, self.second, self.steps = ([part[i] for i in places] for part in parts)
         self.scalars = torch.ones(2, dtype=batch[0].dtype)
         self.numbers = self.scalars.numpy()  # the same memory, written in a tenth of the time
-        held = [*program.held(), *self.parameters, *self.first, *self.second]
+        held = [*program.held(), *self.parameters, *self.first, *self.second, *self.steps]
         inputs = [*batch, self.scalars.to(batch[0].device)]
         with self._kept(), program.kept_buffers(), numbers_unread():
             recording = with_fast_products(simplified(record(self._step, inputs, held), keep_views=False))
@@ -68,10 +68,7 @@ class CompiledUpdate:
         first, second = self.optimizer.betas
         self.numbers[0] = self.optimizer.learning_rate / (1 - first**taken)
         self.numbers[1] = math.sqrt(1 - second**taken)
-        losses = self.run(*batch, self.scalars.to(batch[0].device))
-        if math.isfinite(losses[0]):
-            torch._foreach_add_(self.steps, 1)
-        return losses
+        return self.run(*batch, self.scalars.to(batch[0].device))
 
     def gradients(self, *batch: Tensor) -> list[Tensor]:
         """The losses and the gradients, which the first moment shows when it starts from zero; nothing is moved."""
@@ -88,6 +85,8 @@ class CompiledUpdate:
         moments, finite = (self.first, self.second), losses[0].isfinite()
         with torch.no_grad():
             adam_update(self.parameters, gradients, moments, scalars, finite, self.optimizer.betas, self.optimizer.eps)
+            for step in self.steps:
+                step.add_(finite)
         return losses
 
     @contextmanager
