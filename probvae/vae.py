@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from probvae import specification
-from probvae._files import write_atomic
 from probvae._registry import option_names
+from probvae._tensor_files import read_tensors, write_tensors
 from probvae.errors import ArgumentError, ConfigError, RunError, ShapeError
+from probvae.inference.checkpoints import TRAINING
 from probvae.inference.encoders import Encoder, MaskedEncoder, MLPEncoder
 from probvae.inference.guides import DiagonalGuide, ExactGuide, Guide
 from probvae.inference.guides.given import given
@@ -84,11 +85,11 @@ class VAE(nn.Module):
         Raises :class:`~probvae.errors.ConfigError` for components that are not registered, and
         :class:`~probvae.errors.RunError` when the file cannot be written.
         """
-        from safetensors.torch import save_file
+        write_tensors(Path(path), self.state_dict(), self.metadata())
 
-        metadata = {"format": FORMAT_VERSION, "components": _as_toml(json.dumps(self.components()))}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_atomic(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
+    def metadata(self) -> dict[str, str]:
+        """What :meth:`save` writes beside the weights: the format, and the components as TOML."""
+        return {"format": FORMAT_VERSION, "components": _as_toml(json.dumps(self.components()))}
 
     @classmethod
     def load(cls, path: str | Path) -> "VAE":
@@ -96,7 +97,8 @@ class VAE(nn.Module):
 
         Raises :class:`~probvae.errors.RunError` for a file that is not there, damaged, or not ours.
         """
-        tensors, metadata = _read(Path(path))
+        found, metadata = read_tensors(Path(path))
+        tensors = {name: tensor for name, tensor in found.items() if not name.startswith(TRAINING)}
         vae = _rebuild(Path(path), metadata)
         try:
             vae.to(next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()))
@@ -235,18 +237,6 @@ def load(path: str | Path) -> VAE:
     if not path.exists():
         raise RunError(f"{path}: there is no such run. Give the folder that `probvae fit` wrote.")
     return VAE.load(path / "model.safetensors" if path.is_dir() else path)
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise RunError(f"{path}: there is no such file. Was the fit stopped before its end?")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path}: not a whole safetensors file ({error}). Fit again, or take a checkpoint.") from error
 
 
 def _rebuild(path: Path, metadata: dict[str, str]) -> VAE:

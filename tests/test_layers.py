@@ -15,7 +15,9 @@ LEVELS = [
     (
         "errors",
         "_arviz",
+        "_faults",
         "_files",
+        "_tensor_files",
         "_seed",
         "_registry",
         "_shapes",
