@@ -13,7 +13,8 @@ from probvae.errors import TraceError
 from probvae.inference.compiled.recording import Recording, Value, mapped
 from probvae.inference.compiled.simplification import constants
 
-_OPTIONS = {"fallback_random": True, "compile_threads": 1}
+# Held tensors stay as they are and inputs are brought into form: they need no check at every step
+_OPTIONS = {"fallback_random": True, "compile_threads": 1, "size_asserts": False, "alignment_asserts": False}
 
 
 def compiled(recording: Recording) -> Callable[..., Sequence[Tensor]]:
@@ -29,12 +30,28 @@ def compiled(recording: Recording) -> Callable[..., Sequence[Tensor]]:
             warnings.simplefilter("ignore")  # torch's own, of its own old parts
             import torch._inductor
 
-            run: Any = torch._inductor.compile(
-                module, [*inputs, *held], {"fallback_random": True, "compile_threads": 1}
-            )
+            options = {**_OPTIONS, "cpp_wrapper": inputs[0].device.type == "cpu"}
+            run: Any = torch._inductor.compile(module, [*inputs, *held], options)
     except Exception as error:  # a compiler has as many ways to fail as it has versions: there is another path
         raise TraceError(f"inductor: {type(error).__name__}: {error}".split("\n")[0]) from error
-    return lambda *batch: run(*batch, *held)
+    forms = [_form(tensor) for tensor in inputs]
+
+    def call(*batch: Tensor) -> Sequence[Tensor]:
+        return run(*map(_in_form, batch, forms), *held)
+
+    return call
+
+
+def _form(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.stride(), tensor.dtype, tensor.device
+
+
+def _in_form(tensor: Tensor, form: tuple[Any, ...]) -> Tensor:
+    """The tensor, laid out as the compiled code takes it to be without looking."""
+    if _form(tensor) == form:
+        return tensor
+    stride, dtype, device = form
+    return torch.empty_strided(tensor.shape, stride, dtype=dtype, device=device).copy_(tensor)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -57,7 +57,7 @@ class CompiledUpdate:
         self.parameters, self.first, self.second, self.steps = ([part[i] for i in places] for part in parts)
         self.scalars = torch.ones(2, dtype=batch[0].dtype)
         self.numbers = self.scalars.numpy()  # the same memory, written in a tenth of the time
-        held = [*program.held(), *self.parameters, *self.first, *self.second]
+        held = [*program.held(), *self.parameters, *self.first, *self.second, *self.steps]
         inputs = [*batch, self.scalars.to(batch[0].device)]
         with self._kept(), program.kept_buffers(), numbers_unread():
             recording = with_fast_products(simplified(record(self._step, inputs, held), keep_views=False))
@@ -71,8 +71,6 @@ class CompiledUpdate:
         self.numbers[0] = self.optimizer.learning_rate / (1 - first**number)
         self.numbers[1] = math.sqrt(1 - second**number)
         *losses, taken = self.run(*batch, self.scalars.to(batch[0].device))[0].tolist()
-        if taken:
-            torch._foreach_add_(self.steps, 1)
         return losses, bool(taken)
 
     def gradients(self, *batch: Tensor) -> list[Tensor]:
@@ -93,6 +91,8 @@ class CompiledUpdate:
         moments, finite = (self.first, self.second), _all_finite(losses[0], gradients)
         with torch.no_grad():
             adam_update(self.parameters, gradients, moments, scalars, finite, self.optimizer.betas, self.optimizer.eps)
+            for step in self.steps:
+                step.add_(finite)
         return [torch.stack([*losses, finite.to(losses[0])])]
 
     def _kept(self) -> AbstractContextManager[None]:

@@ -147,3 +147,18 @@ def test_every_objective(name: str) -> None:
     vae, x = probvae.VAE.example(), torch.randn(8, 3)
     step = probvae.CompiledStep(vae.model, vae.guide, name, [x], gradient_clip=1.0)
     assert (step.path, len(step(x))) == ("graph", 3)
+
+
+@pytest.mark.slow
+def test_a_batch_that_is_laid_out_otherwise() -> None:
+    """Compiled code reads the memory as that of the example lies."""
+    x = torch.randn(8, 3)
+    found = []
+    for compile in (True, "graph"):
+        torch.manual_seed(0)
+        vae = probvae.VAE.example()
+        step = probvae.CompiledStep(vae.model, vae.guide, "elbo", [torch.randn(8, 3)], compile=compile)
+        torch.manual_seed(1)
+        found.append((step.path, [float(step(batch).loss) for batch in (x, x.T.contiguous().T, x[:, :1].expand(8, 3))]))
+    assert [path for path, _ in found] == ["compiled", "graph"]
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
