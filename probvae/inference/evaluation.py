@@ -237,8 +237,9 @@ def draws(vae: ModelAndGuide, x: Tensor, q: Distribution, num_samples: int) -> I
     What depends on the data or on nothing (q, the prior) is made once, and no Pyro handler is run. The limit cuts a
     block's evaluation into pieces, and not its random numbers. torch validates what came out as NaN, to say where.
     """
-    blocks = _blocks(_Tile(0, vae, x, q), num_samples)
-    return ((block.z, terms) for block, terms in _evaluated(blocks, vae, x, num_samples))
+    per_draw = _bytes_of_a_draw(vae, x)
+    blocks = _blocks(_Tile(0, vae, x, q), num_samples, per_draw)
+    return ((block.z, terms) for block, terms in _evaluated(blocks, x, num_samples, per_draw))
 
 
 def drawn_tiles(
@@ -248,9 +249,10 @@ def drawn_tiles(
 
     Several blocks are evaluated side by side, also of different tiles; the random numbers are drawn in their order.
     """
-    parts = enumerate(tiles(vae, x, num_samples))
+    parts, per_draw = enumerate(tiles(vae, x, num_samples)), _bytes_of_a_draw(vae, x)
     each = (_Tile(number, part, rows, part.guide.distribution(rows)) for number, (part, rows) in parts)
-    found = _evaluated((block for tile in each for block in _blocks(tile, num_samples)), vae, x, num_samples)
+    blocks = (block for tile in each for block in _blocks(tile, num_samples, per_draw))
+    found = _evaluated(blocks, x, num_samples, per_draw)
     for _, group in groupby(found, lambda pair: pair[0].tile.number):
         first = next(group)
         yield first[0].tile.x, ((block.z, terms) for block, terms in chain([first], group))
@@ -281,17 +283,16 @@ class _Block(NamedTuple):
         self.terms(self.z)
 
 
-def _blocks(tile: _Tile, num_samples: int) -> Iterator[_Block]:
+def _blocks(tile: _Tile, num_samples: int, per_draw: int) -> Iterator[_Block]:
     prior = tile.vae.model.prior()
-    size = max(1, _tile_bytes(tile.x) // (_bytes_of_a_draw(tile.vae, tile.x) * len(tile.x)))
+    size = max(1, _tile_bytes(tile.x) // (per_draw * len(tile.x)))
     for start in range(0, num_samples, size):
         yield _Block(tile, tile.q.sample(torch.Size((min(size, num_samples - start),))), prior)
 
 
 def _evaluated(
-    blocks: Iterator[_Block], vae: ModelAndGuide, x: Tensor, num_samples: int
+    blocks: Iterator[_Block], x: Tensor, num_samples: int, per_draw: int
 ) -> Iterator[tuple[_Block, LogWeights]]:
-    per_draw = _bytes_of_a_draw(vae, x)
     num_workers = _num_workers(x, per_draw * len(x) * num_samples) if num_samples >= _LEAST_DRAWS else 1
     room = current_limit() if num_workers == 1 else min(_tile_bytes(x), current_limit() // (2 * num_workers))
     found = in_order(((block, _pieces(block, room // per_draw)) for block in blocks), num_workers)
