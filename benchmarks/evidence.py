@@ -100,7 +100,6 @@ def one_of_the_scaling(num_data: int, num_samples: int) -> dict[str, float | Non
     """One K in this process, between two runs of the products; no share where one block of those is more."""
     vae, x = make(num_data)
     importance_log_evidence(vae, x[:2], 2)
-    importance_log_evidence(vae, x[:2], 2)  # the first counts the memory
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     runs: list[Callable[[], object]] = [
