@@ -5,12 +5,19 @@ beside ours stands the way through Pyro's handlers, a block of 256 draws at a ti
 medians. The weights are random, which changes no time; x is as sparse as MNIST.
 
     python benchmarks/evidence.py [--quick] [--num-data 10000] [--num-samples 100] [--threads 4] [--repeats 5]
+    python benchmarks/evidence.py --scaling [--num-data 256]      # K = 1 to 5000: time of a draw, peak memory
+
+Every K of the scaling has a process of its own, and the products beside it in the same one; its memory is what the
+process takes beyond the model, the data and one evaluation of two images.
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +37,7 @@ ROOT = Path(__file__).parent.parent
 DATA_DIM, HIDDEN, LATENT_DIM = 784, 400, 20
 # multiplications and additions of the decoder for one z
 OPERATIONS = 2 * HIDDEN * (LATENT_DIM + DATA_DIM)
+NUMBERS_OF_DRAWS = (1, 10, 100, 1000, 5000)
 _ROWS, _HANDLER_DRAWS, _HANDLER_ROWS = 1024, 256, 6
 
 
@@ -40,9 +48,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="640 data, three repeats")
+    parser.add_argument("--scaling", action="store_true", help="K = 1 to 5000 instead")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/evidence.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.one:
+        print(json.dumps(one_of_the_scaling(options.num_data, options.num_samples)))
+        return
+    if options.scaling:
+        scaling(options.num_data, options.threads, options.out)
+        return
     num_data, repeats = (640, 3) if options.quick else (options.num_data, options.repeats)
     result = run(num_data, options.num_samples, repeats)
     show(result)
@@ -78,6 +94,50 @@ def run(num_data: int, num_samples: int, repeats: int) -> dict[str, Any]:
     }
     settings = {"num_data": num_data, "num_samples": num_samples, "threads": torch.get_num_threads(), "load": load}
     return {**settings, "torch": torch.__version__, "repeats": repeats, "ways": rows}
+
+
+def one_of_the_scaling(num_data: int, num_samples: int) -> dict[str, float | None]:
+    """One K in this process, between two runs of the products; no share where one block of those is more."""
+    vae, x = make(num_data)
+    importance_log_evidence(vae, x[:2], 2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    runs: list[Callable[[], object]] = [
+        lambda: products(vae, num_data * num_samples),
+        lambda: importance_log_evidence(vae, x, num_samples),
+        lambda: products(vae, num_data * num_samples),
+    ]
+    for way in runs:
+        start = time.perf_counter()
+        way()
+        seconds.append(time.perf_counter() - start)
+    return {
+        "num_samples": num_samples,
+        "microseconds_of_a_draw": seconds[1] / (num_data * num_samples) * 1e6,
+        "share_of_limit": (seconds[0] + seconds[2]) / 2 / seconds[1] if num_data * num_samples >= _ROWS else None,
+        "peak_megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+        "load": os.getloadavg()[0],
+    }
+
+
+def scaling(num_data: int, threads: int, out: Path) -> None:
+    """A table over K."""
+    rows = []
+    for num_samples in NUMBERS_OF_DRAWS:
+        options = ["--num-data", str(num_data), "--num-samples", str(num_samples), "--threads", str(threads)]
+        command = [sys.executable, __file__, "--one", *options]
+        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    table = Table(title=f"L_K of {num_data} data, {threads} threads")
+    for column in ("K", "microseconds a draw", "of the products", "MB at the peak", "load"):
+        table.add_column(column)
+    for row in rows:
+        number, draw, share, memory, load = row.values()
+        table.add_row(
+            str(number), f"{draw:.2f}", "" if share is None else f"{share:.0%}", f"{memory:.0f}", f"{load:.1f}"
+        )
+    Console().print(table)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_stem(f"{out.stem}_scaling").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def make(num_data: int) -> tuple[probvae.VAE, Tensor]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
+from itertools import chain, groupby
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
@@ -20,6 +22,7 @@ from probvae.inference.live_memory import peak_bytes
 from probvae.inference.moments import mean_and_variance
 from probvae.inference.products import fast_products
 from probvae.inference.traces import LogWeights
+from probvae.inference.workers import in_order
 from probvae.models import LatentModel
 
 MEMORY_LIMIT = 512 * 2**20  # bytes
@@ -32,6 +35,8 @@ _FAST_TILE = 16 * 2**20  # of what is counted, not estimated
 _LIVE_COPIES = 6
 # Data evaluated together where each has many draws: enough for the encoder's matrix products
 _ROWS = 64
+# With fewer draws of each datum the encoder counts, which is run before them and not beside them
+_LEAST_DRAWS = 10
 _counted: WeakKeyDictionary[LatentModel, dict[tuple[int, torch.dtype], int]] = WeakKeyDictionary()
 
 
@@ -98,15 +103,15 @@ def bound(vae: ModelAndGuide, x: Tensor, num_samples: int = 1, *, memory_limit: 
     check_count(num_samples, "num_samples")
     check_data(vae, x)
     with limited_memory(memory_limit), torch.no_grad(), fast_products():
-        parts = [_mean_terms(part, rows, num_samples) for part, rows in tiles(vae, x, num_samples)]
+        parts = [_mean_terms(rows, blocks, num_samples) for rows, blocks in drawn_tiles(vae, x, num_samples)]
     log_likelihood, kl = torch.cat(parts, dim=1).to(x.dtype)
     return Bound(log_likelihood - kl, log_likelihood, kl)
 
 
-def _mean_terms(vae: ModelAndGuide, rows: Tensor, num_samples: int) -> Tensor:
+def _mean_terms(rows: Tensor, blocks: Iterator[tuple[Tensor, LogWeights]], num_samples: int) -> Tensor:
     """E log p(x|z) and E log q(z) - log p(z) of each row, (2, N), in float64."""
-    q, total = vae.guide.distribution(rows), rows.new_zeros(2, len(rows), dtype=torch.float64)
-    for _, terms in draws(vae, rows, q, num_samples):
+    total = rows.new_zeros(2, len(rows), dtype=torch.float64)
+    for _, terms in blocks:
         total[0] += terms.log_likelihood.sum(0)
         total[1] += (terms.log_guide - terms.log_prior).sum(0)
     return total / num_samples
@@ -232,12 +237,91 @@ def draws(vae: ModelAndGuide, x: Tensor, q: Distribution, num_samples: int) -> I
     What depends on the data or on nothing (q, the prior) is made once, and no Pyro handler is run. The limit cuts a
     block's evaluation into pieces, and not its random numbers. torch validates what came out as NaN, to say where.
     """
-    prior, per_row = vae.model.prior(), _bytes_of_a_draw(vae, x) * len(x)
-    size, piece = max(1, _tile_bytes(x) // per_row), max(1, current_limit() // per_row)
+    per_draw = _bytes_of_a_draw(vae, x)
+    blocks = _blocks(_Tile(0, vae, x, q), num_samples, per_draw)
+    return ((block.z, terms) for block, terms in _evaluated(blocks, x, num_samples, per_draw))
+
+
+def drawn_tiles(
+    vae: ModelAndGuide, x: Tensor, num_samples: int
+) -> Iterator[tuple[Tensor, Iterator[tuple[Tensor, LogWeights]]]]:
+    """The rows of each tile of ``x``, with their :func:`draws` of the guide's q_x, which are to be taken at once.
+
+    Several blocks are evaluated side by side, also of different tiles; the random numbers are drawn in their order.
+    """
+    parts, per_draw = enumerate(tiles(vae, x, num_samples)), _bytes_of_a_draw(vae, x)
+    each = (_Tile(number, part, rows, part.guide.distribution(rows)) for number, (part, rows) in parts)
+    blocks = (block for tile in each for block in _blocks(tile, num_samples, per_draw))
+    found = _evaluated(blocks, x, num_samples, per_draw)
+    for _, group in groupby(found, lambda pair: pair[0].tile.number):
+        first = next(group)
+        yield first[0].tile.x, ((block.z, terms) for block, terms in chain([first], group))
+
+
+class _Tile(NamedTuple):
+    """Data that are evaluated together."""
+
+    number: int
+    vae: ModelAndGuide
+    x: Tensor
+    q: Distribution
+
+
+class _Block(NamedTuple):
+    """Draws of a tile."""
+
+    tile: _Tile
+    z: Tensor
+    prior: Distribution
+
+    def terms(self, z: Tensor) -> LogWeights:
+        return _terms(self.tile.vae, self.tile.x, z, self.prior, self.tile.q)
+
+    def explain(self) -> None:
+        """Where a NaN came from, by torch's checks."""
+        self.tile.vae.guide.distribution(self.tile.x)
+        self.terms(self.z)
+
+
+def _blocks(tile: _Tile, num_samples: int, per_draw: int) -> Iterator[_Block]:
+    prior = tile.vae.model.prior()
+    size = max(1, _tile_bytes(tile.x) // (per_draw * len(tile.x)))
     for start in range(0, num_samples, size):
-        z = q.sample(torch.Size((min(size, num_samples - start),)))
-        parts = [_checked_terms(vae, x, part, prior, q) for part in z.split(piece)]
-        yield z, parts[0] if len(parts) == 1 else LogWeights(*map(torch.cat, zip(*parts, strict=True)))
+        yield _Block(tile, tile.q.sample(torch.Size((min(size, num_samples - start),))), prior)
+
+
+def _evaluated(
+    blocks: Iterator[_Block], x: Tensor, num_samples: int, per_draw: int
+) -> Iterator[tuple[_Block, LogWeights]]:
+    num_workers = _num_workers(x, per_draw * len(x) * num_samples) if num_samples >= _LEAST_DRAWS else 1
+    room = current_limit() if num_workers == 1 else min(_tile_bytes(x), current_limit() // (2 * num_workers))
+    found = in_order(((block, _pieces(block, room // per_draw)) for block in blocks), num_workers)
+    while True:
+        with _unvalidated():
+            block, parts = next(found, (None, []))
+        if block is None:
+            return
+        terms = parts[0] if len(parts) == 1 else LogWeights(*map(torch.cat, zip(*parts, strict=True)))
+        if terms.log_weight.isnan().any():
+            block.explain()
+        yield block, terms
+
+
+def _num_workers(x: Tensor, num_bytes: int) -> int:
+    """As many as torch has threads, where each has a tile's worth to do and all of them have the room."""
+    most = 1 if x.is_cuda else min(num_bytes, current_limit() // 2) // _FAST_TILE
+    return max(1, min(torch.get_num_threads(), most))
+
+
+def _pieces(block: _Block, num_draws: int) -> list[Callable[[], LogWeights]]:
+    size = max(1, num_draws // len(block.tile.x))
+    return [partial(_alone, block, z) for z in block.z.split(size)]
+
+
+def _alone(block: _Block, z: Tensor) -> LogWeights:
+    """In a thread that knows of none of the caller's settings."""
+    with torch.no_grad(), fast_products():
+        return block.terms(z)
 
 
 def _bytes_of_a_draw(vae: ModelAndGuide, x: Tensor) -> int:
@@ -267,13 +351,6 @@ def _unvalidated() -> Iterator[None]:
         yield
     finally:
         Distribution.set_default_validate_args(before)
-
-
-def _checked_terms(vae: ModelAndGuide, x: Tensor, z: Tensor, prior: Distribution, q: Distribution) -> LogWeights:
-    """The terms, without torch's checks; where they hold a NaN, those say which parameter it came from."""
-    with _unvalidated():
-        terms = _terms(vae, x, z, prior, q)
-    return _terms(vae, x, z, prior, q) if terms.log_weight.isnan().any() else terms
 
 
 def _terms(vae: ModelAndGuide, x: Tensor, z: Tensor, prior: Distribution, q: Distribution) -> LogWeights:

@@ -1,6 +1,7 @@
 """Importance sampling of the evidence with the guide as proposal, for any number of draws."""
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -9,8 +10,9 @@ from torch.distributions import Distribution
 
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
-from probvae.inference.evaluation import ModelAndGuide, check_data, draws, limited_memory, tiles
+from probvae.inference.evaluation import ModelAndGuide, check_data, drawn_tiles, draws, limited_memory
 from probvae.inference.products import fast_products
+from probvae.inference.traces import LogWeights
 
 # Rounding errors of a log density, in units of the last digit of its terms
 _ROUNDINGS = 64
@@ -47,14 +49,14 @@ def importance_log_evidence(
     check_count(num_samples, "num_samples")
     check_data(vae, x)
     with limited_memory(memory_limit), isolated_seed(seed, x.device), torch.no_grad(), fast_products():
-        parts = [_tile(*tile, num_samples) for tile in tiles(vae, x, num_samples)]
+        parts = [_summed(rows, blocks, num_samples) for rows, blocks in drawn_tiles(vae, x, num_samples)]
     return ImportanceResult(*(torch.cat(column).to(x.dtype) for column in zip(*parts, strict=True)))
 
 
-def _tile(vae: ModelAndGuide, rows: Tensor, num_samples: int) -> ImportanceResult:
+def _summed(rows: Tensor, blocks: Iterator[tuple[Tensor, LogWeights]], num_samples: int) -> ImportanceResult:
     first = rows.new_full((len(rows),), -torch.inf, dtype=torch.float64)  # log sum w
     second = first.clone()  # log sum w^2
-    for _, terms in draws(vae, rows, vae.guide.distribution(rows), num_samples):
+    for _, terms in blocks:
         log_w = terms.log_weight.double()
         first = torch.logaddexp(first, torch.logsumexp(log_w, 0))
         second = torch.logaddexp(second, torch.logsumexp(2 * log_w, 0))

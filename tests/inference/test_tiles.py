@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,7 @@ from probvae.inference.evidence import log_evidence
 from probvae.inference.importance import importance_log_evidence
 from probvae.inference.products import fast_products
 from probvae.inference.traces import log_weights
+from probvae.inference.workers import in_order
 from probvae.models import (
     BernoulliLikelihood,
     GaussianLikelihood,
@@ -132,6 +136,45 @@ def test_memory_limit_changes_no_random_number(make, monkeypatch: pytest.MonkeyP
                 assert_close(value, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+@PAIRS
+def test_numbers_do_not_depend_on_the_number_of_threads(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many blocks of several tiles, several at once."""
+    vae, x = make()
+    monkeypatch.setattr(evaluation, "_FAST_TILE", 200 * evaluation._bytes_of_a_draw(vae, x))
+    monkeypatch.setattr(evaluation, "_ROWS", 8)
+    used, terms = set(), evaluation._terms
+
+    def watched(*args):
+        used.add((threading.current_thread().name, torch.get_num_threads()))
+        return terms(*args)
+
+    monkeypatch.setattr(evaluation, "_terms", watched)
+    side_by_side = importance_log_evidence(vae, x, 400)
+    assert {threads for _, threads in used} == {1}
+    assert len(used) == torch.get_num_threads() == 3
+    torch.set_num_threads(1)
+    for value, expected in zip(side_by_side, importance_log_evidence(vae, x, 400), strict=True):
+        assert_close(value, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_what_fails_in_a_worker_fails_in_the_caller() -> None:
+    jobs = ((number, [partial(divmod, 1, 2 - number)]) for number in range(20))
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(jobs, 3))
+    assert torch.get_num_threads() == 3
+    assert not [thread for thread in threading.enumerate() if "probvae" in thread.name]
+
+
 def test_single_precision_differs_by_its_rounding() -> None:
     vae, x = binary()
     torch.manual_seed(1)
@@ -214,7 +257,7 @@ def test_fast_products_leave_gradients_and_other_precisions_alone() -> None:
 
 PEAK = """
 import torch, probvae
-torch.set_num_threads(1)
+torch.set_num_threads({threads})
 from probvae.inference.importance import importance_log_evidence
 from tests.inference.test_tiles import peak
 
@@ -237,10 +280,10 @@ def peak() -> int:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
-@pytest.mark.parametrize("limit", [64 * 2**20, 512 * 2**20])
-def test_memory_of_a_process_stays_within_the_limit(limit: int) -> None:
+@pytest.mark.parametrize(("limit", "threads"), [(64 * 2**20, 1), (64 * 2**20, 4), (512 * 2**20, 4)])
+def test_memory_of_a_process_stays_within_the_limit(limit: int, threads: int) -> None:
     """50,000 draws of 784 numbers, 157 MB for each array of them."""
-    command = [sys.executable, "-c", PEAK.format(limit=limit)]
+    command = [sys.executable, "-c", PEAK.format(limit=limit, threads=threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert int(done.stdout) < limit
 

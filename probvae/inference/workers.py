@@ -1,0 +1,77 @@
+"""Independent parts of an evaluation side by side, each on one thread."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+Name = TypeVar("Name")
+Result = TypeVar("Result")
+
+
+def in_order(
+    jobs: Iterable[tuple[Name, Sequence[Callable[[], Result]]]], num_workers: int
+) -> Iterator[tuple[Name, list[Result]]]:
+    """Each job's name and what its parts gave, in the order of the jobs, which is also the one they are taken in.
+
+    With several workers the parts run on as many threads, each of them with one thread of torch's, and some jobs are
+    taken ahead: work that torch would spread operator by operator is spread once, and nobody waits for the slowest at
+    each of them. Jobs are taken in the caller's thread, so that what they draw comes from one stream in one order.
+
+    >>> jobs = ((n, [lambda n=n: n**2, lambda n=n: n**3]) for n in range(3))
+    >>> list(in_order(jobs, num_workers=2))
+    [(0, [0, 0]), (1, [1, 1]), (2, [4, 8])]
+    """
+    if num_workers < 2:
+        for name, parts in jobs:
+            yield name, [part() for part in parts]
+        return
+    ahead: deque[tuple[Name, list[Future[Result]]]] = deque()
+    with _workers(num_workers) as pool:
+        for name, parts in _taken_on_one_core(iter(jobs)):
+            ahead.append((name, [pool.submit(part) for part in parts]))
+            if len(ahead) > 2 * num_workers:
+                yield _finished(*ahead.popleft())
+        while ahead:
+            yield _finished(*ahead.popleft())
+
+
+def _finished(name: Name, parts: list[Future[Result]]) -> tuple[Name, list[Result]]:
+    return name, [part.result() for part in parts]
+
+
+@contextmanager
+def _workers(number: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that compute on one core each; the caller's own number stays as it is."""
+    before, started = torch.get_num_threads(), Barrier(number)
+    pool = ThreadPoolExecutor(number, thread_name_prefix="probvae", initializer=_use_one_core)
+    try:
+        for begun in [pool.submit(started.wait) for _ in range(number)]:
+            begun.result()
+        torch.set_num_threads(before)  # also what threads of others will start with
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _taken_on_one_core(jobs: Iterator[Name]) -> Iterator[Name]:
+    """A team of threads beside the workers would wait for its turn at a core, and keep it busy with waiting."""
+    number, end = torch.get_num_threads(), object()
+    while True:
+        torch.set_num_threads(1)
+        try:
+            job = next(jobs, end)
+        finally:
+            torch.set_num_threads(number)
+        if job is end:
+            return
+        yield job  # type: ignore[misc]
+
+
+def _use_one_core() -> None:
+    torch.get_num_threads()  # a thread's first question sets its number to the process's
+    torch.set_num_threads(1)
