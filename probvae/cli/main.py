@@ -9,6 +9,7 @@ import click
 from probvae import __version__
 from probvae._launched import launched_rank, local_rank, num_launched
 from probvae._memory import keep_freed_memory
+from probvae._printable import printable
 from probvae._waiting import wait_briefly
 from probvae.errors import FitError, FitInterruptedError, ProbvaeError, RankError, RunError
 
@@ -107,7 +108,7 @@ def readable(message: str) -> str:
     if len(message) > _LONGEST_MESSAGE:
         half = _LONGEST_MESSAGE // 2
         message = f"{message[:half]} [...] {message[-half:]}"
-    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in message)
+    return printable(message)
 
 
 def _let_others_speak(error: BaseException) -> None:
