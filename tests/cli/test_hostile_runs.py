@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 import probvae as package
 from probvae._allocation import BoundedAllocation
-from probvae._files import staged
+from probvae._files import staged, write_atomic
 from probvae.errors import RunError
-from probvae.runs import Run
+from probvae.runs import _HALF_WRITTEN, Run
 from probvae.vae import VAE
 from tests.cli.conftest import QUICK_REPORT
 
@@ -137,6 +137,35 @@ def test_resuming_neither_writes_nor_tidies_up_elsewhere(folder: Path, name: str
     with pytest.raises(RunError, match=f"{name}: is a link"):
         Run(folder / "run").open()
     assert (target / ".precious").read_text() == "precious"
+
+
+def test_resuming_removes_what_was_half_written_and_nothing_else(folder: Path) -> None:
+    run = folder / "run"
+    theirs = (".git/config", ".gitignore", ".ipynb_checkpoints/a.ipynb", ".DS_Store", ".env.local", "checkpoints/.keep")
+    half = (".config.toml.ab12_x9z.toml", ".writing-ab12_x9z/figures/a.png", "checkpoints/.epoch-000001.x_000000")
+    for name in (*theirs, *half):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    opened = Run(run)
+    opened.open()
+    opened.close()
+    assert all((run / name).exists() for name in theirs)
+    assert not any((run / name).exists() for name in half)
+
+
+def test_what_is_half_written_has_a_name_that_is_known(folder: Path) -> None:
+    """The names are those that writing really takes."""
+    seen = []
+
+    def look(path: Path) -> None:
+        path.touch()
+        seen.append(path.name)
+
+    write_atomic(folder / "epoch-000001.safetensors", look)
+    write_atomic(folder / "config.toml", look)
+    with staged(folder) as stage:
+        seen.append(stage.name)
+    assert all(_HALF_WRITTEN.fullmatch(name) for name in seen), seen
 
 
 def changed(text: str, *pairs: tuple[str, str]) -> str:
