@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import probvae as package
 from probvae._allocation import BoundedAllocation
 from probvae._files import staged, write_atomic
+from probvae._tensor_files import digest, read_tensors, write_tensors
 from probvae.errors import RunError
 from probvae.runs import _HALF_WRITTEN, Run
 from probvae.vae import VAE
@@ -137,6 +138,60 @@ def test_resuming_neither_writes_nor_tidies_up_elsewhere(folder: Path, name: str
     with pytest.raises(RunError, match=f"{name}: is a link"):
         Run(folder / "run").open()
     assert (target / ".precious").read_text() == "precious"
+
+
+@pytest.fixture(scope="module")
+def unfinished(probvae, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with checkpoints, beside its data."""
+    home = tmp_path_factory.mktemp("unfinished")
+    shutil.copy(STORED / "data.csv", home)
+    quiet = ("--no-figures", "--no-gap", "--no-progress")
+    settings = ("--labels", "kind", "--hidden", "4", "--epochs", "2", "--batch-size", "32")
+    assert probvae("fit", "--data", "data.csv", *settings, *quiet, "--out", "run", cwd=home).returncode == 0
+    return home
+
+
+def forged(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """A checkpoint whose checksum is right."""
+    write_tensors(file, tensors, {**metadata, "sha256": digest(tensors, metadata)})
+
+
+Parts = tuple[dict[str, torch.Tensor], dict[str, str]]
+CHECKPOINTS: dict[str, Callable[[Parts], Parts]] = {
+    "no state": lambda p: (p[0], {"format": p[1]["format"], "components": p[1]["components"]}),
+    "a deep state": lambda p: (p[0], {**p[1], "training": "[" * 100_000}),
+    "an empty state": lambda p: (p[0], {**p[1], "training": "{}"}),
+    "a list": lambda p: (p[0], {**p[1], "training": "[]"}),
+    "weights alone": lambda p: ({name: t for name, t in p[0].items() if not name.startswith("training.")}, p[1]),
+    "other sizes": lambda p: ({name: torch.zeros(3) for name in p[0]}, p[1]),
+    "another generator": lambda p: ({**p[0], "training.random.cpu": torch.zeros(3, dtype=torch.uint8)}, p[1]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::probvae.errors.CheckpointWarning")
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_checkpoint_of_something_else(probvae, unfinished: Path, tmp_path: Path, case: str) -> None:
+    home = Path(shutil.copytree(unfinished, tmp_path / "home"))
+    files = sorted((home / "run" / "checkpoints").glob("*.safetensors"))
+    tensors, metadata = read_tensors(files[-1])
+    del metadata["sha256"]
+    for file in files:
+        file.unlink()
+    forged(files[0], *CHECKPOINTS[case]((tensors, metadata)))
+    done = probvae("fit", "--resume", "run", "--no-figures", "--no-gap", "--no-progress", cwd=home)
+    assert done.returncode == 2, done.stdout
+    assert "checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_checkpoint_that_is_a_link(probvae, unfinished: Path, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(unfinished, tmp_path / "home"))
+    for file in (home / "run" / "checkpoints").glob("*.safetensors"):
+        file.rename(home / file.name)
+        file.symlink_to(home / file.name)
+    done = probvae("fit", "--resume", "run", "--no-figures", "--no-gap", "--no-progress", cwd=home)
+    assert done.returncode == 2
+    assert "is a link" in done.stderr
 
 
 def test_resuming_removes_what_was_half_written_and_nothing_else(folder: Path) -> None:
