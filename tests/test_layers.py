@@ -14,6 +14,7 @@ PACKAGE = Path(probvae.__file__).parent
 LEVELS = [
     (
         "errors",
+        "_allocation",
         "_arviz",
         "_faults",
         "_files",

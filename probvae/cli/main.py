@@ -1,5 +1,6 @@
 """The entry point: subcommands by name, errors as messages, exit codes."""
 
+import io
 import sys
 import time
 from importlib import import_module
@@ -28,6 +29,7 @@ FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 # How long a process of several waits for another to say what is wrong, in seconds
 PATIENCE = 2.0
 _LONGEST_MESSAGE = 1000  # characters
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 
 
 class LazyGroup(click.Group):
@@ -70,8 +72,9 @@ def main() -> None:
         sys.exit(group.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         _let_others_speak(error)
-        error.message = readable(error.message)
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        print(readable(text.getvalue(), kept="\n\t"), end="", file=sys.stderr)
         sys.exit(MISTAKE)
     except FitInterruptedError as error:
         _complain(error)
@@ -88,6 +91,16 @@ def main() -> None:
     except OSError as error:
         _complain(RunError(f"{error.filename}: cannot be used ({error.strerror or error}). Choose another path."))
         sys.exit(MISTAKE)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _complain(FitError(f"not enough memory ({error}). Take a smaller batch_size, num_particles or hidden."))
+        sys.exit(FAILED)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # on the CPU torch raises no exception of its own for it
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def _complain(error: BaseException) -> None:
@@ -96,10 +109,10 @@ def _complain(error: BaseException) -> None:
     print(readable(f"probvae: rank {rank}: {error}" if rank else f"probvae: {error}"), file=sys.stderr)
 
 
-def readable(message: str) -> str:
+def readable(message: str, kept: str = "") -> str:
     r"""``message`` as a terminal can show it: what would steer the terminal is written out, and the middle left out.
 
-    Names of files and columns stand in messages, and a stranger may have chosen them.
+    Names of files and columns stand in messages, and a stranger may have chosen them. The signs in ``kept`` stay.
 
     >>> print(readable("probvae: \x1b[2Jx.csv: there is no such file."))
     probvae: \x1b[2Jx.csv: there is no such file.
@@ -107,7 +120,7 @@ def readable(message: str) -> str:
     if len(message) > _LONGEST_MESSAGE:
         half = _LONGEST_MESSAGE // 2
         message = f"{message[:half]} [...] {message[-half:]}"
-    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in message)
+    return "".join(sign if sign.isprintable() or sign in kept else ascii(sign)[1:-1] for sign in message)
 
 
 def _let_others_speak(error: BaseException) -> None:
