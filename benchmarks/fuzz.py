@@ -3,8 +3,8 @@
 Damaged, lying and hostile files (.npy, .npz, .csv, .parquet, .toml, the files of a run folder) and command lines are
 generated (tests/faults), each from its kind and a number, so that any of them can be made again. Most run in a few
 long-lived processes, with an alarm of 10 s and the peak of memory measured for each; some through the real
-``python -m probvae``. Right are a message with exit code 2, a run that is whole (where the input was not bad after all),
-and a fit that failed with a message (exit code 1). Anything else is a failure; its input is kept.
+``python -m probvae``. Right are a message with exit code 2, a whole run (where the input was not bad after all), and a
+fit that failed with a message (exit code 1). Anything else is a failure; its input is kept.
 
     python benchmarks/fuzz.py [--cases 20000] [--real 300] [--seed 0] [--workers 2] [--kinds npy csv]
     python benchmarks/fuzz.py --case csv:1234
@@ -209,7 +209,7 @@ def show(result: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     for case, outcome in list(result["failures"].items())[:_FAILURES_SHOWN]:
-        console.print(f"{case}: {outcome['verdict']}: {ascii(outcome['detail'][-300:])}", markup=False)
+        console.print(f"{case}: {outcome['verdict']}: {outcome['detail'][-300:]!a}", markup=False)
     print(
         f"{len(result['failures'])} failures; slowest {result['slowest_seconds']:.1f} s, "
         f"most memory {result['largest_memory_mb']} MB; {result['seconds']} s in all"
