@@ -1,7 +1,6 @@
 """Several runs beside each other: their numbers, and paired differences on the same held-out data."""
 
 import itertools
-import json
 import math
 import re
 import tomllib
@@ -31,6 +30,7 @@ from probvae.experiment import (
 from probvae.inference import bound, posterior_mean
 from probvae.inference.evidence import Estimate
 from probvae.recipes import Recipe, merge, parse_value, read_run_recipe, to_toml
+from probvae.run_files import number_or_none, parse_object, read_run_json, read_run_text
 from probvae.vae import load
 
 # A latent is in use when its posterior mean varies by more than this over the data (Burda et al. 2016)
@@ -72,7 +72,7 @@ def read_entry(run: Path) -> Entry:
     Raises :class:`~probvae.errors.RunError` for a folder that is no finished run, or whose data have changed since.
     """
     recipe = read_run_recipe(run)
-    written = _written(run, "summary.json")
+    written = read_run_json(run, "summary.json")
     seed = recipe["training"]["seed"]
     data = load_recipe_data(recipe)
     check_unchanged(run, data.fingerprint())
@@ -87,7 +87,7 @@ def read_entry(run: Path) -> Entry:
         "gap": gap_summary,
         "active_units": int((posterior_mean(vae, x).var(0, correction=0) > ACTIVE_THRESHOLD).sum()),
         "latent_dim": vae.model.latent_dim,
-        **{key: written.get(key) for key in ("epochs", "beta")},
+        **{key: number_or_none(written.get(key)) for key in ("epochs", "beta")},
         "seconds": _fit_seconds(run),
     }
     evidence = None if gap is None else gap.truth
@@ -115,28 +115,19 @@ def read_runs(runs: Sequence[Path], progress: Callable[[str, int, int], None]) -
     return entries
 
 
-def _written(run: Path, name: str) -> dict[str, Any]:
-    """What only the fit itself knew."""
-    try:
-        content: dict[str, Any] = json.loads((run / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{run}: {name} cannot be read ({error}). Was the fit stopped before its end?") from error
-    return content
-
-
 def _fit_seconds(run: Path) -> float | None:
     """The training alone: the time in the summary has an evaluation in it that not every run has had."""
     try:
-        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return float(json.loads(lines[-1])["seconds"])
-    except (OSError, json.JSONDecodeError, IndexError, KeyError):
+        lines = read_run_text(run, "metrics.jsonl").splitlines()
+        return number_or_none(parse_object(lines[-1], "metrics.jsonl").get("seconds"))
+    except (RunError, IndexError):
         return None
 
 
 def check_unchanged(run: Path, fingerprint: str) -> None:
     """Raise :class:`~probvae.errors.RunError` unless the run was fitted to data with this ``fingerprint``."""
     try:
-        fitted = _written(run, "environment.json")["data"]["fingerprint"]
+        fitted = read_run_json(run, "environment.json")["data"]["fingerprint"]
     except (KeyError, TypeError) as error:
         raise RunError(f"{run}: environment.json does not say what data it was fitted to. Fit it again.") from error
     if fitted != fingerprint:

@@ -36,6 +36,7 @@ from probvae.inference.evidence import best_method
 from probvae.inference.refine import refine
 from probvae.models import GaussianLikelihood, MixedLikelihood, covariates_for
 from probvae.recipes import Recipe, merge, to_toml
+from probvae.run_files import FORMAT
 from probvae.runs import Run
 from probvae.vae import VAE
 
@@ -311,6 +312,7 @@ def environment_json(recipe: Recipe, data: Dataset) -> str:
 
     packages = ("torch", "pyro-ppl", "numpy", "scikit-learn")
     content = {
+        "format": FORMAT,
         "versions": {
             "python": platform.python_version(),
             "probvae": __version__,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from probvae.errors import ConfigError, RunError, unknown_name
+from probvae.run_files import check_run_format, read_run_text
 
 Recipe = dict[str, dict[str, Any]]
 
@@ -86,14 +87,23 @@ def read_recipe(path: str | Path) -> Recipe:
     """One recipe from a TOML file, checked. Raises :class:`~probvae.errors.ConfigError` with file and reason."""
     path = Path(path)
     try:
-        recipe = tomllib.loads(path.read_bytes().decode("utf-8"))
+        text = path.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
             f"recipe {path}: there is no such file. The project's own are in models/ and inference/."
         ) from error
     except OSError as error:
         raise ConfigError(f"recipe {path}: cannot be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe {path}: not TOML ({error}).") from error
+    return parse_recipe(text, path)
+
+
+def parse_recipe(text: str, path: Path) -> Recipe:
+    """The recipe in ``text``, which stands in the file ``path``, checked as :func:`read_recipe` does."""
+    try:
+        recipe = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, tables a thousand deep
         raise ConfigError(f"recipe {path}: not TOML ({error}).") from error
     try:
         return check_recipe(recipe)
@@ -163,10 +173,8 @@ def to_toml(recipe: Recipe) -> str:
 
 def read_run_recipe(run: Path) -> Recipe:
     """The resolved recipe of a run folder."""
-    file = run / "config.toml"
-    if not file.is_file():
-        raise RunError(f"{run}: there is no config.toml in it. Give a folder that `probvae fit` wrote.")
-    recipe = read_recipe(file)
+    check_run_format(run)
+    recipe = parse_recipe(read_run_text(run, "config.toml"), run / "config.toml")
     # defaults in the place of what a fit has always written would be another run
     lost = [f"{table}.{key}" for table, key in _ALWAYS_WRITTEN if key not in recipe.get(table, {})]
     if lost:

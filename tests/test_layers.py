@@ -14,6 +14,7 @@ PACKAGE = Path(probvae.__file__).parent
 LEVELS = [
     (
         "errors",
+        "_allocation",
         "_arviz",
         "_files",
         "_seed",
@@ -28,7 +29,7 @@ LEVELS = [
         "_threads",
         "_waiting",
     ),
-    ("runs", "data"),
+    ("runs", "run_files", "data"),
     ("models",),
     ("inference",),
     ("specification",),
