@@ -6,10 +6,8 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib import import_module
 from itertools import count, islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import pyro
 import torch
@@ -25,9 +23,9 @@ import probvae
 from probvae._threads import threads_for_step
 from probvae.inference.importance import importance_log_evidence
 from probvae.inference.objectives import ELBOObjective, IWAEObjective, Objective
+from probvae.inference.preparation import FitOptions, prepare
+from probvae.inference.training import Trainer
 
-# the module, which its function hides in the package
-fit_module = import_module("probvae.inference.fit")
 LEARNING_RATE = 1e-3
 _SECONDS_TO_CHOOSE = 0.05
 _ROWS_AT_ONCE = 2000
@@ -119,39 +117,24 @@ def probvae_fit(way: str, compile: str | bool) -> Callable[[Workload], Run]:
         if trainer.path.name != way:
             raise RuntimeError(f"fit took the {trainer.path.name} path: {trainer.path.reason}")
         vae.train()
-        batches = (batch for _ in count() for batch in trainer._minibatches())
+        batches = (batch for _ in count() for batch in trainer.minibatches())
 
         def run(num_steps: int) -> None:
             for part, rows in islice(batches, num_steps):
-                trainer._train_step(part, rows, 1, 0)
+                trainer.train_step(part, rows, 1, 0)
 
         return run
 
     return build
 
 
-class _Prepared(Exception):
-    """Carries the trainer out of `fit`, where its first step would come."""
-
-
-def _trainer(vae: probvae.VAE, workload: Workload, compile: str | bool) -> Any:
-    def hand_over(trainer: Any, progress: bool) -> None:
-        raise _Prepared(trainer)
-
+def _trainer(vae: probvae.VAE, workload: Workload, compile: str | bool) -> Trainer:
+    """What `fit` makes before its first step."""
     x = make_data(workload)[: workload.num_batches * workload.batch_size]
-    fit_module._Trainer.run = hand_over
-    try:
-        probvae.fit(
-            vae,
-            x,
-            epochs=1000,
-            batch_size=workload.batch_size,
-            learning_rate=LEARNING_RATE,
-            objective=_objective(workload),
-            compile=compile,
-        )
-    except _Prepared as prepared:
-        return prepared.args[0]
+    options = FitOptions(epochs=1000, batch_size=workload.batch_size, learning_rate=LEARNING_RATE)
+    trainer = Trainer(vae, prepare(vae, vae, x, None, options), x.device, _objective(workload), options)
+    trainer.choose_path(compile)
+    return trainer
 
 
 def _vae(workload: Workload) -> probvae.VAE:

@@ -5,9 +5,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probvae._faults import fault_point
 from probvae.errors import RunError
 
 if TYPE_CHECKING:
@@ -25,10 +27,14 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
+        fault_point("file-opened")
         write(temporary)
-        _make_readable(temporary)
+        fault_point("file-written")
+        make_readable(temporary)
         _flush_to_disk(temporary)
+        fault_point("file-flushed")
         temporary.replace(path)
+        fault_point("file-renamed")
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
@@ -93,11 +99,17 @@ def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> Path:
     return path
 
 
-def _make_readable(path: Path) -> None:
-    # mkstemp makes files only their owner can read; a run folder follows the user's umask instead.
-    umask = os.umask(0)
+def make_readable(path: Path) -> None:
+    """Give what ``tempfile`` made, for its owner only, the rights that the user's umask gives."""
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
+
+
+@cache
+def _umask() -> int:
+    # it can be read only by setting it, for all threads: once is enough
+    umask = os.umask(0o077)
     os.umask(umask)
-    path.chmod(0o666 & ~umask)
+    return umask
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -30,7 +30,8 @@ from probvae.experiment import (
 from probvae.inference import bound, posterior_mean
 from probvae.inference.evidence import Estimate
 from probvae.recipes import Recipe, merge, parse_value, read_run_recipe, to_toml
-from probvae.run_files import number_or_none, parse_object, read_run_json, read_run_text
+from probvae.run_files import number_or_none, parse_object, read_run_text
+from probvae.runs import Run
 from probvae.vae import load
 
 # A latent is in use when its posterior mean varies by more than this over the data (Burda et al. 2016)
@@ -72,10 +73,10 @@ def read_entry(run: Path) -> Entry:
     Raises :class:`~probvae.errors.RunError` for a folder that is no finished run, or whose data have changed since.
     """
     recipe = read_run_recipe(run)
-    written = read_run_json(run, "summary.json")
+    written = Run(run).read_json("summary.json")
     seed = recipe["training"]["seed"]
     data = load_recipe_data(recipe)
-    check_unchanged(run, data.fingerprint())
+    Run(run).check_unchanged(data.fingerprint())
     held_out = split(data, recipe["data"]["held_out"], seed)[1]
     vae = given(recipe, for_other_data(load(run), held_out, seed), held_out)
     x = binarized(held_out, seed)
@@ -88,7 +89,7 @@ def read_entry(run: Path) -> Entry:
         "active_units": int((posterior_mean(vae, x).var(0, correction=0) > ACTIVE_THRESHOLD).sum()),
         "latent_dim": vae.model.latent_dim,
         **{key: number_or_none(written.get(key)) for key in ("epochs", "beta")},
-        "seconds": _fit_seconds(run),
+        "seconds": _fit_seconds(run, written),
     }
     evidence = None if gap is None else gap.truth
     identity = f"{held_out.fingerprint()}/{float(x.double().nansum()):.6f}"
@@ -115,23 +116,15 @@ def read_runs(runs: Sequence[Path], progress: Callable[[str, int, int], None]) -
     return entries
 
 
-def _fit_seconds(run: Path) -> float | None:
+def _fit_seconds(run: Path, summary: Mapping[str, Any]) -> float | None:
     """The training alone: the time in the summary has an evaluation in it that not every run has had."""
-    try:
+    if "fit_seconds" in summary:
+        return number_or_none(summary["fit_seconds"])
+    try:  # where older runs have it
         lines = read_run_text(run, "metrics.jsonl").splitlines()
         return number_or_none(parse_object(lines[-1], "metrics.jsonl").get("seconds"))
     except (RunError, IndexError):
         return None
-
-
-def check_unchanged(run: Path, fingerprint: str) -> None:
-    """Raise :class:`~probvae.errors.RunError` unless the run was fitted to data with this ``fingerprint``."""
-    try:
-        fitted = read_run_json(run, "environment.json")["data"]["fingerprint"]
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{run}: environment.json does not say what data it was fitted to. Fit it again.") from error
-    if fitted != fingerprint:
-        raise RunError(f"{run}: its data have other values now than when it was fitted. Restore them, or fit it again.")
 
 
 @dataclass(frozen=True)

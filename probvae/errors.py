@@ -56,6 +56,17 @@ class RankError(FitError, ConnectionError):
     """A process of a distributed fit stopped, cannot be reached, or has gone another way than the others."""
 
 
+class FitInterruptedError(KeyboardInterrupt):
+    """A fit was stopped by Ctrl-C or SIGTERM after a step, and its state saved.
+
+    Like its base class it is no ``Exception``: a loop over fits that goes on after errors ends here.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
 class TraceError(ProbvaeError, RuntimeError):
     """A program cannot be traced: its structure may depend on data."""
 
@@ -66,6 +77,10 @@ class FloorWarning(UserWarning):
 
 class PathWarning(UserWarning):
     """A fit was asked to run without Pyro's handlers, or compiled, and it cannot."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint of a run is damaged, and the one before it was taken."""
 
 
 class PluginWarning(UserWarning):

@@ -1,7 +1,10 @@
 """A whole run from a recipe: data, fit, evaluation, folder."""
 
+import json
 import platform
 import time
+import warnings
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +23,7 @@ from probvae.data.on_disk import blocks, rows_in
 from probvae.diagnostics import GapResult, posterior_gap
 from probvae.diagnostics.gap import LEDGER_DATA, check_density
 from probvae.diagnostics.verdicts import mean_with_error
-from probvae.errors import ArgumentError, ConfigError, NotLinearGaussianError
+from probvae.errors import ArgumentError, CheckpointWarning, ConfigError, NotLinearGaussianError
 from probvae.inference import (
     FitResult,
     FreeGuide,
@@ -35,7 +38,7 @@ from probvae.inference.distributed import process_group
 from probvae.inference.evidence import best_method
 from probvae.inference.refine import refine
 from probvae.models import GaussianLikelihood, MixedLikelihood, covariates_for
-from probvae.recipes import Recipe, merge, to_toml
+from probvae.recipes import Recipe, merge, read_run_recipe, to_toml
 from probvae.run_files import FORMAT
 from probvae.runs import Run
 from probvae.vae import VAE
@@ -80,11 +83,29 @@ def run_recipe(
 
     Processes that ``torchrun`` started fit together. All but the first then have nothing more to do, and get None.
     """
-    start = time.perf_counter()
     folder = Path(out) if out is not None else next_folder(recipe["data"]["source"])
     if launched_rank() == 0:  # it may have made the folder before another process looks
         Run(folder).check_free()
+    return _run(recipe, folder, progress, ledger, resume=False)
+
+
+def resume_run(folder: str | Path, progress: bool = True, ledger: bool = True) -> Experiment | None:
+    """Go on with a run that was stopped, from its newest checkpoint, and end it as :func:`run_recipe` would have.
+
+    Raises :class:`~probvae.errors.RunError` for a folder that is no run, one that another process is writing, and one
+    whose data have changed; what differs between this machine and the one that began it is told by a
+    :class:`~probvae.errors.CheckpointWarning`.
+    """
+    return _run(read_run_recipe(Path(folder)), Path(folder), progress, ledger, resume=True)
+
+
+def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: bool) -> Experiment | None:
+    start = time.perf_counter()
     data = load_recipe_data(recipe)
+    environment = environment_of(recipe, data)
+    if resume:
+        Run(folder).check_unchanged(data.fingerprint())
+        _tell_differences(Run(folder).read_json("environment.json"), environment)
     train, held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])
     recipe = with_columns(recipe, data)
     y = raw_covariates(recipe, train)
@@ -96,32 +117,35 @@ def run_recipe(
     start_from(vae, train, y, recipe["training"]["seed"])
     x = train.x if isinstance(train.x, RowsOnDisk) else as_tensor(train)
     objective = build_objective(recipe)
-    run = Run(folder, {"config.toml": to_toml(recipe), "environment.json": environment_json(recipe, data)})
+    run = Run(folder, {"config.toml": to_toml(recipe), "environment.json": json.dumps(environment, indent=2) + "\n"})
     training = {
         **recipe["training"],
         "binarization": _fresh_or_none(data),
         "validation": _validation(recipe, vae),
     }
-    with process_group() as ranks:
-        result = fit(vae, x, y=y, exposure=train.exposure, objective=objective, progress=progress, out=run, **training)
-    if not ranks.is_writer:
-        return None
-    vae = given(recipe, for_other_data(vae, held_out, recipe["training"]["seed"]), held_out)
-    gap, gap_summary = first_ledger(vae, held_out, recipe["training"]["seed"]) if ledger else (None, None)
-    summary = {
-        "data": data.name,
-        **evaluate(vae, held_out, recipe["training"]["seed"]),
-        **weight_summary(vae, objective),
-        "gap": gap_summary,
-        "num_train": train.num_data,
-        "num_held_out": held_out.num_data,
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        "stopped": result.stopped,
-        "seconds": round(time.perf_counter() - start, 3),
-        "run": str(folder),
-    }
-    run.write_json("summary.json", summary)
+    told: dict[str, Any] = {"objective": objective, "progress": progress, "out": run, "resume": resume}
+    with closing(run):
+        with process_group() as ranks:
+            result = fit(vae, x, y=y, exposure=train.exposure, **told, **training)
+        if not ranks.is_writer:
+            return None
+        vae = given(recipe, for_other_data(vae, held_out, recipe["training"]["seed"]), held_out)
+        gap, gap_summary = first_ledger(vae, held_out, recipe["training"]["seed"]) if ledger else (None, None)
+        summary = {
+            "data": data.name,
+            **evaluate(vae, held_out, recipe["training"]["seed"]),
+            **weight_summary(vae, objective),
+            "gap": gap_summary,
+            "num_train": train.num_data,
+            "num_held_out": held_out.num_data,
+            "epochs": len(result.history),
+            "best_epoch": result.best_epoch,
+            "stopped": result.stopped,
+            "fit_seconds": result.history[-1]["seconds"],
+            "seconds": round(time.perf_counter() - start, 3),
+            "run": str(folder),
+        }
+        run.write_json("summary.json", summary)
     return Experiment(vae, held_out, binarized(held_out, recipe["training"]["seed"]), result, gap, summary, run)
 
 
@@ -306,12 +330,10 @@ def next_folder(source: str) -> Path:
     raise ConfigError("out: a million runs are there already. Give --out.")
 
 
-def environment_json(recipe: Recipe, data: Dataset) -> str:
+def environment_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     """What else the numbers depend on: versions, threads, the data's fingerprint."""
-    import json
-
     packages = ("torch", "pyro-ppl", "numpy", "scikit-learn")
-    content = {
+    return {
         "format": FORMAT,
         "versions": {
             "python": platform.python_version(),
@@ -325,7 +347,20 @@ def environment_json(recipe: Recipe, data: Dataset) -> str:
         "num_processes": num_launched(),
         "data": {"name": data.name, "shape": list(data.x.shape), "fingerprint": data.fingerprint()},
     }
-    return json.dumps(content, indent=2) + "\n"
+
+
+def _tell_differences(then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Of what decides about a number's last digits."""
+    known, here = ({**part.get("versions", {}), **part} for part in (then, now))
+    names = ("torch", "numpy", "platform", "num_threads", "num_processes")
+    told = [f"{name} {known.get(name)} then, {here[name]} now" for name in names if known.get(name) != here[name]]
+    if told:
+        warnings.warn(
+            f"resume: {'; '.join(told)}. The numbers may differ from those of an uninterrupted run in their last "
+            "digits.",
+            CheckpointWarning,
+            stacklevel=4,
+        )
 
 
 def _validation(recipe: Recipe, vae: VAE) -> float | None:

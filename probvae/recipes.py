@@ -63,6 +63,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "validation": _NUMBER,
         "seed": (int,),
         "compile": (str, bool),
+        "checkpoint_seconds": _NUMBER,
         "device": (str,),
     },
     "data": {

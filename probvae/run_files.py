@@ -15,6 +15,7 @@ from probvae.errors import RunError
 FORMAT = 1
 # of a text file, in bytes: a run of a million epochs has less
 _LARGEST_TEXT = 2**28
+_UNFINISHED = "Was the fit stopped before its end? Then go on with: probvae fit --resume RUN"
 
 
 def run_file(run: Path, name: str) -> Path:
@@ -26,7 +27,7 @@ def run_file(run: Path, name: str) -> Path:
     if file.is_symlink():
         raise RunError(f"{run}: {name} is a link, and a run holds its own files only. Put the file itself there.")
     if not file.exists():
-        raise RunError(f"{run}: there is no {name} in it. Give a folder that `probvae fit` wrote to its end.")
+        raise RunError(f"{run}: there is no {name} in it. Give a folder that `probvae fit` wrote. {_UNFINISHED}")
     if not file.is_file():
         raise RunError(f"{run}: {name} is no regular file. Give a folder that `probvae fit` wrote.")
     return file
@@ -53,7 +54,7 @@ def parse_object(text: str, place: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{place} cannot be read ({error}). Was the fit stopped before its end?") from error
+        raise RunError(f"{place} cannot be read ({error}). {_UNFINISHED}") from error
     if not isinstance(content, dict):
         raise RunError(f"{place}: expected a JSON object, got {type(content).__name__}. Restore it, or fit it again.")
     return content

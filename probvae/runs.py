@@ -11,22 +11,30 @@ report.html, report.json, posterior.nc    what `probvae report` adds
 """
 
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from probvae._files import write_text
+from probvae._faults import fault_point
+from probvae._files import make_readable, refuse_link, write_text
 from probvae.errors import RunError
+from probvae.run_files import read_run_json
 
-NUM_CHECKPOINTS = 2
+LOCK = ".lock"
 
 
 class Run:
-    """A run folder. Nothing is on disk before :meth:`create`, which also writes the files in ``preamble``."""
+    """A run folder. Nothing is on disk before :meth:`create`, which also writes the files in ``preamble``.
+
+    From :meth:`create` or :meth:`open` to :meth:`close`, no other process can do either.
+    """
 
     def __init__(self, folder: str | Path, preamble: Mapping[str, str] | None = None) -> None:
         self.folder = Path(folder)
         self._preamble = dict(preamble or {})
+        self._lock: Any = None
 
     def add_to_environment(self, content: Mapping[str, Any]) -> None:
         """More for ``environment.json``, before it is written."""
@@ -41,19 +49,76 @@ class Run:
             raise RunError(f"out: {self.folder} exists. Choose another folder, or remove this one.")
 
     def create(self) -> None:
-        """Make the folder; it must not exist yet, except empty."""
+        """Make the folder with all that is known before the fit, in one step; it must not exist yet, except empty.
+
+        A process that is killed here leaves no run, or one that can be resumed.
+        """
+        self.check_free()
         try:
-            self.check_free()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "checkpoints").mkdir()
-        except RunError:
-            raise
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            stage = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name}."))
         except OSError as error:
-            raise RunError(
-                f"out: {self.folder} cannot be written ({error.strerror}). Choose another folder."
-            ) from error
+            raise self._cannot_write(error) from error
+        try:
+            self._fill(stage)
+            fault_point("run-filled")
+            stage.replace(self.folder)
+            self.lock()
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+    def _fill(self, stage: Path) -> None:
+        make_readable(stage)
+        (stage / "checkpoints").mkdir()
         for name, text in self._preamble.items():
-            self.write_text(name, text)
+            write_text(stage / name, text)
+
+    def _cannot_write(self, error: OSError) -> RunError:
+        return RunError(f"out: {self.folder} cannot be written ({error.strerror or error}). Choose another folder.")
+
+    def open(self) -> None:
+        """Take up the run that a process before this one began; raises what :meth:`lock` raises."""
+        if not self.checkpoints.is_dir():
+            raise RunError(f"{self.folder}: there is no run to go on with. Give a folder that `probvae fit` wrote.")
+        for place in (self.checkpoints, self.folder / "metrics.jsonl", self.folder / LOCK):
+            refuse_link(place)  # all three are written to, or emptied, where they stand
+        self.lock()
+        self._remove_leftovers()
+
+    def lock(self) -> None:
+        """Keep other processes from writing here, until :meth:`close` or the end of this process, however it ends.
+
+        Raises :class:`~probvae.errors.RunError` where another one has the lock.
+        """
+        import filelock
+
+        lock = filelock.FileLock(self.folder / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise RunError(
+                f"{self.folder}: another process is writing this run. Wait until it has ended, or stop it."
+            ) from error
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        self._lock = lock
+
+    def close(self) -> None:
+        """Let other processes write here."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _remove_leftovers(self) -> None:
+        """What a process that was killed was about to write; only with the lock is it known that none still is."""
+        for place in (self.folder, self.checkpoints):
+            for path in place.glob(".*"):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.name != LOCK:
+                    path.unlink(missing_ok=True)
 
     @property
     def model_file(self) -> Path:
@@ -65,23 +130,37 @@ class Run:
         """Where the pictures are."""
         return self.folder / "figures"
 
-    def checkpoint_file(self, epoch: int) -> Path:
-        """Where the state after ``epoch`` is."""
-        return self.folder / "checkpoints" / f"epoch-{epoch:06d}.safetensors"
+    @property
+    def checkpoints(self) -> Path:
+        """Where the states that a fit can be resumed from are."""
+        return self.folder / "checkpoints"
 
-    def drop_old_checkpoints(self) -> None:
-        """Keep the newest two."""
-        for file in sorted((self.folder / "checkpoints").glob("epoch-*.safetensors"))[:-NUM_CHECKPOINTS]:
-            file.unlink()
-
-    def append_metrics(self, record: Mapping[str, Any]) -> None:
+    def append_metrics(self, line: str) -> None:
         """Add one line to ``metrics.jsonl``."""
         file = self.folder / "metrics.jsonl"
         try:
             with file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record, allow_nan=False) + "\n")
+                stream.write(line + "\n")
         except OSError as error:
             raise RunError(f"{file}: cannot be written ({error.strerror}).") from error
+        fault_point("metrics-appended")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What :meth:`write_json` wrote. Raises :class:`~probvae.errors.RunError` where it is not there, or damaged."""
+        return read_run_json(self.folder, name)
+
+    def check_unchanged(self, fingerprint: str) -> None:
+        """Raise :class:`~probvae.errors.RunError` unless the run was fitted to data with this ``fingerprint``."""
+        try:
+            fitted = self.read_json("environment.json")["data"]["fingerprint"]
+        except (KeyError, TypeError) as error:
+            raise RunError(
+                f"{self.folder}: environment.json does not say what data it was fitted to. Fit it again."
+            ) from error
+        if fitted != fingerprint:
+            raise RunError(
+                f"{self.folder}: its data have other values now than when it was fitted. Restore them, or fit it again."
+            )
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write ``content`` to the file ``name``."""

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from probvae import __version__, specification
 from probvae._allocation import BoundedAllocation
-from probvae._files import write_atomic
 from probvae._registry import option_names
 from probvae._seed import isolated_seed
+from probvae._tensor_files import read_tensors, write_tensors
 from probvae.errors import ArgumentError, ConfigError, ProbvaeError, RunError, ShapeError
+from probvae.inference.checkpoints import TRAINING
 from probvae.inference.encoders import Encoder, MaskedEncoder, MLPEncoder
 from probvae.inference.guides import DiagonalGuide, ExactGuide, Guide
 from probvae.inference.guides.given import given
@@ -88,12 +89,12 @@ class VAE(nn.Module):
         Raises :class:`~probvae.errors.ConfigError` for components that are not registered, and
         :class:`~probvae.errors.RunError` when the file cannot be written.
         """
-        from safetensors.torch import save_file
+        write_tensors(Path(path), self.state_dict(), self.metadata())
 
+    def metadata(self) -> dict[str, str]:
+        """What :meth:`save` writes beside the weights: the format, who writes it, and the components as TOML."""
         components = _as_toml(json.dumps(self.components()))
-        metadata = {"format": str(FORMAT), "probvae": __version__, "components": components}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_atomic(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
+        return {"format": str(FORMAT), "probvae": __version__, "components": components}
 
     @classmethod
     def load(cls, path: str | Path) -> "VAE":
@@ -101,7 +102,8 @@ class VAE(nn.Module):
 
         Raises :class:`~probvae.errors.RunError` for a file that is not there, damaged, or not ours.
         """
-        tensors, metadata = _read(Path(path))
+        found, metadata = read_tensors(Path(path))
+        tensors = {name: tensor for name, tensor in found.items() if not name.startswith(TRAINING)}
         vae = _rebuild(Path(path), metadata, tensors)
         try:
             vae.to(next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()))
@@ -247,26 +249,11 @@ def load(path: str | Path) -> VAE:
     return VAE.load(run_file(path, "model.safetensors"))
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise RunError(f"{path}: there is no such file. Was the fit stopped before its end?")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        # what it does not know of a header, torch or Python are the first to complain of
-        raise RunError(f"{path}: not a whole safetensors file ({error}). Fit again, or take a checkpoint.") from error
+def _rebuild(path: Path, metadata: dict[str, str], tensors: Mapping[str, Tensor]) -> VAE:
+    components = _components(path, metadata)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise RunError(f"{path}: {name} has entries that are not finite. Fit again, or take a checkpoint.")
-    return tensors, metadata
-
-
-def _rebuild(path: Path, metadata: dict[str, str], tensors: Mapping[str, Tensor]) -> VAE:
-    components = _components(path, metadata)
     num_numbers = sum(tensor.numel() for tensor in tensors.values())
     # some ten times what the package's own components make of themselves
     bounds = BoundedAllocation(2**22 + 40 * num_numbers, 2_000 + 100 * len(tensors))

@@ -41,6 +41,7 @@ KEYS = {
     "kl_warmup": "training.kl_warmup",
     "seed": "training.seed",
     "compile": "training.compile",
+    "checkpoint_seconds": "training.checkpoint_seconds",
     "device": "training.device",
 }
 
@@ -79,11 +80,13 @@ _COMPILE = {"auto": "auto", "yes": True, "graph": "graph", "no": False}
 @click.option("--kl-warmup", type=int, help="Epochs over which the KL's weight rises to its value.")
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--compile", type=click.Choice([*_COMPILE]), help="Steps without Pyro's handlers; auto where it pays.")
+@click.option("--checkpoint-seconds", type=float, help="Save within an epoch that is longer [default: 300].")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda, ...")
 @click.option(
     "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of a recipe, e.g. training.epochs=20."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder [default: runs/<data>-<number>].")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run that was stopped.")
 @click.option("--gap/--no-gap", default=True, help="Say how wrong the posterior is, on held-out data.")
 @click.option("--figures/--no-figures", default=True, help="Draw the pictures.")
 @click.option("--progress/--no-progress", default=True, help="Show how far the fit has come.")
@@ -93,6 +96,7 @@ def command(
     recipe_files: tuple[Path, ...],
     settings: tuple[str, ...],
     out: Path | None,
+    resume: Path | None,
     gap: bool,
     figures: bool,
     progress: bool,
@@ -102,20 +106,41 @@ def command(
     """Fit a VAE: the recipes from left to right, then the options on top.
 
     Without arguments: Rocca's VAE (two latent dimensions, c learned, diagonal guide) on handwritten digits.
+
+    A fit that was stopped, however that came, goes on with --resume RUN and ends with the numbers that it would have
+    had.
     """
+    if resume is not None:
+        _check_alone(recipe_files, settings, out, options)
+        run(None, resume, gap, figures, progress, as_json)
+        return
     recipe = recipes.resolve(
         [*map(recipes.read_recipe, recipe_files), *recipes_of_options(options), *map(recipes.parse_setting, settings)]
     )
     run(recipe, out, gap, figures, progress, as_json)
 
 
-def run(recipe: Recipe, out: Path | None, gap: bool, figures: bool, progress: bool, as_json: bool) -> None:
-    """Fit, draw, print."""
+def _check_alone(recipe_files: tuple[Path, ...], settings: tuple[str, ...], out: Path | None, options: Any) -> None:
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    given += ["--set"] * bool(settings) + ["--out"] * (out is not None) + list(map(str, recipe_files))
+    if given:
+        raise click.UsageError(
+            f"--resume: expected nothing that changes the run, got {', '.join(given)}. A run goes on with the recipe "
+            "that it was begun with; leave them out, or fit anew."
+        )
+
+
+def run(recipe: Recipe | None, out: Path | None, gap: bool, figures: bool, progress: bool, as_json: bool) -> None:
+    """Fit, draw, print; without a recipe, go on with the run in ``out``."""
     from probvae.cli import output
-    from probvae.experiment import run_recipe
+    from probvae.experiment import resume_run, run_recipe
 
     with output.shown_warnings():
-        experiment = run_recipe(recipe, out, progress, gap)
+        if recipe is not None:
+            experiment = run_recipe(recipe, out, progress, gap)
+        else:
+            assert out is not None
+            experiment = resume_run(out, progress, gap)
         if experiment is None:
             return  # another process of the same fit tells of it
         if figures:

@@ -10,7 +10,7 @@ from probvae import __version__
 from probvae._launched import launched_rank, local_rank, num_launched
 from probvae._memory import keep_freed_memory
 from probvae._waiting import wait_briefly
-from probvae.errors import FitError, ProbvaeError, RankError
+from probvae.errors import FitError, FitInterruptedError, ProbvaeError, RankError
 
 COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",
@@ -71,6 +71,9 @@ def main() -> None:
         _let_others_speak(error)
         error.show()
         sys.exit(MISTAKE)
+    except FitInterruptedError as error:
+        _complain(error)
+        sys.exit(128 + error.signal_number)
     except (click.Abort, KeyboardInterrupt):
         _complain(KeyboardInterrupt("interrupted."))
         sys.exit(INTERRUPTED)

@@ -14,7 +14,7 @@ from probvae.inference.evaluation import (
     reconstruction_error,
 )
 from probvae.inference.exact import exact_log_evidence, exact_posterior, posterior_moments, posterior_precision
-from probvae.inference.fit import FitResult, fit
+from probvae.inference.fit import fit
 from probvae.inference.gaussian_gaps import diagonal_gap, forward_diagonal_gap, isotropic_gap
 from probvae.inference.guides import (
     ConstrainedGuide,
@@ -45,6 +45,7 @@ from probvae.inference.objectives import (
     STLObjective,
 )
 from probvae.inference.traces import LogWeights, log_weights
+from probvae.inference.training import FitResult
 from probvae.inference.variance import equivalent_variance, optimal_variance
 
 __all__ = [

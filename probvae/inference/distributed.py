@@ -130,7 +130,7 @@ class Ranks:
             return
         _check_can_be_shared(objective, batch_size, self.size)
         names = [(name, tensor.shape, tensor.dtype) for name, tensor in state.items()]
-        self._check_same((_fingerprint(x), names), DataError, "data and models", "Give all of them the same files.")
+        self.check_same((_fingerprint(x), names), DataError, "data and models", "Give all of them the same files.")
         with _exchange(self.rank):
             for tensor in state.values():
                 dist.broadcast(tensor, 0)
@@ -139,7 +139,7 @@ class Ranks:
         """Make sure that all processes have come to the same weights."""
         if self.size > 1:
             weights = [_digest(tensor) for tensor in state.values()]
-            self._check_same(weights, RankError, "weights", "Run on machines of one kind, or in one process.")
+            self.check_same(weights, RankError, "weights", "Run on machines of one kind, or in one process.")
 
     def align_generators(self, device: torch.device) -> None:
         """Put the generators where the writer's are: draws by rejection may have let them part ways."""
@@ -151,7 +151,8 @@ class Ranks:
         for state in states[1:]:
             torch.cuda.set_rng_state(state, device)
 
-    def _check_same(self, value: object, error: type[Exception], what: str, fix: str) -> None:
+    def check_same(self, value: object, error: type[Exception], what: str, fix: str) -> None:
+        """Raise ``error`` unless all processes have the same ``value``."""
         others = self._gathered(value)
         different = [rank for rank, other in enumerate(others) if other != others[0]]
         if different:

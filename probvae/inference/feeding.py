@@ -57,7 +57,8 @@ class Feeder(ABC):
 
     def __init__(self, num_data: int, batch_size: int) -> None:
         self.num_data, self.batch_size = num_data, batch_size
-        self._position = 0
+        # how many batches of the epoch have been handed out
+        self.position = 0
         self._drawn: Tensor | None = None
         self._running: Generator[Batch, None, None] | None = None
 
@@ -69,20 +70,20 @@ class Feeder(ABC):
         self.close()
         if self._drawn is None:
             self._drawn = self._draw()
-        self._running = self._batches(self._drawn, self._position)
+        self._running = self._batches(self._drawn, self.position)
         for batch in self._running:
-            self._position += 1  # what was handed out does not come again
+            self.position += 1  # what was handed out does not come again
             yield batch
-        self._position, self._drawn = 0, None
+        self.position, self._drawn = 0, None
 
     def state(self) -> dict[str, Any]:
         """Where in the epoch the feeder is, and what its order is made of."""
-        return {"position": self._position, **({} if self._drawn is None else {"drawn": self._drawn.clone()})}
+        return {"position": self.position, **({} if self._drawn is None else {"drawn": self._drawn.clone()})}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where ``state`` was taken."""
         self.close()
-        self._position, self._drawn = int(state["position"]), state.get("drawn")
+        self.position, self._drawn = int(state["position"]), state.get("drawn")
 
     def close(self) -> None:
         """End the thread that reads ahead, where there is one."""

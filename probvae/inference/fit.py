@@ -1,85 +1,25 @@
 """Stochastic variational inference."""
 
-import math
-import time
 import warnings
-from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from probvae._launched import local_rank
 from probvae._seed import isolated_seed
+from probvae._shapes import check_positive
 from probvae._threads import threads_for_step
-from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
-from probvae.inference.compiled.adam import Adam
-from probvae.inference.compiled.paths import StepPath, check_compile, choose_path
-from probvae.inference.compiled.program import LossAndGradient, clipped
-from probvae.inference.compiled.steps import GraphUpdate
+from probvae.errors import ArgumentError, RunError
+from probvae.inference.checkpoints import Checkpoint, newest_checkpoint
+from probvae.inference.compiled.paths import check_compile
 from probvae.inference.distributed import Ranks
-from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports
 from probvae.inference.feeding import Data, labels_of
-from probvae.inference.objectives import Objective, StepLoss, resolve_objective
-from probvae.inference.preparation import FitOptions, Prepared, prepare
-from probvae.inference.progress import EpochProgress
-from probvae.inference.traces import paired_traces
-from probvae.inference.variance import VARIANCE_SUBSET, floor_warning, outputs_for_variance, squared_error_sums
-from probvae.models import GaussianLikelihood
+from probvae.inference.objectives import Objective, resolve_objective
+from probvae.inference.preparation import FitOptions, prepare
+from probvae.inference.training import FitResult, SavableVAE, Trainer
 from probvae.runs import Run
-
-Gradients = Sequence[Tensor | None]
-
-
-class SavableVAE(ModelAndGuide, Protocol):
-    """A model and a guide that can be moved to a device and saved."""
-
-    def save(self, path: str | Path) -> None:
-        """Write weights and components to ``path``."""
-
-    def given(self, y: Any, exposure: Any) -> ModelAndGuide:
-        """The pair for given covariates."""
-
-    def to(self, *args: Any, **kwargs: Any) -> Any:
-        """Move to ``device``."""
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """All trainable tensors."""
-
-    def components(self) -> dict[str, Any]:
-        """What :meth:`save` writes beside the weights; raises where it could not."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All tensors by name."""
-
-    def load_state_dict(self, state_dict: dict[str, Tensor]) -> Any:
-        """Restore them."""
-
-    def train(self, mode: bool = True) -> Any:
-        """Set the training mode."""
-
-
-@dataclass
-class FitResult:
-    """What a fit gave.
-
-    ``history`` has one dict an epoch: ``epoch``, ``objective`` (what was maximised), ``elbo`` and ``kl`` (nats per
-    datum, over the epoch's minibatches; the plain ones, whatever the objective is),
-    ``variance`` (c in squared units of x, or None where there is none), ``seconds`` since the start, and
-    ``validation_elbo``, ``validation_kl``, ``validation_standard_error`` where there are validation data.
-    ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended. ``path`` is the way that
-    its steps took (``"plain"``, ``"graph"``, ``"compiled"``: see :mod:`probvae.inference.compiled`), ``path_reason``
-    says why.
-    """
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = 0
-    stopped: str = "all epochs done"
-    path: str = "plain"
-    path_reason: str = ""
 
 
 def fit(
@@ -103,6 +43,8 @@ def fit(
     device: str = "auto",
     progress: bool = True,
     out: str | Path | Run | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 300.0,
 ) -> FitResult:
     r"""Fit a VAE in place by stochastic variational inference with Adam.
 
@@ -153,6 +95,13 @@ def fit(
         ``"auto"`` (CUDA where there is one), or a torch device.
     out
         A folder to write ``metrics.jsonl``, ``checkpoints/`` and ``model.safetensors`` to; it must not exist.
+        Ctrl-C and SIGTERM then end the fit after the step, with all saved, by a
+        :class:`~probvae.errors.FitInterruptedError`.
+    resume
+        Go on from the newest checkpoint in ``out``, with the data and options of the fit that was stopped: weights and
+        records are then, bit for bit, those of a fit that was not (on a CPU, with as many threads).
+    checkpoint_seconds
+        A checkpoint is written after every epoch, and within an epoch that takes longer than this.
 
     Raises :class:`~probvae.errors.DataError` for data that do not fit the model, and
     :class:`~probvae.errors.NonFiniteLossError` when the loss becomes NaN or infinite: the weights are then those of
@@ -175,8 +124,11 @@ def fit(
         y = labels_of(x)
     given = vae if y is None and exposure is None else vae.given(y, exposure)
     data = prepare(vae, given, x, validation, options)
+    check_positive(checkpoint_seconds, "checkpoint_seconds")
     ranks = Ranks()
-    run = (Run(out) if isinstance(out, str | Path) else out) if ranks.is_writer else None
+    folder = Run(out) if isinstance(out, str | Path) else out
+    checkpoint = _checkpoint(folder, ranks) if resume else None
+    run = folder if ranks.is_writer else None
     size = sum(parameter.numel() for parameter in vae.parameters())
     with isolated_seed(seed, target), threads_for_step(size, batch_size // ranks.size), warnings.catch_warnings():
         # Pyro only warns of a NaN; the fit turns it into an error that says where it is
@@ -185,294 +137,31 @@ def fit(
         try:
             with isolated_seed(seed, target):
                 ranks.begin(vae.state_dict(), data.x, objective, batch_size)
-            trainer = _Trainer(vae, data, target, objective, options, run, ranks)
+            trainer = Trainer(vae, data, target, objective, options, run, ranks)
             vae.train(False)
             with isolated_seed(seed, target):
                 trainer.rehearse()
             trainer.choose_path(compile)
-            if run is not None:
+            if run is not None and not resume:
                 run.create()
             with closing(trainer.feeder):
-                return trainer.run(progress and ranks.is_writer)
+                return trainer.run(progress and ranks.is_writer, checkpoint, checkpoint_seconds)
         finally:
+            if run is not None and run is not out:
+                run.close()
             vae.train(False)
             vae.to(home)
 
 
-class _Trainer:
-    """The state of one fit."""
-
-    def __init__(
-        self,
-        vae: SavableVAE,
-        data: Prepared,
-        device: torch.device,
-        objective: Objective,
-        options: FitOptions,
-        run: Run | None,
-        ranks: Ranks,
-    ) -> None:
-        self.vae, self.objective, self.options, self.run_folder, self.ranks = vae, objective, options, run, ranks
-        # the VAE with the data's covariates given; itself, where it has none
-        self.given, self.given_validation = (_moved(pair, device) for pair in (data.vae, data.validation_vae))
-        self.x = data.x.to(device)
-        self.feeder = self.x.feeder(options.batch_size)
-        self.validation = None if data.validation is None else data.validation.to(device)
-        self.parameters = [p for p in vae.parameters() if p.requires_grad]
-        self.optimizer = Adam(self.parameters, options.learning_rate)
-        # a norm is that of the whole minibatch's gradient, which several processes have only after their exchange
-        self.clip_own = options.gradient_clip if ranks.size == 1 else None
-        self.clip_whole = options.gradient_clip if ranks.size > 1 else None
-        self.path = StepPath("plain", "not chosen yet")
-        self.total_steps = options.epochs * math.ceil(len(self.x) / options.batch_size)
-        self.step = 0
-        self.result = FitResult()
-        self.good_state, self.good_epoch = _snapshot(vae), 0
-        self.refused: str | None = None
-
-    def rehearse(self) -> None:
-        """Save and evaluate before anything is written: parts that do not fit together are refused here."""
-        if self.run_folder is not None:
-            self.vae.components()
-        rows, part = self._at_use(self.x.head(2)), at_rows(self.given, slice(2))
-        try:
-            check_supports(part.model.prior(), part.guide.distribution(rows))
-            self.objective.step_loss(part.model, part.guide, rows)
-        except ValueError as error:
-            if isinstance(error, ArgumentError):
-                raise  # another ValueError is torch's, of numbers out of range: the first step says where they are
-
-    def choose_path(self, compile: str | bool) -> None:
-        """Through Pyro's handlers or without them, and note it where the run is written."""
-        num_steps = self.options.epochs * (len(self.x) // self.options.batch_size)
-        own = self.ranks.share(self.options.batch_size)
-        with isolated_seed(self.options.seed, self.x.device):
-            batch = self._batch(at_rows(self.given, own), self._at_use(self.x.head(self.options.batch_size)[own]))
-        program = LossAndGradient(self._losses, [self.vae.model, self.vae.guide], self.parameters, self.clip_own)
-        self.vae.train()
-        self.path = choose_path(
-            program, self.optimizer, batch, num_steps, compile, self.options.seed, self.ranks.size == 1
-        )
-        self.vae.train(False)
-        self.result.path, self.result.path_reason = self.path.name, self.path.reason
-        if self.run_folder is not None:
-            self.run_folder.add_to_environment({"path": self.path.name, "path_reason": self.path.reason})
-
-    def run(self, progress: bool) -> FitResult:
-        best, start = -math.inf, time.perf_counter()
-        with EpochProgress(self.options.epochs, progress) as shown:
-            for epoch in range(1, self.options.epochs + 1):
-                record = self.ranks.agreed(
-                    {"epoch": epoch, **self._epoch(epoch), "seconds": round(time.perf_counter() - start, 4)}
-                )
-                self._keep(record)
-                shown.update(record)
-                best = self._track_best(record, best)
-                since = epoch - max(self.result.best_epoch, self.options.kl_warmup)
-                if self.options.patience and since >= self.options.patience:
-                    self.result.stopped = f"no better validation ELBO for {self.options.patience} epochs"
-                    break
-        self._finish()
-        return self.result
-
-    def _epoch(self, epoch: int) -> dict[str, Any]:
-        self.vae.train()
-        totals = torch.zeros(3, dtype=torch.float64)
-        for batch, (part, rows) in enumerate(self._minibatches()):
-            step = self._train_step(part, rows, epoch, batch)
-            totals += self._batch_size(batch) * torch.tensor([value.item() for value in step], dtype=totals.dtype)
-        self.vae.train(False)
-        self.ranks.align_generators(self.x.device)
-        loss, kl, elbo = (totals / len(self.x)).tolist()
-        return {"objective": -loss, "elbo": elbo, "kl": kl, **self._evaluate(part, rows, epoch, batch)}
-
-    def _evaluate(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> dict[str, Any]:
-        """c and the validation bound at the weights that the epoch ended with.
-
-        The last step's own loss was taken before it; weights are good only if theirs is finite too.
-        """
-        with isolated_seed(self.options.seed, self.x.device):
-            loss = self.ranks.mean(self._loss(part, rows, batch).loss, self._weight(rows, batch))
-        if not torch.isfinite(loss):
-            self._fail(part, rows, epoch, batch, f"after this step the loss is {loss.item()}")
-        try:
-            self._update_variance()
-            record = {"variance": self._mean_variance(), **self._validate()}
-        except ValueError as error:
-            if isinstance(error, ArgumentError):
-                raise
-            self._fail(part, rows, epoch, batch, str(error).split("\n")[0])
-        for name, value in record.items():
-            if value is not None and not math.isfinite(value):
-                self._fail(part, rows, epoch, batch, f"after this step {name} is {value}")
-        return record
-
-    def _minibatches(self) -> Iterator[tuple[ModelAndGuide, Tensor]]:
-        """This process's rows of each minibatch, and the VAE there."""
-        self.ranks.align_generators(self.x.device)
-        for index, rows in self.feeder.epoch():
-            own = self.ranks.share(len(index))
-            with self.ranks.noise(len(index)):
-                drawn = self._at_use(rows[own])
-            yield at_rows(self.given, index[own]), drawn
-
-    def _batch_size(self, batch: int) -> int:
-        """The data in a minibatch, those of other processes among them."""
-        return min(self.options.batch_size, len(self.x) - batch * self.options.batch_size)
-
-    def _weight(self, rows: Tensor, batch: int) -> float:
-        """This process's share of a minibatch."""
-        return len(rows) / self._batch_size(batch)
-
-    def _at_use(self, rows: Tensor) -> Tensor:
-        return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
-
-    def _train_step(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
-        self.optimizer.learning_rate = self._learning_rate()
-        traced = self.path.update is not None and self._batch_size(batch) == self.options.batch_size
-        step = self._traced_step(part, rows, batch) if traced else self._plain_step(part, rows, batch)
-        if not math.isfinite(step.loss):
-            if traced:
-                self._loss(part, rows, batch)  # torch's own validation may know more
-            self._fail(part, rows, epoch, batch, f"the loss is {step.loss.item()}")
-        self.step += 1
-        return step
-
-    def _traced_step(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
-        """A step without Pyro's handlers."""
-        update, inputs = self.path.update, self._batch(part, rows)
-        assert update is not None
-        if self.ranks.size == 1:
-            return StepLoss(*update(*inputs))
-        assert isinstance(update, GraphUpdate)
-        losses, gradients = update.losses_and_gradients(*inputs)
-        return self._exchanged_step(StepLoss(*losses), gradients, rows, batch)
-
-    def _plain_step(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
-        """The same through them; the smaller last batch takes this way always."""
-        step = self._loss(part, rows, batch)
-        gradients: Gradients = [None] * len(self.parameters)
-        if step.loss.requires_grad:
-            found = torch.autograd.grad(step.loss, self.parameters, allow_unused=True)
-            gradients = _clipped(found, self.clip_own)
-        return self._exchanged_step(step._replace(loss=step.loss.detach()), gradients, rows, batch)
-
-    def _exchanged_step(self, step: StepLoss, gradients: Gradients, rows: Tensor, batch: int) -> StepLoss:
-        """Adam's step down the gradient of the whole minibatch, where its loss is finite."""
-        step, gradients = self.ranks.reduce(step, gradients, self.parameters, self._weight(rows, batch))
-        if math.isfinite(step.loss):
-            self.optimizer.step(_clipped(gradients, self.clip_whole))
-        return step
-
-    def _batch(self, part: ModelAndGuide, rows: Tensor) -> list[Tensor]:
-        """What changes from step to step: rows, their covariates, and the KL's weight in a warm-up."""
-        weight = [torch.tensor(self._kl_weight(), dtype=rows.dtype)] if self.options.kl_warmup else []
-        return [rows, *getattr(part, "columns", ()), *weight]
-
-    def _losses(self, rows: Tensor, *others: Tensor) -> StepLoss:
-        """The objective as a function of such a batch."""
-        weight = others[-1] if self.options.kl_warmup else 1.0
-        columns = others[:-1] if self.options.kl_warmup else others
-        part = self.given.with_columns(columns) if columns else self.given  # type: ignore[attr-defined]
-        with self.ranks.noise(self.options.batch_size):
-            return self.objective.step_loss(part.model, part.guide, rows, weight)
-
-    def _loss(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
-        if not len(rows):
-            return StepLoss(*rows.new_zeros(3))  # a last minibatch with fewer data than there are processes
-        try:
-            with self.ranks.noise(self._batch_size(batch)):
-                return self.objective.step_loss(part.model, part.guide, rows, self._kl_weight())
-        except ValueError as error:
-            # torch's own validation of a distribution's parameters: NaN in a location or a scale
-            if isinstance(error, ArgumentError):
-                raise
-            self.refused = str(error).split("\n")[0]
-            return StepLoss(*rows.new_full((3,), math.nan))
-
-    def _kl_weight(self) -> float:
-        """From almost zero to one over the epochs of the warm-up."""
-        steps = self.options.kl_warmup * math.ceil(len(self.x) / self.options.batch_size)
-        return min(1.0, (self.step + 1) / steps) if steps else 1.0
-
-    def _learning_rate(self) -> float:
-        if self.options.schedule == "constant":
-            return self.options.learning_rate
-        return self.options.learning_rate * 0.5 * (1 + math.cos(math.pi * self.step / self.total_steps))
-
-    def _update_variance(self) -> None:
-        likelihood = self.vae.model.likelihood
-        if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "optimal":
-            parts = ((at_rows(self.given, rows), x) for rows, x in self.x.blocks())
-            error, num_observed = self.ranks.sums(2, squared_error_sums, parts)
-            likelihood.set_variance(error / num_observed)
-
-    @torch.no_grad()
-    def _mean_variance(self) -> float | None:
-        """c, averaged where there are several."""
-        likelihood = self.vae.model.likelihood
-        if not isinstance(likelihood, GaussianLikelihood):
-            return None
-        return float(likelihood.variance(outputs_for_variance(self.given, self.x.head(VARIANCE_SUBSET))).mean())
-
-    def _validate(self) -> dict[str, float]:
-        if self.validation is None:
-            return {}
-        parts = ((at_rows(self.given_validation, rows), x) for rows, x in self.validation.blocks())
-        num_data = len(self.validation)
-        elbo, squared, kl = (total / num_data for total in self.ranks.sums(3, _bound_sums, parts))
-        variance = max(squared - elbo**2, 0.0)
-        return {
-            "validation_elbo": elbo,
-            "validation_kl": kl,
-            "validation_standard_error": math.sqrt(variance / max(num_data - 1, 1)),
-        }
-
-    def _keep(self, record: dict[str, Any]) -> None:
-        self.result.history.append(record)
-        if self.options.patience is None:
-            self.good_state, self.good_epoch = _snapshot(self.vae), record["epoch"]
-        if self.run_folder is not None:
-            self.vae.save(self.run_folder.checkpoint_file(record["epoch"]))
-            self.run_folder.append_metrics(record)
-            self.run_folder.drop_old_checkpoints()
-
-    def _track_best(self, record: dict[str, Any], best: float) -> float:
-        if self.options.patience is None:
-            self.result.best_epoch = record["epoch"]
-            return best
-        if record["epoch"] < self.options.kl_warmup:
-            return best  # the KL was not at its weight yet: another objective
-        if record["validation_elbo"] > best:
-            self.good_state, self.good_epoch = _snapshot(self.vae), record["epoch"]
-            self.result.best_epoch = record["epoch"]
-        return max(best, record["validation_elbo"])
-
-    def _finish(self) -> None:
-        self.vae.load_state_dict(self.good_state)
-        if self.run_folder is not None:
-            self.vae.save(self.run_folder.model_file)
-        self.ranks.end(self.vae.state_dict())
-        message = floor_warning(self.given, self.x.head(VARIANCE_SUBSET)) if self.ranks.is_writer else None
-        if message:
-            warnings.warn(message, FloorWarning, stacklevel=3)
-
-    def _fail(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
-        site, reason = self._culprit(part, rows, reason)
-        self.vae.load_state_dict(self.good_state)
-        if self.run_folder is not None:
-            self.vae.save(self.run_folder.model_file)
-        kept = f"those after epoch {self.good_epoch}" if self.good_epoch else "as before the fit"
-        raise NonFiniteLossError(
-            f"site {site!r}, epoch {epoch}, batch {batch + 1}: {reason}. The weights are {kept}. Lower learning_rate "
-            f"(now {self.options.learning_rate:g}), set gradient_clip, or rescale the data."
-        )
-
-    def _culprit(self, part: ModelAndGuide, rows: Tensor, reason: str) -> tuple[str, str]:
-        """The first bad site, in the first process that has one, and what torch says of it."""
-        site = _first_bad_site(part, rows) if len(rows) else None
-        reason = self.refused or reason
-        return self.ranks.first(None if site is None else (site, reason)) or ("x", reason)
+def _checkpoint(folder: Run | None, ranks: Ranks) -> Checkpoint | None:
+    """The newest in ``folder``, the same in all processes; None where the fit was stopped before the first."""
+    if folder is None:
+        raise ArgumentError("resume: expected the folder of a run in out, got None. Give out, or leave out resume.")
+    if ranks.is_writer:
+        folder.open()
+    checkpoint = newest_checkpoint(folder.checkpoints)
+    ranks.check_same(checkpoint and checkpoint.name, RunError, "checkpoint", "Give all of them the same run folder.")
+    return checkpoint
 
 
 def _resolve_device(device: str) -> torch.device:
@@ -486,44 +175,3 @@ def _resolve_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ArgumentError(f"device: {device!r} is not available here. Use device='cpu'.") from error
     return resolved
-
-
-def _moved(pair: ModelAndGuide, device: torch.device) -> ModelAndGuide:
-    """Covariates that are given go to the device too; the weights are there already."""
-    return pair.to(device) if isinstance(pair, nn.Module) else pair
-
-
-def _clipped(gradients: Gradients, limit: float | None) -> Gradients:
-    """The gradients that there are, clipped; None stays None."""
-    found = iter(clipped([gradient for gradient in gradients if gradient is not None], limit))
-    return [None if gradient is None else next(found) for gradient in gradients]
-
-
-def _snapshot(vae: SavableVAE) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in vae.state_dict().items()}
-
-
-@torch.no_grad()
-def _first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str | None:
-    """The first sample site whose parameters or log density are not finite."""
-    try:
-        vae.guide.distribution(rows)
-    except ValueError:
-        return "z"  # the guide's own parameters are not finite: torch refuses to build the distribution
-    try:
-        traces = paired_traces(vae.model, vae.guide, rows, 1)
-    except ValueError:
-        return "x"  # the decoder's output is not
-    for trace in reversed(traces):
-        trace.compute_log_prob()
-        for name, site in trace.nodes.items():
-            if site["type"] == "sample" and not torch.isfinite(site["log_prob"]).all():
-                return str(name)
-    return None
-
-
-def _bound_sums(vae: ModelAndGuide, rows: Tensor) -> Tensor:
-    """The sums of the ELBO, of its square and of the KL."""
-    values = bound(vae, rows)
-    elbo = values.elbo.double()
-    return torch.stack([elbo.sum(), elbo.square().sum(), values.kl.double().sum()])

@@ -12,14 +12,13 @@ import numpy as np
 from torch import Tensor
 
 from probvae._files import staged, write_atomic, write_text
-from probvae.comparison import check_unchanged
 from probvae.data import Dataset
 from probvae.diagnostics.diagnose import Diagnosis, diagnose
 from probvae.diagnostics.gap import GapResult
 from probvae.diagnostics.total_gap import TotalGap
 from probvae.diagnostics.verdicts import NotComputed
 from probvae.errors import DataError, RunError
-from probvae.experiment import binarized, environment_json, for_other_data, given, split
+from probvae.experiment import binarized, environment_of, for_other_data, given, split
 from probvae.inference.evidence import log_evidence
 from probvae.recipes import Recipe, read_run_recipe
 from probvae.report.arviz import to_arviz
@@ -29,6 +28,7 @@ from probvae.report.numbers import Number, as_json, grids, numbers
 from probvae.report.page import Page, Picture, Section, answer, render
 from probvae.report.sections import calibration, importance, latent_usage, ledger, pictures, prediction
 from probvae.run_files import read_run_json
+from probvae.runs import Run
 from probvae.vae import VAE
 
 Progress = Callable[[str, int, int], None]
@@ -130,7 +130,7 @@ def report_run(
 def _subject(run: Path, vae: VAE, data: Dataset, options: Options, held_out: bool) -> _Subject:
     recipe = read_run_recipe(run)
     if held_out:
-        check_unchanged(run, data.fingerprint())
+        Run(run).check_unchanged(data.fingerprint())
         data = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])[1]
     kind = "held-out data" if held_out else "data"
     if options.num_data is not None and options.num_data > data.num_data:
@@ -322,7 +322,7 @@ def _section(name: str, result: Any, shown: Sequence[Picture]) -> Section:
 
 
 def _about(subject: _Subject, options: Options, seconds: float) -> list[Number]:
-    environment = json.loads(environment_json(subject.recipe, subject.data))
+    environment = environment_of(subject.recipe, subject.data)
     source, training = subject.recipe["data"]["source"], subject.recipe["training"]
     rows = {
         "Command": options.command or "probvae.report.run_report.report_run",

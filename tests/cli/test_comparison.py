@@ -70,8 +70,8 @@ def test_pictures_and_numbers_of_a_sweep(swept: Path) -> None:
         vae = package.load(swept / run["name"])
         variances = posterior_mean(vae, held_out(swept / run["name"])).numpy().var(0, ddof=1)
         assert run["active_units"] == (variances > 0.01).sum()
-        last = (swept / run["name"] / "metrics.jsonl").read_text().splitlines()[-1]
-        assert run["seconds"] == json.loads(last)["seconds"]
+        summary = json.loads((swept / run["name"] / "summary.json").read_text())
+        assert 0 < run["seconds"] == summary["fit_seconds"] < summary["seconds"]
 
 
 def test_finished_runs_are_not_fitted_again(probvae, swept: Path) -> None:

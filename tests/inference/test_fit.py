@@ -157,9 +157,11 @@ def test_run_folder(tmp_path: Path) -> None:
     vae = make()
     result = quiet(vae, data(), epochs=4, out=tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == result.history
+    timeless = [{name: value for name, value in record.items() if name != "seconds"} for record in result.history]
+    assert [json.loads(line) for line in lines] == timeless
     names = sorted(file.name for file in (tmp_path / "run" / "checkpoints").iterdir())
-    assert names == ["epoch-000003.safetensors", "epoch-000004.safetensors"]
+    assert names[-1] == "epoch-000004.safetensors"
+    assert len(names) <= 2  # one that came while the disk was busy gave way to the next
     for file in (tmp_path / "run", tmp_path / "run" / "checkpoints" / names[-1]):
         assert torch.equal(weights(probvae.load(file)), weights(vae))
     with pytest.raises(RunError, match="exists"):

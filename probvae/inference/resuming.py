@@ -1,0 +1,114 @@
+"""The state of a fit as a checkpoint, and back."""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from probvae.errors import ArgumentError, CheckpointWarning
+from probvae.inference.checkpoints import Checkpoint
+
+if TYPE_CHECKING:
+    from probvae.inference.training import Trainer
+
+# Attributes of the trainer that are plain numbers
+_NUMBERS = ("step", "totals", "best", "good_epoch")
+
+
+def checkpoint_of(trainer: "Trainer", batch: int, lines: Sequence[str]) -> Checkpoint:
+    """All that the steps after ``batch`` minibatches of the epoch depend on, in memory of its own.
+
+    ``lines`` are the records of the epochs before, as text: it is made once, not at every checkpoint.
+    """
+    feeder = trainer.feeder.state()
+    tensors = {
+        **_named("optimizer", {name: tensor.clone() for name, tensor in trainer.optimizer.state_dict().items()}),
+        **_named("random", _generators(trainer.x.device)),
+        **({"order": feeder["drawn"]} if "drawn" in feeder else {}),
+    }
+    weights = trainer.snapshot()
+    if trainer.good_epoch != trainer.epoch or batch:
+        tensors |= _named("good", trainer.good_state)
+    numbers = {
+        **{name: getattr(trainer, name) for name in _NUMBERS},
+        "best_epoch": trainer.result.best_epoch,
+        "history": "\n".join(lines),
+        "seconds": [record["seconds"] for record in trainer.result.history],
+        "path": trainer.path.name,
+        "fit": description(trainer),
+    }
+    return Checkpoint(trainer.epoch, batch, weights, trainer.vae.metadata(), tensors, numbers)
+
+
+def restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
+    """Put the trainer, and torch's generators, where they were.
+
+    Raises :class:`~probvae.errors.ArgumentError` where the fit is another one than the checkpoint's.
+    """
+    numbers, tensors = checkpoint.numbers, checkpoint.tensors
+    _check_same(numbers["fit"], description(trainer))
+    if numbers["path"] != trainer.path.name:
+        warnings.warn(
+            f"resume: the steps so far took the {numbers['path']} path, here it is {trainer.path.name} "
+            f"({trainer.path.reason}): the numbers may differ in their last digits.",
+            CheckpointWarning,
+            stacklevel=3,
+        )
+    trainer.vae.load_state_dict(dict(checkpoint.weights))
+    trainer.good_state = _part("good", tensors) or trainer.snapshot()
+    trainer.optimizer.load_state_dict(_part("optimizer", tensors))
+    trainer.feeder.restore({"position": checkpoint.batch, "drawn": tensors.get("order")})
+    for name in _NUMBERS:
+        setattr(trainer, name, numbers[name])
+    trainer.epoch = checkpoint.epoch
+    records = zip(map(json.loads, numbers["history"].splitlines()), numbers["seconds"], strict=True)
+    trainer.result.history = [{**record, "seconds": seconds} for record, seconds in records]
+    trainer.result.best_epoch = numbers["best_epoch"]
+    _set_generators(_part("random", tensors), trainer.x.device)
+
+
+def description(trainer: "Trainer") -> dict[str, Any]:
+    """What has to be the same when a fit is resumed."""
+    objective = trainer.objective
+    found = {
+        **asdict(trainer.options),
+        "num_data": len(trainer.x),
+        "objective": {"name": objective.registered_name, **objective.arguments},
+        "dtype": str(trainer.x.dtype),
+    }
+    same: dict[str, Any] = json.loads(json.dumps(found, default=str))
+    return same
+
+
+def _check_same(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in then.keys() | now.keys():
+        if then.get(name) != now.get(name):
+            raise ArgumentError(
+                f"resume: the run was begun with {name}={then.get(name)!r}, got {now.get(name)!r}. A run goes on with "
+                "the options that it was begun with; leave out resume to fit anew."
+            )
+
+
+def _generators(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def _named(group: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{group}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _part(group: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{group}."): part for name, part in tensors.items() if name.startswith(f"{group}.")}
