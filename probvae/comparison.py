@@ -23,7 +23,7 @@ from probvae.experiment import (
     for_other_data,
     given,
     ledger_of,
-    load_recipe_data,
+    load_run_data,
     run_recipe,
     split,
 )
@@ -75,7 +75,7 @@ def read_entry(run: Path) -> Entry:
     recipe = read_run_recipe(run)
     written = Run(run).read_json("summary.json")
     seed = recipe["training"]["seed"]
-    data = load_recipe_data(recipe)
+    data = load_run_data(run)
     Run(run).check_unchanged(data.fingerprint())
     held_out = split(data, recipe["data"]["held_out"], seed)[1]
     vae = given(recipe, for_other_data(load(run), held_out, seed), held_out)

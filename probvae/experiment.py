@@ -49,6 +49,8 @@ LABELS = "labels"
 NUM_SAMPLES = 32
 # Of data that stay on the disk, what is held in memory: held-out data, and data for the prior to begin at (bytes)
 _HELD_OUT_DATA, _STARTING_DATA = 64 * 2**20, 16 * 2**20
+# Of a folder that is named after its data; the system's own limit is in bytes
+_LONGEST_NAME = 50
 # The ledger that ends a fit is a first look: the fit of the digits takes less than that of 500 data would.
 # `probvae gap` and `probvae report` take them all.
 _FIRST_LEDGER_DATA = {**LEDGER_DATA, "quadrature": 150}
@@ -289,6 +291,16 @@ def load_recipe_data(recipe: Recipe, source: str | None = None) -> Dataset:
     return load_data(arguments.pop("source"), seed=recipe["training"]["seed"], **arguments)
 
 
+def load_run_data(run: Path, source: str | None = None) -> Dataset:
+    """The data of a run, or another ``source`` prepared in the same way.
+
+    Nothing is downloaded into a folder that the run names: whoever made it, it is only read.
+    """
+    recipe = read_run_recipe(run)
+    names_folder = source is None and "data_dir" in recipe["data"]
+    return load_recipe_data(merge(recipe, {"data": {"download": False}}) if names_folder else recipe, source)
+
+
 def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
     """Training and held-out data, at random; the recipe's seed decides who is where.
 
@@ -322,7 +334,7 @@ def binarized(data: Dataset, seed: int) -> Tensor:
 
 def next_folder(source: str) -> Path:
     """``runs/digits-001``, or the next number that is free."""
-    stem = Path(source).stem or "data"
+    stem = Path(source).stem[:_LONGEST_NAME] or "data"
     for number in range(1, 1_000_000):
         folder = Path("runs") / f"{stem}-{number:03d}"
         if not folder.exists():

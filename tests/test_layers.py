@@ -28,6 +28,7 @@ LEVELS = [
         "_launched",
         "_networks",
         "_plugins",
+        "_printable",
         "_threads",
         "_waiting",
     ),

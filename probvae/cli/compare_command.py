@@ -102,14 +102,16 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from probvae.cli.output import escaped
+
     console = Console(stderr=True, soft_wrap=True)
     if not console.is_terminal:
-        yield lambda name, number, total: console.print(f"{number}/{total} {name}", highlight=False)
+        yield lambda name, number, total: console.print(escaped(f"{number}/{total} {name}"), highlight=False)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("")
-        yield lambda name, number, total: bar.update(task, completed=number - 1, total=total, description=name)
+        yield lambda name, number, total: bar.update(task, completed=number - 1, total=total, description=escaped(name))
 
 
 def _write(result: "Comparison", out: Path, figures: bool) -> None:

@@ -65,6 +65,7 @@ def load_data(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     in_memory_limit: float | None = None,
+    download: bool | None = None,
 ) -> Dataset:
     """A named data set, or the file at a path, ready for a fit.
 
@@ -100,6 +101,8 @@ def load_data(
         In MB (2^20 bytes), 2048 by default. A ``.npy`` file whose numbers take more as floats stays on the disk: its
         rows are read, scaled and binarised a few at a time, each time they are used (:class:`RowsOnDisk`). Other files
         are refused then.
+    download
+        Of torchvision's sets: False refuses to, where they are not in ``data_dir``.
 
     Raises :class:`~probvae.errors.DataError` for data that cannot be used and
     :class:`~probvae.errors.ConfigError` for an argument that the source does not take; ``seed`` is isolated.
@@ -108,7 +111,7 @@ def load_data(
     (1797, 64)
     """
     spec = DATASETS.get(str(source))
-    given = {"data_dir": data_dir, "split": split, "options": options, "labels": labels}
+    given = {"data_dir": data_dir, "split": split, "options": options, "labels": labels, "download": download}
     if spec is not None:
         data = spec.read(seed=seed, **_accepted(str(source), given, spec.takes))
     else:
@@ -139,8 +142,14 @@ def _accepted(source: str, given: Mapping[str, Any], takes: tuple[str, ...]) -> 
 
 def _existing(source: str | Path) -> Path:
     path = Path(source)
-    if path.exists():
+    try:
+        path.stat()
         return path
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, links in circles, a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({reason}). Check the path.") from error
     if path.suffix.lower() in files.READERS or len(path.parts) > 1:
         raise DataError(f"{path}: there is no such file. Check the path, or take a named set (`probvae list data`).")
     raise unknown_name("data set", str(source), DATASETS)
