@@ -61,6 +61,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "gradient_clip": _NUMBER,
         "patience": (int,),
         "kl_warmup": (int,),
+        "max_skipped_steps": (int,),
         "validation": _NUMBER,
         "seed": (int,),
         "compile": (str, bool),
