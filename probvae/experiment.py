@@ -41,6 +41,7 @@ from probvae.inference.evidence import best_method
 from probvae.inference.refine import refine
 from probvae.models import GaussianLikelihood, MixedLikelihood, covariates_for
 from probvae.recipes import Recipe, merge, read_run_recipe, to_toml
+from probvae.run_files import FORMAT
 from probvae.runs import Run
 from probvae.vae import VAE
 
@@ -316,6 +317,16 @@ def load_recipe_data(recipe: Recipe, source: str | None = None) -> Dataset:
     return load_data(arguments.pop("source"), seed=recipe["training"]["seed"], **arguments)
 
 
+def load_run_data(run: Path, source: str | None = None) -> Dataset:
+    """The data of a run, or another ``source`` prepared in the same way.
+
+    Nothing is downloaded into a folder that the run names: whoever made it, it is only read.
+    """
+    recipe = read_run_recipe(run)
+    names_folder = source is None and "data_dir" in recipe["data"]
+    return load_recipe_data(merge(recipe, {"data": {"download": False}}) if names_folder else recipe, source)
+
+
 def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
     """Training and held-out data, at random; the recipe's seed decides who is where.
 
@@ -361,6 +372,7 @@ def environment_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     """What else the numbers depend on: versions, threads, the data's fingerprint."""
     packages = ("torch", "pyro-ppl", "numpy", "scikit-learn")
     return {
+        "format": FORMAT,
         "versions": {
             "python": platform.python_version(),
             "probvae": __version__,

@@ -18,6 +18,7 @@ from typing import Any
 
 from probvae._files import kind_of
 from probvae.errors import ConfigError, RunError, unknown_name
+from probvae.run_files import check_run_format, read_run_text
 
 Recipe = dict[str, dict[str, Any]]
 
@@ -179,10 +180,8 @@ def to_toml(recipe: Recipe) -> str:
 
 def read_run_recipe(run: Path) -> Recipe:
     """The resolved recipe of a run folder."""
-    file = run / "config.toml"
-    if not file.is_file():
-        raise RunError(f"{run}: there is no config.toml in it. Give a folder that `probvae fit` wrote.")
-    recipe = read_recipe(file)
+    check_run_format(run)
+    recipe = parse_recipe(read_run_text(run, "config.toml"), run / "config.toml")
     # defaults in the place of what a fit has always written would be another run
     lost = [f"{table}.{key}" for table, key in _ALWAYS_WRITTEN if key not in recipe.get(table, {})]
     if lost:

@@ -100,19 +100,18 @@ def _recipe_of(key: str, value: Any) -> Recipe:
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar over the runs, on stderr; lines where that is no terminal."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from probvae.cli.main import readable
+    from probvae.cli.output import escaped
 
     console = Console(stderr=True, soft_wrap=True)
     if not console.is_terminal:
-        yield lambda name, number, total: console.print(escape(f"{number}/{total} {readable(name)}"), highlight=False)
+        yield lambda name, number, total: console.print(escaped(f"{number}/{total} {name}"), highlight=False)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("")
-        yield lambda name, number, total: bar.update(task, completed=number - 1, total=total, description=name)
+        yield lambda name, number, total: bar.update(task, completed=number - 1, total=total, description=escaped(name))
 
 
 def _write(result: "Comparison", out: Path, figures: bool) -> None:

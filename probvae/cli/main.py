@@ -10,6 +10,7 @@ import click
 from probvae import __version__
 from probvae._launched import launched_rank, local_rank, num_launched
 from probvae._memory import keep_freed_memory
+from probvae._printable import printable
 from probvae._waiting import wait_briefly
 from probvae.errors import FitError, FitInterruptedError, ProbvaeError, RankError, RunError
 
@@ -74,7 +75,7 @@ def main() -> None:
         _let_others_speak(error)
         text = io.StringIO()
         error.show(text)
-        print(readable(text.getvalue(), kept="\n\t"), end="", file=sys.stderr)
+        print(readable(text.getvalue()), end="", file=sys.stderr)
         sys.exit(MISTAKE)
     except FitInterruptedError as error:
         _complain(error)
@@ -106,13 +107,14 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _complain(error: BaseException) -> None:
     _let_others_speak(error)
     rank = launched_rank()
-    print(readable(f"probvae: rank {rank}: {error}" if rank else f"probvae: {error}"), file=sys.stderr)
+    text = readable(f"probvae: rank {rank}: {error}" if rank else f"probvae: {error}")
+    print(text.replace("\n", "\\n"), file=sys.stderr)  # one line: another may stand in the name of a file
 
 
-def readable(message: str, kept: str = "") -> str:
+def readable(message: str) -> str:
     r"""``message`` as a terminal can show it: what would steer the terminal is written out, and the middle left out.
 
-    Names of files and columns stand in messages, and a stranger may have chosen them. The signs in ``kept`` stay.
+    Names of files and columns stand in messages, and a stranger may have chosen them.
 
     >>> print(readable("probvae: \x1b[2Jx.csv: there is no such file."))
     probvae: \x1b[2Jx.csv: there is no such file.
@@ -120,7 +122,7 @@ def readable(message: str, kept: str = "") -> str:
     if len(message) > _LONGEST_MESSAGE:
         half = _LONGEST_MESSAGE // 2
         message = f"{message[:half]} [...] {message[-half:]}"
-    return "".join(sign if sign.isprintable() or sign in kept else ascii(sign)[1:-1] for sign in message)
+    return printable(message)
 
 
 def _let_others_speak(error: BaseException) -> None:

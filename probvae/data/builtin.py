@@ -9,8 +9,8 @@ import numpy as np
 
 from probvae._shapes import check_count, check_positive
 from probvae.data.dataset import Dataset, LinearGaussianTruth
-from probvae.data.on_disk import fits_in_memory
-from probvae.errors import ArgumentError, unknown_name
+from probvae.data.on_disk import IN_MEMORY_LIMIT, fits_in_memory
+from probvae.errors import DataError, unknown_name
 
 
 def digits(seed: int) -> Dataset:
@@ -64,18 +64,10 @@ def linear_gaussian(seed: int, options: Mapping[str, Any] | None = None) -> Data
         check_count(chosen[name], name)
     check_count(chosen["seed"], "seed", least=0)
     check_positive(chosen["variance"], "variance")
-    _check_size(chosen["num_data"], chosen["data_dim"], chosen["latent_dim"])
+    rows, columns = chosen["num_data"] + chosen["data_dim"], chosen["data_dim"] + chosen["latent_dim"]
+    if not fits_in_memory((rows, columns), np.dtype(np.float64).itemsize, IN_MEMORY_LIMIT):
+        raise DataError(f"options: {rows} x {columns} simulated numbers do not fit into memory. Ask for fewer.")
     return _simulate(**chosen)
-
-
-def _check_size(num_data: int, data_dim: int, latent_dim: int) -> None:
-    """Raise unless data, codes and weights fit into memory together."""
-    numbers = num_data * (data_dim + latent_dim) + data_dim * latent_dim
-    if not fits_in_memory((numbers,), np.dtype(np.float64).itemsize):
-        raise ArgumentError(
-            f"options: {num_data} x {data_dim} data with latent_dim={latent_dim} take {numbers * 8 / 2**30:.0f} GiB. "
-            "Make num_data, data_dim or latent_dim smaller."
-        )
 
 
 def _simulate(num_data: int, data_dim: int, latent_dim: int, variance: float, seed: int) -> Dataset:

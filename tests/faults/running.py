@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ QUICK = [
 ]
 _LONGEST_MESSAGE = 1500
 _SPEAKERS, _LAYOUT = ("probvae: ", "Error: "), str.maketrans("", "", "\n\t")
+# control characters, halves of characters, marks that turn the writing's direction, separators of lines
+_OBEYED = ("Cc", "Cs", "Cf", "Zl", "Zp")
 # What a case can come to. The first three are right.
 MESSAGE, NOT_BAD, FAILED_FIT = "message", "not bad", "failed fit"
 TRACEBACK, HANG, LEFT_BEHIND, TOO_MUCH_MEMORY, UNCLEAR = "traceback", "hang", "left behind", "memory", "unclear message"
@@ -152,7 +155,8 @@ def verdict_on(code: int | None, message: str, left: list[str], folder: Path) ->
 def _is_clear(message: str) -> bool:
     """One line says who speaks and what is wrong; short enough to be read, and nothing a terminal would obey."""
     says = any(line.startswith(_SPEAKERS) and len(line) > 20 for line in message.splitlines())
-    return says and len(message) <= _LONGEST_MESSAGE and message.translate(_LAYOUT).isprintable()
+    obeyed = any(unicodedata.category(sign) in _OBEYED for sign in message.translate(_LAYOUT))
+    return says and len(message) <= _LONGEST_MESSAGE and not obeyed
 
 
 def contents(folder: Path) -> set[str]:
