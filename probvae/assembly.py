@@ -128,5 +128,11 @@ def component(family: type[T], table: Mapping[str, Any], known: Mapping[str, Any
         return chosen(**filled)
     except ProbvaeError:
         raise  # most are a ValueError or TypeError too, and say more than a wrong argument does
-    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # torch's own, of impossible sizes
+    except (
+        ArithmeticError,
+        AttributeError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:  # impossible sizes, wrong types
         raise ConfigError(f"{family.family} {table['name']!r}: {error}.") from error

@@ -34,7 +34,7 @@ QUICK = [
     "--out",
     "run",
 ]
-_LONGEST_MESSAGE = 1500
+_SHORTEST, _LONGEST = 20, 1500
 _SPEAKERS, _LAYOUT = ("probvae: ", "Error: "), str.maketrans("", "", "\n\t")
 # control characters, halves of characters, marks that turn the writing's direction, separators of lines
 _OBEYED = ("Cc", "Cs", "Cf", "Zl", "Zp")
@@ -154,9 +154,9 @@ def verdict_on(code: int | None, message: str, left: list[str], folder: Path) ->
 
 def _is_clear(message: str) -> bool:
     """One line says who speaks and what is wrong; short enough to be read, and nothing a terminal would obey."""
-    says = any(line.startswith(_SPEAKERS) and len(line) > 20 for line in message.splitlines())
+    says = [len(line) for line in message.splitlines() if line.startswith(_SPEAKERS)]
     obeyed = any(unicodedata.category(sign) in _OBEYED for sign in message.translate(_LAYOUT))
-    return says and len(message) <= _LONGEST_MESSAGE and not obeyed
+    return bool(says) and min(says) >= _SHORTEST and max(says) <= _LONGEST and not obeyed
 
 
 def contents(folder: Path) -> set[str]:
