@@ -92,20 +92,10 @@ def check_format(number: object, writer: object, place: Path) -> None:
 
     ``writer`` is the version of probvae that wrote ``place``, as far as that is known.
     """
-<<<<<<< HEAD
-    from probvae import __version__
-
-=======
->>>>>>> safe
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise RunError(f"{place}: expected the number of a format, got {number!r}. Restore the run, or fit it again.")
     if number > FORMAT:
         raise RunError(
-<<<<<<< HEAD
-            f"{place}: was written in format {number} by probvae {writer or '(not known)'}; this is {__version__}, "
-            f"which reads formats up to {FORMAT}. Update probvae."
-=======
             f"{place}: was written in format {number} by probvae {writer or '(not known)'}; this version "
             f"reads formats up to {FORMAT}. Update probvae."
->>>>>>> safe
         )

@@ -103,30 +103,18 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-<<<<<<< HEAD
-    from probvae.cli.output import escaped
-
-    console = Console(stderr=True, soft_wrap=True)
-    if not console.is_terminal:
-        yield lambda name, number, total: console.print(escaped(f"{number}/{total} {name}"), highlight=False)
-=======
     from probvae.cli.output import plain
 
     console = Console(stderr=True, soft_wrap=True)
     if not console.is_terminal:
         yield lambda name, number, total: console.print(plain(f"{number}/{total} {name}"), highlight=False)
->>>>>>> safe
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("")
-<<<<<<< HEAD
-        yield lambda name, number, total: bar.update(task, completed=number - 1, total=total, description=escaped(name))
-=======
         yield lambda name, number, total: bar.update(
             task, completed=number - 1, total=total, description=printable(name)
         )
->>>>>>> safe
 
 
 def _write(result: "Comparison", out: Path, figures: bool) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -18,20 +17,12 @@ from probvae._printable import printable
 
 def note(message: str) -> None:
     """A remark, on stderr."""
-<<<<<<< HEAD
-    Console(stderr=True, soft_wrap=True).print(escaped(message), highlight=False)
-=======
     Console(stderr=True, soft_wrap=True).print(plain(message), highlight=False)
->>>>>>> safe
 
 
 def warn(message: str) -> None:
     """A warning, on stderr."""
-<<<<<<< HEAD
-    Console(stderr=True, soft_wrap=True).print(f"[yellow]warning:[/yellow] {escaped(message)}", highlight=False)
-=======
     Console(stderr=True, soft_wrap=True).print(Text.assemble(("warning: ", "yellow"), plain(message)), highlight=False)
->>>>>>> safe
 
 
 @contextmanager
@@ -60,35 +51,19 @@ def print_table(
     """One table on stdout, as wide as the terminal allows; a ``compact`` one has lines between its rows only."""
     narrow: dict[str, Any] = {"show_lines": True, "collapse_padding": True, "pad_edge": False, "box": box.HORIZONTALS}
     look = narrow if compact else {}
-<<<<<<< HEAD
-    # text in brackets is no markup: the title has the name of a file in it
-    under = None if caption is None else escaped(caption)
-    table = Table(
-        title=escaped(title), title_justify="left", title_style="bold", caption=under, caption_justify="left", **look
-    )
-=======
     under = None if caption is None else plain(caption, "table.caption")
     table = Table(title=plain(title, "bold"), title_justify="left", caption=under, caption_justify="left", **look)
->>>>>>> safe
     for number, column in enumerate(columns):
         justify: Any = "left" if number == 0 or (number == len(columns) - 1 and not compact) else "right"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=compact and number > 0)
     for row in rows:
-<<<<<<< HEAD
-        table.add_row(*map(escaped, row))
-=======
         table.add_row(*map(plain, row))
->>>>>>> safe
     _stdout().print(table)
 
 
 def print_line(text: str) -> None:
     """One line on stdout."""
-<<<<<<< HEAD
-    _stdout().print(escaped(text), highlight=False)
-=======
     _stdout().print(plain(text), highlight=False)
->>>>>>> safe
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
@@ -157,12 +132,6 @@ def _stdout() -> Console:
     return Console(width=None if sys.stdout.isatty() else 120, soft_wrap=False)
 
 
-<<<<<<< HEAD
-def escaped(text: str) -> str:
-    """``text`` as it is, for a console that takes [red] for a colour."""
-    return escape(printable(text))
-=======
 def plain(text: str, style: str = "") -> Text:
     """``text`` as it stands: a console takes [red] in a string for a colour, and :smile: for a picture."""
     return Text(printable(text), style)
->>>>>>> safe

@@ -335,11 +335,7 @@ def test_bound_is_on_what_is_made_together() -> None:
         with pytest.raises(RunError, match="at most 100 numbers"):
             torch.zeros(30)
     with BoundedAllocation(10**6, 5), pytest.raises(RunError, match="at most 5 steps"):
-<<<<<<< HEAD
-        torch.nn.Linear(10, 10)
-=======
         torch.stack([torch.zeros(1) for _ in range(6)])
->>>>>>> safe
     with BoundedAllocation(100, 100), pytest.raises(RunError, match="at most 100 numbers"):
         torch.arange(3.0)[:, None].expand(3, 10**9).clone()
     with BoundedAllocation(100, 100), pytest.raises(RunError, match="at most 100 numbers"):

@@ -51,13 +51,9 @@ def later(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("read", [package.load, read_run_recipe])
 def test_later_format_is_refused(read, later: Path) -> None:
-<<<<<<< HEAD
-    with pytest.raises(RunError, match=rf"format {FORMAT + 1} by probvae 9\.9; this is .* up to {FORMAT}\. Update"):
-=======
     with pytest.raises(
         RunError, match=rf"format {FORMAT + 1} by probvae 9\.9; this version .* up to {FORMAT}\. Update"
     ):
->>>>>>> safe
         read(later)
 
 

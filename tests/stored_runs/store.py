@@ -50,10 +50,7 @@ def store(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "probvae", "fit", *FIT], cwd=folder, check=True)
     run = folder / "run"
     shutil.rmtree(run / "checkpoints")
-<<<<<<< HEAD
-=======
     (run / ".lock").unlink()
->>>>>>> safe
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps({**environment, "platform": "Linux"}, indent=2) + "\n")
     (folder / "expected.json").write_text(json.dumps(numbers(folder), indent=2) + "\n")
