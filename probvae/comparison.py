@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import re
 import tomllib
 import warnings
@@ -108,7 +109,7 @@ def read_entry(run: Path) -> Entry:
 
 def read_runs(runs: Sequence[Path], progress: Callable[[str, int, int], None]) -> list[Entry]:
     """:func:`read_entry` of each; folders of one name are called by their paths."""
-    names = [run.resolve().name for run in runs]
+    names = [Path(os.path.normpath(run.absolute())).name for run in runs]  # resolve() would follow links in circles
     entries = []
     for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
         progress(str(run), number, len(runs))

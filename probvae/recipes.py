@@ -229,7 +229,7 @@ def _check_entry(table: str, key: str, value: Any) -> Any:
     if not isinstance(value, keys[key]) or (isinstance(value, bool) and bool not in keys[key]):
         expected = " or ".join(kind.__name__ for kind in keys[key])
         raise ConfigError(f"{table}.{key}: expected {expected}, got {value!r}.")
-    if key == "seed" and value < 0:
+    if key == "seed" and isinstance(value, int) and value < 0:
         raise ConfigError(f"{table}.{key}: expected an integer >= 0, got {value}.")
     return value
 
