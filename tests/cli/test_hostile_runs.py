@@ -82,6 +82,7 @@ def test_large_file(probvae, folder: Path) -> None:
     assert "environment.json is larger than any fit writes it" in done.stderr
 
 
+@pytest.mark.slow
 def test_report_does_not_write_through_a_link(probvae, folder: Path) -> None:
     """The links are replaced: what they point at stays as it is."""
     target = folder.parent / "outside" / "precious"
@@ -122,6 +123,15 @@ def test_figures_are_not_written_into_a_folder_elsewhere(folder: Path) -> None:
     with pytest.raises(RunError, match="figures: is a link"):
         write_report(folder / "run")
     assert snapshot(folder.parent) == before
+
+
+def test_links_in_the_place_of_several_files_are_replaced(folder: Path) -> None:
+    target = folder.parent / "outside" / "precious"
+    target.write_text("precious")
+    (folder / "run" / "report.html").symlink_to(target)
+    write_report(folder / "run")
+    assert target.read_text() == "precious"
+    assert not (folder / "run" / "report.html").is_symlink()
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl", ".lock"])
