@@ -28,7 +28,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        # what safetensors does not look for in a header, torch and Python are the first to complain of
         raise RunError(f"{path}: not a whole safetensors file ({error}). Fit again, or take a checkpoint.") from error
 
 
