@@ -11,6 +11,7 @@ report.html, report.json, posterior.nc    what `probvae report` adds
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from probvae.errors import RunError
 from probvae.run_files import read_run_json
 
 LOCK = ".lock"
+# Names that `_files` writes under; others that begin with a dot are the user's own, .git among them
+_HALF_WRITTEN = re.compile(r"\.writing-[a-z0-9_]{8}|\..+\.[a-z0-9_]{8}(\.\w+)?")
 
 
 class Run:
@@ -114,10 +117,10 @@ class Run:
     def _remove_leftovers(self) -> None:
         """What a process that was killed was about to write; only with the lock is it known that none still is."""
         for place in (self.folder, self.checkpoints):
-            for path in place.glob(".*"):
-                if path.is_dir():
+            for path in filter(lambda path: _HALF_WRITTEN.fullmatch(path.name), place.iterdir()):
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
-                elif path.name != LOCK:
+                else:
                     path.unlink(missing_ok=True)
 
     @property

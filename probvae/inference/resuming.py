@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from probvae.errors import ArgumentError, CheckpointWarning
+from probvae.errors import ArgumentError, CheckpointWarning, ProbvaeError, RunError
 from probvae.inference.checkpoints import Checkpoint
 from probvae.inference.skipped_steps import SkippedSteps
 
@@ -50,8 +50,21 @@ def checkpoint_of(trainer: "Trainer", batch: int, lines: Sequence[str]) -> Check
 def restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
     """Put the trainer, and torch's generators, where they were.
 
-    Raises :class:`~probvae.errors.ArgumentError` where the fit is another one than the checkpoint's.
+    Raises :class:`~probvae.errors.ArgumentError` where the fit is another one than the checkpoint's, and
+    :class:`~probvae.errors.RunError` where the checkpoint holds something else than the state of a fit.
     """
+    try:
+        _restore(trainer, checkpoint)
+    except ProbvaeError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"checkpoint {checkpoint.name}: holds something else than the state of this fit "
+            f"({type(error).__name__}: {error}). Remove it to go on from the one before."
+        ) from error
+
+
+def _restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
     numbers, tensors = checkpoint.numbers, checkpoint.tensors
     _check_same(numbers["fit"], description(trainer))
     if numbers["path"] != trainer.result.path:
@@ -59,7 +72,7 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
             f"resume: the steps so far took the {numbers['path']} path, here it is {trainer.result.path} "
             f"({trainer.result.path_reason}): the numbers may differ in their last digits.",
             CheckpointWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     trainer.vae.load_state_dict(dict(checkpoint.weights))
     trainer.good_state = _part("good", tensors) or trainer.snapshot()

@@ -95,6 +95,7 @@ class TestInABrowser:
             html = render(hostile_page("text")).replace("text</p>", f"{payload}</p>", 1)
             assert told(browse, html, tmp_path)["hacked"], payload
 
+    @pytest.mark.slow
     def test_report_of_hostile_data(self, browse: Browse, hostile_report: Path, tmp_path: Path) -> None:  # noqa: F811
         html = (hostile_report / "report.html").read_text(encoding="utf-8")
         found = told(browse, html, tmp_path)
@@ -134,6 +135,7 @@ def hostile_report(probvae, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / run
 
 
+@pytest.mark.slow
 def test_figures_of_hostile_data_are_whole(hostile_report: Path) -> None:
     files = sorted((hostile_report / "figures").glob("*.svg"))
     assert len(files) >= 6
@@ -144,10 +146,14 @@ def test_figures_of_hostile_data_are_whole(hostile_report: Path) -> None:
         assert not any(name.startswith("on") for element in root.iter() for name in element.attrib), file
 
 
-def test_page_has_no_sign_that_turns_or_steers(hostile_report: Path) -> None:
+@pytest.mark.slow
+def test_report_of_hostile_data_has_no_sign_that_turns_or_steers(hostile_report: Path) -> None:
     html = (hostile_report / "report.html").read_text(encoding="utf-8")
     assert not set(html) & {"\x1b", "\x07", "\x9b", "\u202e"}
     assert "<script" not in html
+
+
+def test_page_has_no_sign_that_turns_or_steers() -> None:
     page = render(hostile_page(TURNED + STEERING))
     assert not set(page) & {"\x1b", "\x07", "\x9b", "\u202e"}
     assert "a\\u202egnp.exe\\x1b[31mred\\x1b]0;title\\x07\\x9b2J\\r" in page

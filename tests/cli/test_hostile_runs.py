@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 
 import probvae as package
 from probvae._allocation import BoundedAllocation
-from probvae._files import staged
+from probvae._files import staged, write_atomic
+from probvae._tensor_files import digest, read_tensors, write_tensors
 from probvae.errors import RunError
-from probvae.runs import Run
+from probvae.runs import _HALF_WRITTEN, Run
 from probvae.vae import VAE
 from tests.cli.conftest import QUICK_REPORT
 
@@ -81,6 +82,7 @@ def test_large_file(probvae, folder: Path) -> None:
     assert "environment.json is larger than any fit writes it" in done.stderr
 
 
+@pytest.mark.slow
 def test_report_does_not_write_through_a_link(probvae, folder: Path) -> None:
     """The links are replaced: what they point at stays as it is."""
     target = folder.parent / "outside" / "precious"
@@ -123,6 +125,15 @@ def test_figures_are_not_written_into_a_folder_elsewhere(folder: Path) -> None:
     assert snapshot(folder.parent) == before
 
 
+def test_links_in_the_place_of_several_files_are_replaced(folder: Path) -> None:
+    target = folder.parent / "outside" / "precious"
+    target.write_text("precious")
+    (folder / "run" / "report.html").symlink_to(target)
+    write_report(folder / "run")
+    assert target.read_text() == "precious"
+    assert not (folder / "run" / "report.html").is_symlink()
+
+
 @pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl", ".lock"])
 def test_resuming_neither_writes_nor_tidies_up_elsewhere(folder: Path, name: str) -> None:
     """A run takes up where it was by appending to files, emptying the lock, and removing what was half written."""
@@ -137,6 +148,89 @@ def test_resuming_neither_writes_nor_tidies_up_elsewhere(folder: Path, name: str
     with pytest.raises(RunError, match=f"{name}: is a link"):
         Run(folder / "run").open()
     assert (target / ".precious").read_text() == "precious"
+
+
+@pytest.fixture(scope="module")
+def unfinished(probvae, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with checkpoints, beside its data."""
+    home = tmp_path_factory.mktemp("unfinished")
+    shutil.copy(STORED / "data.csv", home)
+    quiet = ("--no-figures", "--no-gap", "--no-progress")
+    settings = ("--labels", "kind", "--hidden", "4", "--epochs", "2", "--batch-size", "32")
+    assert probvae("fit", "--data", "data.csv", *settings, *quiet, "--out", "run", cwd=home).returncode == 0
+    return home
+
+
+def forged(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """A checkpoint whose checksum is right."""
+    write_tensors(file, tensors, {**metadata, "sha256": digest(tensors, metadata)})
+
+
+Parts = tuple[dict[str, torch.Tensor], dict[str, str]]
+CHECKPOINTS: dict[str, Callable[[Parts], Parts]] = {
+    "no state": lambda p: (p[0], {"format": p[1]["format"], "components": p[1]["components"]}),
+    "a deep state": lambda p: (p[0], {**p[1], "training": "[" * 100_000}),
+    "an empty state": lambda p: (p[0], {**p[1], "training": "{}"}),
+    "a list": lambda p: (p[0], {**p[1], "training": "[]"}),
+    "weights alone": lambda p: ({name: t for name, t in p[0].items() if not name.startswith("training.")}, p[1]),
+    "other sizes": lambda p: ({name: torch.zeros(3) for name in p[0]}, p[1]),
+    "another generator": lambda p: ({**p[0], "training.random.cpu": torch.zeros(3, dtype=torch.uint8)}, p[1]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::probvae.errors.CheckpointWarning")
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_checkpoint_of_something_else(probvae, unfinished: Path, tmp_path: Path, case: str) -> None:
+    home = Path(shutil.copytree(unfinished, tmp_path / "home"))
+    files = sorted((home / "run" / "checkpoints").glob("*.safetensors"))
+    tensors, metadata = read_tensors(files[-1])
+    del metadata["sha256"]
+    for file in files:
+        file.unlink()
+    forged(files[0], *CHECKPOINTS[case]((tensors, metadata)))
+    done = probvae("fit", "--resume", "run", "--no-figures", "--no-gap", "--no-progress", cwd=home)
+    assert done.returncode == 2, done.stdout
+    assert "checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_checkpoint_that_is_a_link(probvae, unfinished: Path, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(unfinished, tmp_path / "home"))
+    for file in (home / "run" / "checkpoints").glob("*.safetensors"):
+        file.rename(home / file.name)
+        file.symlink_to(home / file.name)
+    done = probvae("fit", "--resume", "run", "--no-figures", "--no-gap", "--no-progress", cwd=home)
+    assert done.returncode == 2
+    assert "is a link" in done.stderr
+
+
+def test_resuming_removes_what_was_half_written_and_nothing_else(folder: Path) -> None:
+    run = folder / "run"
+    theirs = (".git/config", ".gitignore", ".ipynb_checkpoints/a.ipynb", ".DS_Store", ".env.local", "checkpoints/.keep")
+    half = (".config.toml.ab12_x9z.toml", ".writing-ab12_x9z/figures/a.png", "checkpoints/.epoch-000001.x_000000")
+    for name in (*theirs, *half):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    opened = Run(run)
+    opened.open()
+    opened.close()
+    assert all((run / name).exists() for name in theirs)
+    assert not any((run / name).exists() for name in half)
+
+
+def test_what_is_half_written_has_a_name_that_is_known(folder: Path) -> None:
+    """The names are those that writing really takes."""
+    seen = []
+
+    def look(path: Path) -> None:
+        path.touch()
+        seen.append(path.name)
+
+    write_atomic(folder / "epoch-000001.safetensors", look)
+    write_atomic(folder / "config.toml", look)
+    with staged(folder) as stage:
+        seen.append(stage.name)
+    assert all(_HALF_WRITTEN.fullmatch(name) for name in seen), seen
 
 
 def changed(text: str, *pairs: tuple[str, str]) -> str:
