@@ -24,6 +24,35 @@ _COMMANDS = (
     ["impute", "run"],
     ["compare", "run", "run"],
 )
+_WITH_A_NUMBER = (
+    ["sample", "run", "-n"],
+    ["sample", "run", "--seed"],
+    ["gap", "run", "--seed"],
+    ["gap", "run", "--num-data"],
+    ["impute", "run", "-n"],
+    ["impute", "run", "--interval"],
+    ["encode", "run", "--memory-limit"],
+    ["sample", "run", "--given"],
+    ["gap", "run", "--truth"],
+    ["gap", "run", "--data"],
+)
+_NUMBERS = (
+    "0",
+    "-1",
+    "1",
+    "1000000000",
+    "9" * 18,
+    "9" * 30,
+    "9" * 5000,
+    "nan",
+    "inf",
+    "-0.0",
+    "1e-300",
+    "x",
+    "",
+    "1GB",
+    "0GB",
+)
 _JSON = (
     "", "{}", "[]", "null", "1", '"x"', "nan", "[" * 100_000, '{"a":' * 5000, "9" * 5000, "\x00", '{"elbo": NaN}',
     '{"elbo": {"value": "x"}}', '{"data": 1}', '{"data": {"fingerprint": 5}}', '{"num_held_out": -1}',
@@ -31,8 +60,10 @@ _JSON = (
 
 
 def run(rng: Random, folder: Path) -> list[str]:
-    """A run folder with one file that is not as the fit wrote it; the command reads it."""
+    """A run folder with one file that is not as the fit wrote it, or an option that no run has an answer to."""
     write_run(folder)
+    if rng.random() < 0.15:
+        return [*rng.choice(_WITH_A_NUMBER), rng.choice(_NUMBERS), "--out", "out"]
     make: Callable[[Path, Random], None] = rng.choice(
         [
             _damage,
