@@ -10,7 +10,6 @@ from probvae.errors import ArgumentError
 from probvae.inference.simulation import simulate_pairs
 from probvae.vae import VAE
 
-
 # in z, mean and x together: 1 GB
 _MOST_NUMBERS = 2**28
 
@@ -28,7 +27,7 @@ def sample(vae: VAE, num_samples: int = 64, seed: int = 0) -> Sample:
     """Draw ``num_samples`` data from the model; the caller's random state is left as it was.
 
     A conditional VAE is given its covariates first, ``vae.given(y)``: one row, or one for each draw; where there are
-    others, the draws take rows at random. Raises :class:`~probvae.errors.ArgumentError` for more draws than fit into 1 GB.
+    others, the draws take rows at random. Raises :class:`~probvae.errors.ArgumentError` for more than fit into 1 GB.
 
     >>> sample(VAE.example(), num_samples=5).x.shape
     torch.Size([5, 3])
