@@ -96,12 +96,10 @@ def _move_into(stage: Path, folder: Path) -> None:
         raise RunError(f"{folder}: cannot be written ({error.strerror or error}).") from error
 
 
-def refuse_link(folder: Path) -> None:
-    """Raise :class:`~probvae.errors.RunError` where ``folder`` is a link: what is written would land elsewhere."""
-    if folder.is_symlink():
-        raise RunError(
-            f"{folder}: is a link, which may lead outside of its folder. Remove it, or choose another --out."
-        )
+def refuse_link(path: Path) -> None:
+    """Raise :class:`~probvae.errors.RunError` where ``path`` is a link: what is written would land elsewhere."""
+    if path.is_symlink():
+        raise RunError(f"{path}: is a link, which may lead outside of its folder. Remove it, or choose another --out.")
 
 
 def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> Path:
