@@ -24,6 +24,8 @@ _COMMANDS = (
     ["impute", "run"],
     ["compare", "run", "run"],
 )
+_CHECKPOINT = "checkpoints/epoch-000001.safetensors"
+_RESUME = ["fit", "--resume", "run", "--no-gap", "--no-figures", "--no-progress"]
 _WITH_A_NUMBER = (
     ["sample", "run", "-n"],
     ["sample", "run", "--seed"],
@@ -78,7 +80,7 @@ def run(rng: Random, folder: Path) -> list[str]:
         ]
     )
     make(folder / "run", rng)
-    return [*rng.choice(_COMMANDS), *(["--out", "out"])]
+    return _RESUME if rng.random() < 0.2 else [*rng.choice(_COMMANDS), "--out", "out"]
 
 
 def write_run(folder: Path) -> None:
@@ -112,14 +114,11 @@ def _original() -> dict[str, bytes]:
 
 
 def _file(run: Path, rng: Random) -> Path:
-    names = ("model.safetensors",) * 3 + (
-        "config.toml",
-        "config.toml",
-        "summary.json",
-        "environment.json",
-        "metrics.jsonl",
+    often, rarely = (
+        ("model.safetensors", "config.toml", _CHECKPOINT),
+        ("summary.json", "environment.json", "metrics.jsonl"),
     )
-    return run / rng.choice(names)
+    return run / rng.choice(often * 2 + rarely)
 
 
 def _damage(run: Path, rng: Random) -> None:
@@ -128,8 +127,8 @@ def _damage(run: Path, rng: Random) -> None:
 
 
 def _lying_weights(run: Path, rng: Random) -> None:
-    """A header of model.safetensors that says what is not so."""
-    file = run / "model.safetensors"
+    """A header of weights or a checkpoint that says what is not so."""
+    file = run / rng.choice(["model.safetensors", "model.safetensors", _CHECKPOINT])
     header, tensors = _header(file)
     name = rng.choice([key for key in header if key != "__metadata__"])
     entry = header[name]

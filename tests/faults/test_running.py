@@ -57,7 +57,9 @@ def test_faults_of_a_reader_are_seen(name: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_message_that_steers_the_terminal_is_unclear(tmp_path: Path) -> None:
-    assert running.verdict_on(2, "probvae: \x1b[2Jx.csv: expected numbers, got none.\n", [], tmp_path)[0] == UNCLEAR
+    for sign in ("\x1b[2J", "\r", "\u202e", "\u2028"):
+        message = f"probvae: {sign}x.csv: expected numbers, got none.\n"
+        assert running.verdict_on(2, message, [], tmp_path)[0] == UNCLEAR
     assert running.verdict_on(2, "probvae: x.csv: expected numbers, got none.\n", [], tmp_path)[0] == MESSAGE
 
 
