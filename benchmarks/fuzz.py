@@ -11,6 +11,7 @@ fit that failed with a message (exit code 1). Anything else is a failure; its in
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -184,7 +185,7 @@ def _serve(connection: Connection) -> None:
     import torch
 
     torch.set_num_threads(1)
-    with limited_memory(_SPARE):
+    with limited_memory(_SPARE), contextlib.suppress(EOFError):  # when there is no more to do
         while True:
             connection.send(run_case(*connection.recv()))
 

@@ -128,11 +128,6 @@ def component(family: type[T], table: Mapping[str, Any], known: Mapping[str, Any
         return chosen(**filled)
     except ProbvaeError:
         raise  # most are a ValueError or TypeError too, and say more than a wrong argument does
-    except (
-        ArithmeticError,
-        AttributeError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:  # impossible sizes, wrong types
+    # what constructors, torch's among them, make of impossible sizes and of wrong types
+    except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"{family.family} {table['name']!r}: {error}.") from error

@@ -159,7 +159,9 @@ def check_magnitude(data: Dataset) -> None:
     """Raise where the sum of a row's squares may overflow in the dtype that models are built in."""
     dtype = torch.get_default_dtype()
     most = (torch.finfo(dtype).max / data.data_dim) ** 0.5
-    largest = max(float(np.fmax.reduce(np.abs(rows), axis=None)) for _, rows in blocks(data.x))
+    # no np.abs: it would take as much memory as the data
+    ends = [(np.fmin.reduce(rows, axis=None), np.fmax.reduce(rows, axis=None)) for _, rows in blocks(data.x)]
+    largest = max(max(-float(low), float(high)) for low, high in ends)
     if largest > most:
         raise DataError(
             f"data: expected magnitudes below {most:.1g}, whose squares fit into {dtype}, got {largest:.1g} in "

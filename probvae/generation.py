@@ -10,6 +10,9 @@ from probvae.errors import ArgumentError
 from probvae.inference.simulation import simulate_pairs
 from probvae.vae import VAE
 
+# in z, mean and x together: 1 GB
+_MOST_NUMBERS = 2**28
+
 
 class Sample(NamedTuple):
     """Draws from p(z) p(x|z): ``z`` (S, d), ``mean`` E[x|z] (S, D), and ``x`` (S, D)."""
@@ -24,12 +27,12 @@ def sample(vae: VAE, num_samples: int = 64, seed: int = 0) -> Sample:
     """Draw ``num_samples`` data from the model; the caller's random state is left as it was.
 
     A conditional VAE is given its covariates first, ``vae.given(y)``: one row, or one for each draw; where there are
-    others, the draws take rows at random.
+    others, the draws take rows at random. Raises :class:`~probvae.errors.ArgumentError` for more than fit into 1 GB.
 
     >>> sample(VAE.example(), num_samples=5).x.shape
     torch.Size([5, 3])
     """
-    check_count(num_samples, "num_samples")
+    check_count(num_samples, "num_samples", most=_MOST_NUMBERS // (vae.model.latent_dim + 2 * vae.model.data_dim))
     drawn, z, x = simulate_pairs(vae, num_samples, seed)
     return Sample(z, drawn.model.likelihood.point(drawn.model.decoder(z)), x)
 

@@ -95,7 +95,9 @@ def main() -> None:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        _complain(FitError(f"not enough memory ({error}). Take a smaller batch_size, num_particles or hidden."))
+        _complain(
+            FitError(f"not enough memory ({error}). Ask for less: batch_size, num_particles, hidden, num_samples.")
+        )
         sys.exit(FAILED)
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder for the files [default: the run's].")
-seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the draws."
+)
 truth_option = click.option(
     "--truth",
     type=click.Choice(["auto", "exact", "quadrature", "annealed", "importance"]),

@@ -89,9 +89,10 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo,
         shape, _, dtype = read(stream)
     num = int(np.prod(shape, dtype=object))
     size = dtype.itemsize * num
-    if max(size, float_dtype(dtype).itemsize * num) > limit:
+    as_floats = max(size, float_dtype(dtype).itemsize * num)
+    if as_floats > limit:
         raise DataError(
-            f"{path}: {member.filename} would take {size / 2**30:.1f} GiB. Save it as .npy, which is not unpacked."
+            f"{path}: {member.filename} would take {as_floats / 2**30:.1f} GiB. Save it as .npy, which is not unpacked."
         )
     if size > member.file_size:
         raise DataError(f"{path}: {member.filename} is shorter than its header says. Write the file again.")
@@ -161,11 +162,14 @@ def _from_table(path: Path, table: Any, labels: str | None) -> Dataset:
         raise DataError(f"{path}: expected rows and columns of numbers, got {table.num_rows} rows. Check the file.")
     columns = [_numbers(path, table.column(place), name) for place, name in enumerate(names) if name != labels]
     target = None if labels is None else np.asarray(table.column(labels).to_pylist())
-    dtype = np.result_type(np.float32, *[column.dtype for column in columns if column.dtype.kind == "f"])
+    # text has no type: its numbers become float32, as most do
+    wide = path.suffix.lower() != ".csv" and any(
+        kind == "double" for kind, name in zip(table.schema.types, names, strict=True) if name != labels
+    )
+    with np.errstate(over="ignore"):  # what is beyond float32 is found as infinite
+        x = np.stack(columns, axis=1).astype(np.float64 if wide else np.float32)
     return Dataset(
-        np.stack(columns, axis=1).astype(
-            np.float64 if dtype == np.float64 and path.suffix == ".parquet" else np.float32
-        ),
+        x,
         path.name,
         _checked_labels(path, target, table.num_rows),
         feature_names=tuple(map(str, features)),

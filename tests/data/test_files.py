@@ -1,6 +1,8 @@
 """Files: real ones, wrong ones, damaged ones."""
 
 import io
+import os
+import time
 import zipfile
 from pathlib import Path
 
@@ -80,6 +82,19 @@ def test_parquet_with_labels(tmp_path: Path) -> None:
     assert data.feature_names == ("a", "b", "c")
 
 
+def test_columns_of_one_name_are_not_taken_for_one(tmp_path: Path) -> None:
+    write_csv(tmp_path / "t.csv", header="a,a,b")
+    np.testing.assert_allclose(load_data(tmp_path / "t.csv").x, X, rtol=1e-6)
+
+
+def test_ten_thousand_columns_take_no_more_than_seconds(tmp_path: Path) -> None:
+    rows = np.arange(30_000).reshape(3, 10_000)
+    write_csv(tmp_path / "t.csv", rows, header=None)
+    start = time.perf_counter()
+    np.testing.assert_array_equal(load_data(tmp_path / "t.csv").x, rows)
+    assert time.perf_counter() - start < 10
+
+
 def nan_in_row_7(path: Path) -> None:
     rows = X.copy()
     rows[7, 1], rows[9, 0] = np.nan, np.inf
@@ -96,6 +111,19 @@ def claims_terabytes(path: Path) -> None:
 def zip_bomb(path: Path) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", header.getvalue() + b"\x00" * 10**6)
+
+
+def packed_zeros(path: Path) -> None:
+    """320 MB of zeros in a third of one."""
+    np.savez_compressed(path, x=np.zeros((10**7, 8), np.float32))
+
+
+def bytes_that_become_floats(path: Path) -> None:
+    """1.5 GB of bytes are read into 6 GB of float32."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1_500_000_000, 1)})
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", header.getvalue() + b"\x00" * 10**6)
 
@@ -122,6 +150,14 @@ BAD = {
     "ragged.csv": (lambda p: p.write_text("a,b\n1,2\n3\n"), "comma-separated"),
     "two.npz": (lambda p: np.savez(p, u=X, v=X), "expected an array named x"),
     "labels.npz": (lambda p: np.savez(p, x=X, labels=np.arange(3)), r"labels of shape \(20,\)"),
+    "packed.npz": (packed_zeros, "more than numbers can be packed"),
+    "bytes.npz": (bytes_that_become_floats, "would take 5.6 GiB"),
+    "wide.csv": (lambda p: p.write_text(",".join(["1"] * 20_001) + "\n"), "at most 20000 columns"),
+    "pipe.npy": (os.mkfifo, "expected a file, got a pipe or device"),
+    "endless.csv": (lambda p: p.symlink_to("/dev/zero"), "expected a file, got a pipe or device"),
+    "folder.npz": (lambda p: p.mkdir(), "expected a file, got a folder"),
+    "loop.npy": (lambda p: p.symlink_to(p), "cannot be read"),
+    "overflow.csv": (lambda p: p.write_text("a\n1\n1e300\n"), r"infinity \(first: row 1\)"),
     "data.xlsx": (lambda p: p.write_bytes(b"PK"), "expected a file ending in"),
 }
 
@@ -138,6 +174,8 @@ def test_missing_file_and_column(tmp_path: Path) -> None:
     with pytest.raises(ProbvaeError, match="there is no such file"):
         load_data(tmp_path / "nothing.csv")
     write_csv(tmp_path / "t.csv")
+    with pytest.raises(ProbvaeError, match="File name too long"):
+        load_data(tmp_path / ("x" * 300 + ".npy"))
     with pytest.raises(ProbvaeError, match=r"no column 'kind'.*It has a, b, c"):
         load_data(tmp_path / "t.csv", labels="kind")
 

@@ -24,6 +24,37 @@ _COMMANDS = (
     ["impute", "run"],
     ["compare", "run", "run"],
 )
+_CHECKPOINT = "checkpoints/epoch-000001.safetensors"
+_RESUME = ["fit", "--resume", "run", "--no-gap", "--no-figures", "--no-progress"]
+_WITH_A_NUMBER = (
+    ["sample", "run", "-n"],
+    ["sample", "run", "--seed"],
+    ["gap", "run", "--seed"],
+    ["gap", "run", "--num-data"],
+    ["impute", "run", "-n"],
+    ["impute", "run", "--interval"],
+    ["encode", "run", "--memory-limit"],
+    ["sample", "run", "--given"],
+    ["gap", "run", "--truth"],
+    ["gap", "run", "--data"],
+)
+_NUMBERS = (
+    "0",
+    "-1",
+    "1",
+    "1000000000",
+    "9" * 18,
+    "9" * 30,
+    "9" * 5000,
+    "nan",
+    "inf",
+    "-0.0",
+    "1e-300",
+    "x",
+    "",
+    "1GB",
+    "0GB",
+)
 _JSON = (
     "", "{}", "[]", "null", "1", '"x"', "nan", "[" * 100_000, '{"a":' * 5000, "9" * 5000, "\x00", '{"elbo": NaN}',
     '{"elbo": {"value": "x"}}', '{"data": 1}', '{"data": {"fingerprint": 5}}', '{"num_held_out": -1}',
@@ -31,8 +62,10 @@ _JSON = (
 
 
 def run(rng: Random, folder: Path) -> list[str]:
-    """A run folder with one file that is not as the fit wrote it; the command reads it."""
+    """A run folder with one file that is not as the fit wrote it, or an option that no run has an answer to."""
     write_run(folder)
+    if rng.random() < 0.15:
+        return [*rng.choice(_WITH_A_NUMBER), rng.choice(_NUMBERS), "--out", "out"]
     make: Callable[[Path, Random], None] = rng.choice(
         [
             _damage,
@@ -47,7 +80,7 @@ def run(rng: Random, folder: Path) -> list[str]:
         ]
     )
     make(folder / "run", rng)
-    return [*rng.choice(_COMMANDS), *(["--out", "out"])]
+    return _RESUME if rng.random() < 0.2 else [*rng.choice(_COMMANDS), "--out", "out"]
 
 
 def write_run(folder: Path) -> None:
@@ -81,14 +114,11 @@ def _original() -> dict[str, bytes]:
 
 
 def _file(run: Path, rng: Random) -> Path:
-    names = ("model.safetensors",) * 3 + (
-        "config.toml",
-        "config.toml",
-        "summary.json",
-        "environment.json",
-        "metrics.jsonl",
+    often, rarely = (
+        ("model.safetensors", "config.toml", _CHECKPOINT),
+        ("summary.json", "environment.json", "metrics.jsonl"),
     )
-    return run / rng.choice(names)
+    return run / rng.choice(often * 2 + rarely)
 
 
 def _damage(run: Path, rng: Random) -> None:
@@ -97,8 +127,8 @@ def _damage(run: Path, rng: Random) -> None:
 
 
 def _lying_weights(run: Path, rng: Random) -> None:
-    """A header of model.safetensors that says what is not so."""
-    file = run / "model.safetensors"
+    """A header of weights or a checkpoint that says what is not so."""
+    file = run / rng.choice(["model.safetensors", "model.safetensors", _CHECKPOINT])
     header, tensors = _header(file)
     name = rng.choice([key for key in header if key != "__metadata__"])
     entry = header[name]

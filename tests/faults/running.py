@@ -35,9 +35,10 @@ QUICK = [
     "run",
 ]
 _SHORTEST, _LONGEST = 20, 1500
+_KINDS_OF_SIGN = (unicodedata.category, unicodedata.bidirectional)
 _SPEAKERS, _LAYOUT = ("probvae: ", "Error: "), str.maketrans("", "", "\n\t")
-# control characters, halves of characters, marks that turn the writing's direction, separators of lines
-_OBEYED = ("Cc", "Cs", "Cf", "Zl", "Zp")
+# control characters, halves of characters, separators of lines; what turns the writing's direction
+_OBEYED = {"Cc", "Cs", "Zl", "Zp", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 # What a case can come to. The first three are right.
 MESSAGE, NOT_BAD, FAILED_FIT = "message", "not bad", "failed fit"
 TRACEBACK, HANG, LEFT_BEHIND, TOO_MUCH_MEMORY, UNCLEAR = "traceback", "hang", "left behind", "memory", "unclear message"
@@ -155,8 +156,8 @@ def verdict_on(code: int | None, message: str, left: list[str], folder: Path) ->
 def _is_clear(message: str) -> bool:
     """One line says who speaks and what is wrong; short enough to be read, and nothing a terminal would obey."""
     says = [len(line) for line in message.splitlines() if line.startswith(_SPEAKERS)]
-    obeyed = any(unicodedata.category(sign) in _OBEYED for sign in message.translate(_LAYOUT))
-    return bool(says) and min(says) >= _SHORTEST and max(says) <= _LONGEST and not obeyed
+    kinds = {kind(sign) for kind in _KINDS_OF_SIGN for sign in message.translate(_LAYOUT)}
+    return bool(says) and min(says) >= _SHORTEST and max(says) <= _LONGEST and not kinds & _OBEYED
 
 
 def contents(folder: Path) -> set[str]:

@@ -5,7 +5,7 @@ import pytest
 from tests.faults.running import KINDS, RIGHT, limited_memory, run_case
 
 # cases of each kind here; benchmarks/fuzz.py runs as many as one likes
-NUM_CASES = {"npy": 170, "npz": 130, "csv": 200, "parquet": 160, "toml": 180, "command": 160}
+NUM_CASES = {"npy": 160, "npz": 120, "csv": 190, "parquet": 150, "toml": 180, "command": 160, "run": 40}
 _GROUP = 10
 _SPARE = 4 * 2**30  # bytes of addresses that a case may ask for, so that a failure does not take the machine along
 GROUPS = [(kind, start) for kind, num in NUM_CASES.items() for start in range(0, num, _GROUP)]
