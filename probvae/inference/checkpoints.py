@@ -51,9 +51,12 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     tensors = {**checkpoint.weights, **{TRAINING + name: part for name, part in checkpoint.tensors.items()}}
     metadata = {**checkpoint.metadata, "training": json.dumps(checkpoint.numbers)}
     write_tensors(folder / checkpoint.name, tensors, {**metadata, "sha256": digest(tensors, metadata)})
-    for file in _newest_first(folder)[NUM_KEPT:]:
-        file.unlink()
-    fault_point("checkpoint-old-removed")
+    try:
+        for file in _newest_first(folder)[NUM_KEPT:]:
+            fault_point("checkpoint-old")
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: an old checkpoint cannot be removed ({error.strerror or error}).") from error
 
 
 def read_checkpoint(file: Path) -> Checkpoint:
