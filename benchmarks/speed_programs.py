@@ -25,6 +25,7 @@ from probvae.inference.importance import importance_log_evidence
 from probvae.inference.objectives import ELBOObjective, IWAEObjective, Objective
 from probvae.inference.preparation import FitOptions, prepare
 from probvae.inference.training import Trainer
+from probvae.inference.training_steps import Steps
 
 LEARNING_RATE = 1e-3
 _SECONDS_TO_CHOOSE = 0.05
@@ -113,28 +114,28 @@ def probvae_fit(way: str, compile: str | bool) -> Callable[[Workload], Run]:
         vae = _vae(workload)
         size = sum(parameter.numel() for parameter in vae.parameters())
         _FOR_GOOD.enter_context(threads_for_step(size, workload.batch_size))
-        trainer = _trainer(vae, workload, compile)
-        if trainer.path.name != way:
-            raise RuntimeError(f"fit took the {trainer.path.name} path: {trainer.path.reason}")
-        vae.train()
-        batches = (batch for _ in count() for batch in trainer.minibatches())
+        steps = _steps(vae, workload, compile)
+        if steps.path.name != way:
+            raise RuntimeError(f"fit took the {steps.path.name} path: {steps.path.reason}")
+        batches = (batch for _ in count() for batch in steps.minibatches())
 
         def run(num_steps: int) -> None:
-            for part, rows in islice(batches, num_steps):
-                trainer.train_step(part, rows, 1, 0)
+            for batch in islice(batches, num_steps):
+                steps.take(batch)
 
         return run
 
     return build
 
 
-def _trainer(vae: probvae.VAE, workload: Workload, compile: str | bool) -> Trainer:
+def _steps(vae: probvae.VAE, workload: Workload, compile: str | bool) -> Steps:
     """What `fit` makes before its first step."""
     x = make_data(workload)[: workload.num_batches * workload.batch_size]
     options = FitOptions(epochs=1000, batch_size=workload.batch_size, learning_rate=LEARNING_RATE)
-    trainer = Trainer(vae, prepare(vae, vae, x, None, options), x.device, _objective(workload), options)
-    trainer.choose_path(compile)
-    return trainer
+    steps = Trainer(vae, prepare(vae, vae, x, None, options), x.device, _objective(workload), options).steps
+    vae.train()
+    steps.choose_path(compile)
+    return steps
 
 
 def _vae(workload: Workload) -> probvae.VAE:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,18 @@ from probvae.errors import RunError
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+def kind_of(path: Path) -> str:
+    """What stands at ``path``: a "file", or what cannot be read like one (a "folder", a "pipe or device").
+
+    To open a pipe may wait for ever, and a device may have no end. Raises :class:`OSError` where there is nothing.
+
+    >>> kind_of(Path("/"))
+    'folder'
+    """
+    mode = path.stat().st_mode
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "pipe or device"
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:

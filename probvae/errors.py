@@ -75,6 +75,10 @@ class FloorWarning(UserWarning):
     """A learned variance sits on its floor: the likelihood has no finite maximum there."""
 
 
+class SkippedStepsWarning(UserWarning):
+    """Some steps of a fit were not taken, because their loss or gradient was not finite."""
+
+
 class PathWarning(UserWarning):
     """A fit was asked to run without Pyro's handlers, or compiled, and it cannot."""
 

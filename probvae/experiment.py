@@ -48,6 +48,8 @@ LABELS = "labels"
 NUM_SAMPLES = 32
 # Of data that stay on the disk, what is held in memory: held-out data, and data for the prior to begin at (bytes)
 _HELD_OUT_DATA, _STARTING_DATA = 64 * 2**20, 16 * 2**20
+# Of a folder that is named after its data; the system's own limit is in bytes
+_LONGEST_NAME = 50
 # The ledger that ends a fit is a first look: the fit of the digits takes less than that of 500 data would.
 # `probvae gap` and `probvae report` take them all.
 _FIRST_LEDGER_DATA = {**LEDGER_DATA, "quadrature": 150}
@@ -321,7 +323,7 @@ def binarized(data: Dataset, seed: int) -> Tensor:
 
 def next_folder(source: str) -> Path:
     """``runs/digits-001``, or the next number that is free."""
-    stem = Path(source).stem or "data"
+    stem = Path(source).stem[:_LONGEST_NAME] or "data"
     for number in range(1, 1_000_000):
         folder = Path("runs") / f"{stem}-{number:03d}"
         if not folder.exists():

@@ -16,6 +16,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from probvae._files import kind_of
 from probvae.errors import ConfigError, RunError, unknown_name
 
 Recipe = dict[str, dict[str, Any]]
@@ -59,6 +60,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "gradient_clip": _NUMBER,
         "patience": (int,),
         "kl_warmup": (int,),
+        "max_skipped_steps": (int,),
         "validation": _NUMBER,
         "seed": (int,),
         "compile": (str, bool),
@@ -79,6 +81,8 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "options": (dict,),
     },
 }
+_LARGEST_FILE = 4 * 2**20  # bytes: a table of ten thousand columns has its types listed in less
+_DEEPEST = 20
 # in the order of the file: one that was cut short lacks the last ones
 _ALWAYS_WRITTEN = (("training", "seed"), ("data", "source"), ("data", "held_out"))
 
@@ -87,14 +91,23 @@ def read_recipe(path: str | Path) -> Recipe:
     """One recipe from a TOML file, checked. Raises :class:`~probvae.errors.ConfigError` with file and reason."""
     path = Path(path)
     try:
-        recipe = tomllib.loads(path.read_bytes().decode("utf-8"))
+        text = _content(path).decode("utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
             f"recipe {path}: there is no such file. The project's own are in models/ and inference/."
         ) from error
     except OSError as error:
-        raise ConfigError(f"recipe {path}: cannot be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path}: cannot be read ({error.strerror}). Give a TOML file.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe {path}: not TOML ({error}). Save it in UTF-8.") from error
+    return parse_recipe(text, path)
+
+
+def parse_recipe(text: str, path: Path) -> Recipe:
+    """The recipe in ``text``, which stands in the file ``path``, checked as :func:`read_recipe` does."""
+    try:
+        recipe = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits and endless brackets among them
         raise ConfigError(f"recipe {path}: not TOML ({error}).") from error
     try:
         return check_recipe(recipe)
@@ -105,6 +118,7 @@ def read_recipe(path: str | Path) -> Recipe:
 def check_recipe(recipe: Mapping[str, Any]) -> Recipe:
     """The recipe with every component as a table; an unknown key or a wrong type is an error."""
     checked: Recipe = {}
+    _check_values(recipe)
     for table, content in recipe.items():
         if table not in KEYS:
             raise unknown_name("table", table, KEYS)
@@ -138,11 +152,12 @@ def parse_setting(text: str) -> Recipe:
 
 
 def parse_value(text: str) -> Any:
-    """A TOML value, or the text itself where it is none."""
+    """A TOML value, or the text itself where it is none (or more than one)."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return found["value"] if found.keys() == {"value"} else text
 
 
 def resolve(recipes: Sequence[Recipe]) -> Recipe:
@@ -175,6 +190,37 @@ def read_run_recipe(run: Path) -> Recipe:
     return resolve([recipe])
 
 
+def _content(path: Path) -> bytes:
+    if (kind := kind_of(path)) != "file":
+        raise ConfigError(f"recipe {path}: expected a file, got a {kind}. Give a TOML file.")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise ConfigError(f"recipe {path}: expected at most {_LARGEST_FILE >> 20} MB of TOML. Give another file.")
+    return path.read_bytes()
+
+
+def _check_values(value: Any, depth: int = 0) -> None:
+    """Raise for what TOML, in which a run writes its recipe down, does not hold: in Python it may go unnoticed."""
+    if depth > _DEEPEST:
+        raise ConfigError(f"recipe: expected at most {_DEEPEST} levels of tables and lists. Write it flatter.")
+    if isinstance(value, Mapping | list):
+        for inner in value.items() if isinstance(value, Mapping) else value:
+            for part in inner if isinstance(inner, tuple) else (inner,):
+                _check_values(part, depth + 1)
+    elif isinstance(value, str) and not value.isascii():
+        _check_text(value)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ConfigError(f"recipe: expected integers of 64 bits, got one of {value.bit_length()}. Take a smaller one.")
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"recipe: expected names and text in UTF-8, got {text!r}. Rename what is called so."
+        ) from error
+
+
 def _check_entry(table: str, key: str, value: Any) -> Any:
     components, keys = COMPONENTS.get(table, ()), KEYS[table]
     if key in components:
@@ -184,6 +230,8 @@ def _check_entry(table: str, key: str, value: Any) -> Any:
     if not isinstance(value, keys[key]) or (isinstance(value, bool) and bool not in keys[key]):
         expected = " or ".join(kind.__name__ for kind in keys[key])
         raise ConfigError(f"{table}.{key}: expected {expected}, got {value!r}.")
+    if key == "seed" and value < 0:
+        raise ConfigError(f"{table}.{key}: expected an integer >= 0, got {value}.")
     return value
 
 

@@ -10,7 +10,7 @@ from probvae import __version__
 from probvae._launched import launched_rank, local_rank, num_launched
 from probvae._memory import keep_freed_memory
 from probvae._waiting import wait_briefly
-from probvae.errors import FitError, FitInterruptedError, ProbvaeError, RankError
+from probvae.errors import FitError, FitInterruptedError, ProbvaeError, RankError, RunError
 
 COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",
@@ -27,6 +27,7 @@ COMMANDS = {
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 # How long a process of several waits for another to say what is wrong, in seconds
 PATIENCE = 2.0
+_LONGEST_MESSAGE = 1000  # characters
 
 
 class LazyGroup(click.Group):
@@ -69,6 +70,7 @@ def main() -> None:
         sys.exit(group.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         _let_others_speak(error)
+        error.message = readable(error.message)
         error.show()
         sys.exit(MISTAKE)
     except FitInterruptedError as error:
@@ -83,12 +85,29 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; Python would complain once more at exit
         sys.exit(FAILED)
+    except OSError as error:
+        _complain(RunError(f"{error.filename}: cannot be used ({error.strerror or error}). Choose another path."))
+        sys.exit(MISTAKE)
 
 
 def _complain(error: BaseException) -> None:
     _let_others_speak(error)
     rank = launched_rank()
-    print(f"probvae: rank {rank}: {error}" if rank else f"probvae: {error}", file=sys.stderr)
+    print(readable(f"probvae: rank {rank}: {error}" if rank else f"probvae: {error}"), file=sys.stderr)
+
+
+def readable(message: str) -> str:
+    r"""``message`` as a terminal can show it: what would steer the terminal is written out, and the middle left out.
+
+    Names of files and columns stand in messages, and a stranger may have chosen them.
+
+    >>> print(readable("probvae: \x1b[2Jx.csv: there is no such file."))
+    probvae: \x1b[2Jx.csv: there is no such file.
+    """
+    if len(message) > _LONGEST_MESSAGE:
+        half = _LONGEST_MESSAGE // 2
+        message = f"{message[:half]} [...] {message[-half:]}"
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in message)
 
 
 def _let_others_speak(error: BaseException) -> None:

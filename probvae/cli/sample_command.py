@@ -18,7 +18,9 @@ def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path
     from probvae._files import write_arrays
     from probvae.cli.output import print_line
     from probvae.cli.run_options import covariates_from_text
+    from probvae.experiment import load_recipe_data
     from probvae.generation import sample
+    from probvae.recipes import read_run_recipe
     from probvae.report.run_figures import draw_samples
     from probvae.vae import load
 
@@ -27,8 +29,9 @@ def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path
         raise click.UsageError(f"{run} is a conditional model: say what its data are conditional on with --given.")
     if given is not None:
         vae = vae.given(covariates_from_text(vae, given))
+    source = load_recipe_data(read_run_recipe(run))
     drawn = sample(vae, num_samples, seed)
     folder = target_folder(run, out)
     arrays = write_arrays(folder / "samples.npz", {name: value.numpy() for name, value in drawn._asdict().items()})
-    picture = draw_samples(run, drawn, folder, vae.model.likelihood.point_name)
+    picture = draw_samples(drawn, source, folder, vae.model.likelihood.point_name)
     print_line(f"wrote {arrays} (z, mean, x) and {picture}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
+from probvae._files import kind_of
 from probvae.data.checks import as_matrix, check_shape
 from probvae.data.dataset import Dataset
 from probvae.data.on_disk import IN_MEMORY_LIMIT, RowsOnDisk, fits_in_memory, float_dtype
@@ -21,7 +22,7 @@ def read_file(path: Path, labels: str | None = None, limit: int = IN_MEMORY_LIMI
     More than ``limit`` bytes of floats stay on the disk (``.npy``) or are refused (where they have to be unpacked).
     """
     suffix = path.suffix.lower()
-    if path.is_dir() or suffix not in READERS:
+    if suffix not in READERS:
         raise DataError(f"{path}: expected a file ending in {', '.join(READERS)}. Convert it, or give a named set.")
     _check_beginning(path, suffix)
     try:
@@ -35,10 +36,14 @@ def read_file(path: Path, labels: str | None = None, limit: int = IN_MEMORY_LIMI
 
 def _check_beginning(path: Path, suffix: str) -> None:
     try:
+        if (kind := kind_of(path)) != "file":
+            raise DataError(f"{path}: expected a file, got a {kind}. Save the data in a file ending in {suffix}.")
         with path.open("rb") as file:
             beginning = file.read(8)
+    except DataError:
+        raise
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from error
     if not beginning:
         raise DataError(f"{path}: the file is empty. Write it again.")
     for magic, ending in _MAGIC.items():
@@ -63,17 +68,21 @@ def _read_npz(path: Path, labels: str | None, limit: int) -> Dataset:
     _refuse_labels(path, labels)
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [_array_name(path, archive, member, limit) for member in archive.infolist()]
+            names = [member.filename.removesuffix(".npy") for member in archive.infolist()]
+            wanted = _data_name(path, names)
+            for member, name in zip(archive.infolist(), names, strict=True):
+                if name in (wanted, "labels"):
+                    _check_member(path, archive, member, limit)
         with np.load(path, allow_pickle=False) as arrays:
-            x, image_shape = as_matrix(arrays[_data_name(path, names)], str(path))
-            target = arrays["labels"] if "labels" in names and names != ["labels"] else None
+            x, image_shape = as_matrix(arrays[wanted], str(path))
+            target = arrays["labels"] if "labels" in names and wanted != "labels" else None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path}: the archive is damaged ({_first_line(error)}). Write the file again.") from error
     return Dataset(x, path.name, _checked_labels(path, target, len(x)), image_shape)
 
 
-def _array_name(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> str:
-    """The name of one array, after its header has been compared with the size that the archive gives."""
+def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> None:
+    """Raise unless the header of one array agrees with the size that the archive gives, and both are believable."""
     with archive.open(member) as stream:
         version = npy_format.read_magic(stream)
         read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
@@ -85,7 +94,11 @@ def _array_name(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, l
         )
     if size > member.file_size:
         raise DataError(f"{path}: {member.filename} is shorter than its header says. Write the file again.")
-    return member.filename.removesuffix(".npy")
+    if size > _BELIEVED and size > _RATIO * member.compress_size:
+        raise DataError(
+            f"{path}: {member.filename} would take {size / 2**20:.0f} MB out of {member.compress_size} bytes, more "
+            "than numbers can be packed. Save it as .npy, which is not unpacked."
+        )
 
 
 def _data_name(path: Path, names: list[str]) -> str:
@@ -102,6 +115,10 @@ def _data_name(path: Path, names: list[str]) -> str:
 def _read_csv(path: Path, labels: str | None, limit: int) -> Dataset:
     from pyarrow import ArrowException, csv
 
+    with path.open("rb") as file:
+        _check_width(path, file.readline(_LONGEST_LINE).count(b",") + 1)
+    if path.stat().st_size > limit:
+        raise DataError(f"{path}: expected at most {limit >> 20} MB of text. Save the numbers as .npy.")
     try:
         table = csv.read_csv(path)
         if all(_is_number(name) for name in table.column_names):
@@ -117,12 +134,21 @@ def _read_parquet(path: Path, labels: str | None, limit: int) -> Dataset:
 
     try:
         metadata = parquet.ParquetFile(path).metadata
+        _check_width(path, metadata.num_columns)
         if metadata.num_rows * metadata.num_columns * 4 > limit:
             raise DataError(f"{path}: {metadata.num_rows} rows do not fit into memory. Save the numbers as .npy.")
         table = parquet.read_table(path)
     except ArrowException as error:
         raise DataError(f"{path}: not a whole parquet file ({_first_line(error)}). Write it again.") from error
     return _from_table(path, table, labels)
+
+
+def _check_width(path: Path, num_columns: int) -> None:
+    """Raise for more columns than a table can have: each costs a thousand times what its first number does."""
+    if num_columns > _MOST_COLUMNS:
+        raise DataError(
+            f"{path}: expected at most {_MOST_COLUMNS} columns in a table, got {num_columns}. Save the numbers as .npy."
+        )
 
 
 def _from_table(path: Path, table: Any, labels: str | None) -> Dataset:
@@ -132,7 +158,7 @@ def _from_table(path: Path, table: Any, labels: str | None) -> Dataset:
     features = [name for name in names if name != labels]
     if table.num_rows == 0 or not features:
         raise DataError(f"{path}: expected rows and columns of numbers, got {table.num_rows} rows. Check the file.")
-    columns = [_numbers(path, table, name) for name in features]
+    columns = [_numbers(path, table.column(place), name) for place, name in enumerate(names) if name != labels]
     target = None if labels is None else np.asarray(table.column(labels).to_pylist())
     dtype = np.result_type(np.float32, *[column.dtype for column in columns if column.dtype.kind == "f"])
     return Dataset(
@@ -145,10 +171,9 @@ def _from_table(path: Path, table: Any, labels: str | None) -> Dataset:
     )
 
 
-def _numbers(path: Path, table: Any, name: str) -> np.ndarray:
+def _numbers(path: Path, column: Any, name: str) -> np.ndarray:
     import pyarrow
 
-    column = table.column(table.column_names.index(name))
     kind = column.type
     if not (pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) or pyarrow.types.is_boolean(kind)):
         raise DataError(
@@ -185,6 +210,10 @@ def _first_line(error: BaseException) -> str:
 
 
 _MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"PAR1": ".parquet"}
+# A table is a list of columns, which takes time and memory for each
+_MOST_COLUMNS, _LONGEST_LINE = 20_000, 2**24
+# Of what an .npz array takes unpacked (bytes): up to there all is read, beyond it what was packed less than this
+_BELIEVED, _RATIO = 256 * 2**20, 500
 READERS: dict[str, Callable[[Path, str | None, int], Dataset]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,

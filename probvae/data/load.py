@@ -139,8 +139,14 @@ def _accepted(source: str, given: Mapping[str, Any], takes: tuple[str, ...]) -> 
 
 def _existing(source: str | Path) -> Path:
     path = Path(source)
-    if path.exists():
+    try:
+        path.stat()
         return path
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, links in circles, a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({reason}). Check the path.") from error
     if path.suffix.lower() in files.READERS or len(path.parts) > 1:
         raise DataError(f"{path}: there is no such file. Check the path, or take a named set (`probvae list data`).")
     raise unknown_name("data set", str(source), DATASETS)

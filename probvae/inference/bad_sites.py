@@ -24,3 +24,20 @@ def first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str | None:
             if site["type"] == "sample" and not torch.isfinite(site["log_prob"]).all():
                 return str(name)
     return None
+
+
+def first_bad_gradient(vae: ModelAndGuide, loss: Tensor) -> tuple[str, str] | None:
+    """A parameter whose gradient is not finite, and the site whose distribution it belongs to.
+
+    The likelihood's come first: what is wrong at x reaches the guide through z.
+    """
+    parts = (("x", "model", vae.model), ("z", "guide", vae.guide))
+    named = [(site, f"{part}.{name}", p) for site, part, module in parts for name, p in module.named_parameters()]
+    named = [each for each in named if each[2].requires_grad]
+    if not (named and loss.requires_grad):
+        return None
+    found = torch.autograd.grad(loss, [parameter for _, _, parameter in named], allow_unused=True)
+    for (site, name, _), gradient in zip(named, found, strict=True):
+        if gradient is not None and not torch.linalg.vector_norm(gradient).isfinite():
+            return ("z" if name.startswith("model.prior.") else site), name
+    return None

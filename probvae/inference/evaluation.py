@@ -1,7 +1,7 @@
 """The bound and its parts on given data, in chunks that bound the memory."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -230,14 +230,13 @@ def draws(vae: ModelAndGuide, x: Tensor, q: Distribution, num_samples: int) -> I
     """z ~ q (S, N, d) for a tile ``x``, block by block of ``num_samples`` in all, with the terms of its log w (S, N).
 
     What depends on the data or on nothing (q, the prior) is made once, and no Pyro handler is run. The limit cuts a
-    block's evaluation into pieces, and not its random numbers. torch validates the first block: it is what finds a NaN.
+    block's evaluation into pieces, and not its random numbers. torch validates what came out as NaN, to say where.
     """
     prior, per_row = vae.model.prior(), _bytes_of_a_draw(vae, x) * len(x)
     size, piece = max(1, _tile_bytes(x) // per_row), max(1, current_limit() // per_row)
     for start in range(0, num_samples, size):
         z = q.sample(torch.Size((min(size, num_samples - start),)))
-        with nullcontext() if start == 0 else _unvalidated():
-            parts = [_terms(vae, x, part, prior, q) for part in z.split(piece)]
+        parts = [_checked_terms(vae, x, part, prior, q) for part in z.split(piece)]
         yield z, parts[0] if len(parts) == 1 else LogWeights(*map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -268,6 +267,13 @@ def _unvalidated() -> Iterator[None]:
         yield
     finally:
         Distribution.set_default_validate_args(before)
+
+
+def _checked_terms(vae: ModelAndGuide, x: Tensor, z: Tensor, prior: Distribution, q: Distribution) -> LogWeights:
+    """The terms, without torch's checks; where they hold a NaN, those say which parameter it came from."""
+    with _unvalidated():
+        terms = _terms(vae, x, z, prior, q)
+    return _terms(vae, x, z, prior, q) if terms.log_weight.isnan().any() else terms
 
 
 def _terms(vae: ModelAndGuide, x: Tensor, z: Tensor, prior: Distribution, q: Distribution) -> LogWeights:

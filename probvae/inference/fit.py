@@ -38,6 +38,7 @@ def fit(
     gradient_clip: float | None = None,
     patience: int | None = None,
     kl_warmup: int = 0,
+    max_skipped_steps: int = 10,
     binarization: str = "none",
     compile: str | bool = "auto",
     device: str = "auto",
@@ -51,7 +52,9 @@ def fit(
     .. math:: \max_{f, g, h, c} \frac1N \sum_n \mathrm{ELBO}(x_n)
 
     The default objective is Pyro's ``Trace_ELBO``. A step's loss is the mean over its minibatch, so neither the
-    bound that is reported nor the meaning of the learning rate depends on ``batch_size``.
+    bound that is reported nor the meaning of the learning rate depends on ``batch_size``. The gradient of an epoch's
+    last minibatch, where it has fewer data, is weighted by their number over ``batch_size``: each datum counts alike,
+    and an epoch's gradients add up to that of the mean over all data.
 
     Where a process group of :mod:`torch.distributed` has been joined
     (:func:`~probvae.inference.distributed.process_group`), its processes share every minibatch of ``batch_size`` data
@@ -83,6 +86,10 @@ def fit(
     kl_warmup
         Over so many epochs the KL's weight rises linearly to one (to ``beta``, where the objective has one); only
         then does ``patience`` begin to count.
+    max_skipped_steps
+        A step whose loss or gradient is not finite is skipped: nothing moves, and the history counts it. The fit ends
+        with an error after more than so many in a row, or an epoch of them; what is skipped before is told at the end,
+        in a :class:`~probvae.errors.SkippedStepsWarning`.
     binarization
         ``"fresh"``: draw x ~ Bernoulli(x) anew at every use (the validation data once).
     compile
@@ -104,8 +111,8 @@ def fit(
         A checkpoint is written after every epoch, and within an epoch that takes longer than this.
 
     Raises :class:`~probvae.errors.DataError` for data that do not fit the model, and
-    :class:`~probvae.errors.NonFiniteLossError` when the loss becomes NaN or infinite: the weights are then those of
-    the last good epoch; :class:`~probvae.errors.RankError` when another process of the group is
+    :class:`~probvae.errors.NonFiniteLossError` when loss or gradient stays NaN or infinite: the weights are then those
+    of the last good epoch; :class:`~probvae.errors.RankError` when another process of the group is
     lost. Source: Hoffman et al. (2013), "Stochastic Variational Inference"; Kingma and Welling (2014).
 
     >>> import torch, probvae
@@ -114,7 +121,16 @@ def fit(
     [1, 2]
     """
     options = FitOptions(
-        epochs, batch_size, learning_rate, schedule, gradient_clip, patience, kl_warmup, binarization, seed
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        gradient_clip=gradient_clip,
+        patience=patience,
+        kl_warmup=kl_warmup,
+        max_skipped_steps=max_skipped_steps,
+        binarization=binarization,
+        seed=seed,
     )
     check_compile(compile)
     objective = resolve_objective(objective)
@@ -141,10 +157,11 @@ def fit(
             vae.train(False)
             with isolated_seed(seed, target):
                 trainer.rehearse()
-            trainer.choose_path(compile)
-            if run is not None and not resume:
-                run.create()
-            with closing(trainer.feeder):
+            vae.train()
+            trainer.steps.choose_path(compile)
+            vae.train(False)
+            trainer.open_run(resume)
+            with closing(trainer.steps.feeder):
                 return trainer.run(progress and ranks.is_writer, checkpoint, checkpoint_seconds)
         finally:
             if run is not None and run is not out:

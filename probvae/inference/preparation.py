@@ -29,6 +29,7 @@ class FitOptions:
     gradient_clip: float | None = None
     patience: int | None = None
     kl_warmup: int = 0
+    max_skipped_steps: int = 10
     binarization: str = "none"
     seed: int = 0
 
@@ -44,6 +45,7 @@ class FitOptions:
         if self.patience is not None:
             check_count(self.patience, "patience")
         check_count(self.kl_warmup, "kl_warmup", least=0)
+        check_count(self.max_skipped_steps, "max_skipped_steps", least=0)
         if self.kl_warmup >= self.epochs > 1:
             raise ArgumentError(
                 f"kl_warmup: expected fewer than epochs={self.epochs}, got {self.kl_warmup}: the fit would end before "

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 # Multiplications below which the way to either product costs more than the product
-_LEAST = 2**22
+LEAST_MULTIPLICATIONS = 2**22
 
 
 @contextmanager
@@ -25,11 +25,16 @@ def fast_products() -> Iterator[None]:
     >>> torch.allclose(y, layer(x), atol=1e-5)
     True
     """
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not onednn_is_there():
         yield
         return
     with _Products():
         yield
+
+
+def onednn_is_there() -> bool:
+    """Whether this PyTorch has oneDNN's affine layer."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class _Products(TorchFunctionMode):
@@ -43,4 +48,6 @@ class _Products(TorchFunctionMode):
 
 def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     plain = all(t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in (x, weight, bias))
-    return plain and not torch.is_grad_enabled() and x.is_contiguous() and x.numel() * len(weight) >= _LEAST
+    return (
+        plain and not torch.is_grad_enabled() and x.is_contiguous() and x.numel() * len(weight) >= LEAST_MULTIPLICATIONS
+    )

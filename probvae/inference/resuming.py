@@ -11,12 +11,13 @@ from torch import Tensor
 
 from probvae.errors import ArgumentError, CheckpointWarning
 from probvae.inference.checkpoints import Checkpoint
+from probvae.inference.skipped_steps import SkippedSteps
 
 if TYPE_CHECKING:
     from probvae.inference.training import Trainer
 
 # Attributes of the trainer that are plain numbers
-_NUMBERS = ("step", "totals", "best", "good_epoch")
+_NUMBERS = ("totals", "best", "good_epoch")
 
 
 def checkpoint_of(trainer: "Trainer", batch: int, lines: Sequence[str]) -> Checkpoint:
@@ -24,9 +25,9 @@ def checkpoint_of(trainer: "Trainer", batch: int, lines: Sequence[str]) -> Check
 
     ``lines`` are the records of the epochs before, as text: it is made once, not at every checkpoint.
     """
-    feeder = trainer.feeder.state()
+    feeder = trainer.steps.feeder.state()
     tensors = {
-        **_named("optimizer", {name: tensor.clone() for name, tensor in trainer.optimizer.state_dict().items()}),
+        **_named("optimizer", {name: tensor.clone() for name, tensor in trainer.steps.optimizer.state_dict().items()}),
         **_named("random", _generators(trainer.x.device)),
         **({"order": feeder["drawn"]} if "drawn" in feeder else {}),
     }
@@ -35,10 +36,12 @@ def checkpoint_of(trainer: "Trainer", batch: int, lines: Sequence[str]) -> Check
         tensors |= _named("good", trainer.good_state)
     numbers = {
         **{name: getattr(trainer, name) for name in _NUMBERS},
+        "step": trainer.steps.num_done,
+        "skipped": trainer.skipped.numbers(),
         "best_epoch": trainer.result.best_epoch,
         "history": "\n".join(lines),
         "seconds": [record["seconds"] for record in trainer.result.history],
-        "path": trainer.path.name,
+        "path": trainer.result.path,
         "fit": description(trainer),
     }
     return Checkpoint(trainer.epoch, batch, weights, trainer.vae.metadata(), tensors, numbers)
@@ -51,20 +54,21 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
     """
     numbers, tensors = checkpoint.numbers, checkpoint.tensors
     _check_same(numbers["fit"], description(trainer))
-    if numbers["path"] != trainer.path.name:
+    if numbers["path"] != trainer.result.path:
         warnings.warn(
-            f"resume: the steps so far took the {numbers['path']} path, here it is {trainer.path.name} "
-            f"({trainer.path.reason}): the numbers may differ in their last digits.",
+            f"resume: the steps so far took the {numbers['path']} path, here it is {trainer.result.path} "
+            f"({trainer.result.path_reason}): the numbers may differ in their last digits.",
             CheckpointWarning,
             stacklevel=3,
         )
     trainer.vae.load_state_dict(dict(checkpoint.weights))
     trainer.good_state = _part("good", tensors) or trainer.snapshot()
-    trainer.optimizer.load_state_dict(_part("optimizer", tensors))
-    trainer.feeder.restore({"position": checkpoint.batch, "drawn": tensors.get("order")})
+    trainer.steps.optimizer.load_state_dict(_part("optimizer", tensors))
+    trainer.steps.feeder.restore({"position": checkpoint.batch, "drawn": tensors.get("order")})
     for name in _NUMBERS:
         setattr(trainer, name, numbers[name])
-    trainer.epoch = checkpoint.epoch
+    trainer.epoch, trainer.steps.num_done = checkpoint.epoch, numbers["step"]
+    trainer.skipped = SkippedSteps.of(numbers["skipped"])
     records = zip(map(json.loads, numbers["history"].splitlines()), numbers["seconds"], strict=True)
     trainer.result.history = [{**record, "seconds": seconds} for record, seconds in records]
     trainer.result.best_epoch = numbers["best_epoch"]
@@ -73,7 +77,7 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
 
 def description(trainer: "Trainer") -> dict[str, Any]:
     """What has to be the same when a fit is resumed."""
-    objective = trainer.objective
+    objective = trainer.steps.objective
     found = {
         **asdict(trainer.options),
         "num_data": len(trainer.x),

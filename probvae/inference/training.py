@@ -1,9 +1,9 @@
-"""The epochs and steps of a fit."""
+"""The epochs of a fit: what is recorded, which weights are kept, and when it ends."""
 
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -12,24 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from probvae._seed import isolated_seed
-from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError
-from probvae.inference.bad_sites import first_bad_site
+from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError, SkippedStepsWarning
 from probvae.inference.checkpoints import Checkpoint
-from probvae.inference.compiled.adam import Adam
-from probvae.inference.compiled.paths import StepPath, choose_path
-from probvae.inference.compiled.program import LossAndGradient, clipped
-from probvae.inference.compiled.steps import GraphUpdate
 from probvae.inference.distributed import Ranks
-from probvae.inference.evaluation import ModelAndGuide, at_rows, bound, check_supports
-from probvae.inference.objectives import Objective, StepLoss
+from probvae.inference.epoch_values import mean_variance, set_optimal_variance, validation_bound
+from probvae.inference.evaluation import ModelAndGuide
+from probvae.inference.objectives import Objective
 from probvae.inference.preparation import FitOptions, Prepared
 from probvae.inference.progress import EpochProgress
 from probvae.inference.saving import Saver, saving
-from probvae.inference.variance import VARIANCE_SUBSET, floor_warning, outputs_for_variance, squared_error_sums
-from probvae.models import GaussianLikelihood
+from probvae.inference.skipped_steps import SkippedSteps, Trouble
+from probvae.inference.training_steps import Minibatch, StepNumbers, Steps
+from probvae.inference.variance import VARIANCE_SUBSET, floor_warning
 from probvae.runs import Run
 
-Gradients = Sequence[Tensor | None]
+_ADVICE = "Lower learning_rate (now {:g}), set gradient_clip, or rescale the data."
 
 
 class SavableVAE(ModelAndGuide, Protocol):
@@ -70,7 +67,8 @@ class FitResult:
     ``history`` has one dict an epoch: ``epoch``, ``objective`` (what was maximised), ``elbo`` and ``kl`` (nats per
     datum, over the epoch's minibatches; the plain ones, whatever the objective is),
     ``variance`` (c in squared units of x, or None where there is none), ``seconds`` since the start, and
-    ``validation_elbo``, ``validation_kl``, ``validation_standard_error`` where there are validation data.
+    ``validation_elbo``, ``validation_kl``, ``validation_standard_error`` where there are validation data;
+    ``skipped_steps`` counts those that could not be taken, whose data are not in these means.
     ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended. ``path`` is the way that
     its steps took (``"plain"``, ``"graph"``, ``"compiled"``: see :mod:`probvae.inference.compiled`), ``path_reason``
     says why.
@@ -84,7 +82,7 @@ class FitResult:
 
 
 class Trainer:
-    """The state of one fit: its weights, its optimiser, and what it has to tell."""
+    """The epochs of one fit: what is recorded, kept and told."""
 
     def __init__(
         self,
@@ -96,55 +94,32 @@ class Trainer:
         run: Run | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        ranks = ranks or Ranks()
-        self.vae, self.objective, self.options, self.run_folder, self.ranks = vae, objective, options, run, ranks
+        self.vae, self.options, self.run_folder, self.ranks = vae, options, run, ranks or Ranks()
         # the VAE with the data's covariates given; itself, where it has none
         self.given, self.given_validation = (_moved(pair, device) for pair in (data.vae, data.validation_vae))
         self.x = data.x.to(device)
-        self.feeder = self.x.feeder(options.batch_size)
         self.validation = None if data.validation is None else data.validation.to(device)
-        self.parameters = [p for p in vae.parameters() if p.requires_grad]
-        self.optimizer = Adam(self.parameters, options.learning_rate)
-        # a norm is that of the whole minibatch's gradient, which several processes have only after their exchange
-        self.clip_own = options.gradient_clip if ranks.size == 1 else None
-        self.clip_whole = options.gradient_clip if ranks.size > 1 else None
-        self.path = StepPath("plain", "not chosen yet")
-        self.num_batches = math.ceil(len(self.x) / options.batch_size)
-        # whole epochs that are done; all steps; the sums of this epoch's losses so far; the best validation ELBO
-        self.epoch, self.step, self.totals = 0, 0, [0.0, 0.0, 0.0]
+        self.steps = Steps(vae, self.given, self.x, objective, options, self.ranks)
+        # whole epochs that are done; the sums of this one's losses so far, and over how many data; the best bound
+        self.epoch, self.totals = 0, [0.0, 0.0, 0.0, 0]
         self.best: float | None = None
+        self.skipped = SkippedSteps()
         self.saver = Saver()
         self.result = FitResult()
         self.good_state, self.good_epoch = self.snapshot(), 0
-        self.refused: str | None = None
 
     def rehearse(self) -> None:
         """Save and evaluate before anything is written: parts that do not fit together are refused here."""
         if self.run_folder is not None:
             self.vae.components()
-        rows, part = self._at_use(self.x.head(2)), at_rows(self.given, slice(2))
-        try:
-            check_supports(part.model.prior(), part.guide.distribution(rows))
-            self.objective.step_loss(part.model, part.guide, rows)
-        except ValueError as error:
-            if isinstance(error, ArgumentError):
-                raise  # another ValueError is torch's, of numbers out of range: the first step says where they are
+        self.steps.rehearse()
 
-    def choose_path(self, compile: str | bool) -> None:
-        """Through Pyro's handlers or without them, and note it where the run is written."""
-        num_steps = self.options.epochs * (len(self.x) // self.options.batch_size)
-        own = self.ranks.share(self.options.batch_size)
-        with isolated_seed(self.options.seed, self.x.device):
-            batch = self._batch(at_rows(self.given, own), self._at_use(self.x.head(self.options.batch_size)[own]))
-        program = LossAndGradient(self._losses, [self.vae.model, self.vae.guide], self.parameters, self.clip_own)
-        self.vae.train()
-        self.path = choose_path(
-            program, self.optimizer, batch, num_steps, compile, self.options.seed, self.ranks.size == 1
-        )
-        self.vae.train(False)
-        self.result.path, self.result.path_reason = self.path.name, self.path.reason
-        if self.run_folder is not None:
-            self.run_folder.add_to_environment({"path": self.path.name, "path_reason": self.path.reason})
+    def open_run(self, resume: bool) -> None:
+        """Note which path the steps take, and make the folder unless it is there."""
+        self.result.path, self.result.path_reason, _ = self.steps.path
+        if self.run_folder is not None and not resume:
+            self.run_folder.add_to_environment({"path": self.result.path, "path_reason": self.result.path_reason})
+            self.run_folder.create()
 
     def run(self, progress: bool, checkpoint: Checkpoint | None = None, seconds: float = math.inf) -> FitResult:
         """All epochs after ``checkpoint``, and the end; what it takes to resume is saved on the way."""
@@ -172,161 +147,64 @@ class Trainer:
 
     def _epoch(self) -> dict[str, Any]:
         self.vae.train()
-        epoch = self.epoch + 1
-        for batch, (part, rows) in enumerate(self.minibatches(), start=self.feeder.position):
-            step = self.train_step(part, rows, epoch, batch)
-            values = zip(self.totals, step, strict=True)
-            self.totals = [total + self._batch_size(batch) * float(value) for total, value in values]
-            if batch + 1 < self.num_batches:
-                self.saver.after_step(self, batch + 1)
+        last = None
+        for batch in self.steps.minibatches():
+            step = self.steps.take(batch)
+            if step.taken:
+                last = batch
+                self._add(step, self.steps.num_data(batch))
+                if batch.number + 1 < self.steps.num_batches:
+                    self.saver.after_step(self, batch.number + 1)
+            else:
+                self._skip(batch, step)
         self.vae.train(False)
         self.ranks.align_generators(self.x.device)
-        loss, kl, elbo = (total / len(self.x) for total in self.totals)
-        self.totals = [0.0, 0.0, 0.0]
-        return {"objective": -loss, "elbo": elbo, "kl": kl, **self._evaluate(part, rows, epoch, batch)}
-
-    def _evaluate(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> dict[str, Any]:
-        """c and the validation bound at the weights that the epoch ended with.
-
-        The last step's own loss was taken before it; weights are good only if theirs is finite too.
-        """
-        with isolated_seed(self.options.seed, self.x.device):
-            loss = self.ranks.mean(self._loss(part, rows, batch).loss, self._weight(rows, batch))
-        if not torch.isfinite(loss):
-            self._fail(part, rows, epoch, batch, f"after this step the loss is {loss.item()}")
-        try:
-            self._update_variance()
-            record = {"variance": self._mean_variance(), **self._validate()}
-        except ValueError as error:
-            if isinstance(error, ArgumentError):
-                raise
-            self._fail(part, rows, epoch, batch, str(error).split("\n")[0])
-        for name, value in record.items():
-            if value is not None and not math.isfinite(value):
-                self._fail(part, rows, epoch, batch, f"after this step {name} is {value}")
+        *sums, num_data = self.totals
+        if not num_data:
+            self._fail(self.skipped.rows[-1])
+        loss, kl, elbo = (total / num_data for total in sums)
+        if last is not None:  # none where a fit was resumed, and the rest of its epoch skipped
+            self._check_weights(last)
+        record = {"objective": -loss, "elbo": elbo, "kl": kl, **self._evaluate(last or batch)}
+        record["skipped_steps"] = self.skipped.in_epoch
+        self.totals, self.skipped.in_epoch = [0.0, 0.0, 0.0, 0], 0
         return record
 
-    def minibatches(self) -> Iterator[tuple[ModelAndGuide, Tensor]]:
-        """This process's rows of each minibatch, and the VAE there."""
-        self.ranks.align_generators(self.x.device)
-        for index, rows in self.feeder.epoch():
-            own = self.ranks.share(len(index))
-            with self.ranks.noise(len(index)):
-                drawn = self._at_use(rows[own])
-            yield at_rows(self.given, index[own]), drawn
+    def _add(self, step: StepNumbers, num_data: int) -> None:
+        """A step that was taken."""
+        values = zip(self.totals, (step.loss, step.kl, step.elbo, 1), strict=True)
+        self.totals = [total + num_data * value for total, value in values]
+        self.skipped.in_a_row = 0
 
-    def _batch_size(self, batch: int) -> int:
-        """The data in a minibatch, those of other processes among them."""
-        return min(self.options.batch_size, len(self.x) - batch * self.options.batch_size)
+    def _skip(self, batch: Minibatch, step: StepNumbers) -> None:
+        if not self.skipped.in_a_row:
+            reason = "the gradient is not finite" if math.isfinite(step.loss) else f"the loss is {step.loss}"
+            self.skipped.begin_row(self._trouble(batch, reason))
+        self.skipped.add()
+        if self.skipped.in_a_row > self.options.max_skipped_steps:
+            self._fail(self.skipped.rows[-1])
 
-    def _weight(self, rows: Tensor, batch: int) -> float:
-        """This process's share of a minibatch."""
-        return len(rows) / self._batch_size(batch)
+    def _check_weights(self, batch: Minibatch) -> None:
+        """The last step's own loss was taken before it; weights are good only if theirs is finite too."""
+        with isolated_seed(self.options.seed, self.x.device):
+            loss = self.steps.mean_loss(batch)
+        if not math.isfinite(loss):
+            self._fail(self._trouble(batch, f"after this step the loss is {loss}"))
 
-    def _at_use(self, rows: Tensor) -> Tensor:
-        return torch.bernoulli(rows) if self.options.binarization == "fresh" else rows
-
-    def train_step(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int) -> StepLoss:
-        self.optimizer.learning_rate = self._learning_rate()
-        traced = self.path.update is not None and self._batch_size(batch) == self.options.batch_size
-        step = self._traced_step(part, rows, batch) if traced else self._plain_step(part, rows, batch)
-        if not math.isfinite(step.loss):
-            if traced:
-                self._loss(part, rows, batch)  # torch's own validation may know more
-            self._fail(part, rows, epoch, batch, f"the loss is {step.loss.item()}")
-        self.step += 1
-        return step
-
-    def _traced_step(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
-        """A step without Pyro's handlers."""
-        update, inputs = self.path.update, self._batch(part, rows)
-        assert update is not None
-        if self.ranks.size == 1:
-            return StepLoss(*update(*inputs))
-        assert isinstance(update, GraphUpdate)
-        losses, gradients = update.losses_and_gradients(*inputs)
-        return self._exchanged_step(StepLoss(*losses), gradients, rows, batch)
-
-    def _plain_step(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
-        """The same through them; the smaller last batch takes this way always."""
-        step = self._loss(part, rows, batch)
-        gradients: Gradients = [None] * len(self.parameters)
-        if step.loss.requires_grad:
-            found = torch.autograd.grad(step.loss, self.parameters, allow_unused=True)
-            gradients = _clipped(found, self.clip_own)
-        return self._exchanged_step(step._replace(loss=step.loss.detach()), gradients, rows, batch)
-
-    def _exchanged_step(self, step: StepLoss, gradients: Gradients, rows: Tensor, batch: int) -> StepLoss:
-        """Adam's step down the gradient of the whole minibatch, where its loss is finite."""
-        step, gradients = self.ranks.reduce(step, gradients, self.parameters, self._weight(rows, batch))
-        if math.isfinite(step.loss):
-            self.optimizer.step(_clipped(gradients, self.clip_whole))
-        return step
-
-    def _batch(self, part: ModelAndGuide, rows: Tensor) -> list[Tensor]:
-        """What changes from step to step: rows, their covariates, and the KL's weight in a warm-up."""
-        weight = [torch.tensor(self._kl_weight(), dtype=rows.dtype)] if self.options.kl_warmup else []
-        return [rows, *getattr(part, "columns", ()), *weight]
-
-    def _losses(self, rows: Tensor, *others: Tensor) -> StepLoss:
-        """The objective as a function of such a batch."""
-        weight = others[-1] if self.options.kl_warmup else 1.0
-        columns = others[:-1] if self.options.kl_warmup else others
-        part = self.given.with_columns(columns) if columns else self.given  # type: ignore[attr-defined]
-        with self.ranks.noise(self.options.batch_size):
-            return self.objective.step_loss(part.model, part.guide, rows, weight)
-
-    def _loss(self, part: ModelAndGuide, rows: Tensor, batch: int) -> StepLoss:
-        if not len(rows):
-            return StepLoss(*rows.new_zeros(3))  # a last minibatch with fewer data than there are processes
+    def _evaluate(self, batch: Minibatch) -> dict[str, Any]:
+        """c and the validation bound at the weights that the epoch ended with."""
         try:
-            with self.ranks.noise(self._batch_size(batch)):
-                return self.objective.step_loss(part.model, part.guide, rows, self._kl_weight())
+            set_optimal_variance(self.given, self.x, self.ranks)
+            validation = validation_bound(self.given_validation, self.validation, self.ranks)
+            record = {"variance": mean_variance(self.given, self.x), **validation}
         except ValueError as error:
-            # torch's own validation of a distribution's parameters: NaN in a location or a scale
             if isinstance(error, ArgumentError):
                 raise
-            self.refused = str(error).split("\n")[0]
-            return StepLoss(*rows.new_full((3,), math.nan))
-
-    def _kl_weight(self) -> float:
-        """From almost zero to one over the epochs of the warm-up."""
-        steps = self.options.kl_warmup * self.num_batches
-        return min(1.0, (self.step + 1) / steps) if steps else 1.0
-
-    def _learning_rate(self) -> float:
-        if self.options.schedule == "constant":
-            return self.options.learning_rate
-        done = self.step / (self.options.epochs * self.num_batches)
-        return self.options.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-    def _update_variance(self) -> None:
-        likelihood = self.vae.model.likelihood
-        if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "optimal":
-            parts = ((at_rows(self.given, rows), x) for rows, x in self.x.blocks())
-            error, num_observed = self.ranks.sums(2, squared_error_sums, parts)
-            likelihood.set_variance(error / num_observed)
-
-    @torch.no_grad()
-    def _mean_variance(self) -> float | None:
-        """c, averaged where there are several."""
-        likelihood = self.vae.model.likelihood
-        if not isinstance(likelihood, GaussianLikelihood):
-            return None
-        return float(likelihood.variance(outputs_for_variance(self.given, self.x.head(VARIANCE_SUBSET))).mean())
-
-    def _validate(self) -> dict[str, float]:
-        if self.validation is None:
-            return {}
-        parts = ((at_rows(self.given_validation, rows), x) for rows, x in self.validation.blocks())
-        num_data = len(self.validation)
-        elbo, squared, kl = (total / num_data for total in self.ranks.sums(3, _bound_sums, parts))
-        variance = max(squared - elbo**2, 0.0)
-        return {
-            "validation_elbo": elbo,
-            "validation_kl": kl,
-            "validation_standard_error": math.sqrt(variance / max(num_data - 1, 1)),
-        }
+            self._fail(self._trouble(batch, str(error).split("\n")[0]))
+        for name, value in record.items():
+            if value is not None and not math.isfinite(value):
+                self._fail(self._trouble(batch, f"after this step {name} is {value}"))
+        return record
 
     def _keep(self, record: dict[str, Any]) -> None:
         self.result.history.append(record)
@@ -353,41 +231,33 @@ class Trainer:
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
         self.ranks.end(self.vae.state_dict())
-        message = floor_warning(self.given, self.x.head(VARIANCE_SUBSET)) if self.ranks.is_writer else None
-        if message:
-            warnings.warn(message, FloorWarning, stacklevel=3)
+        if not self.ranks.is_writer:
+            return
+        if self.skipped.rows:
+            message = (
+                f"{self.skipped.total} of {self.steps.num_done} steps were skipped, the first at "
+                f"{self.skipped.rows[0]}. {_ADVICE.format(self.options.learning_rate)}"
+            )
+            warnings.warn(message, SkippedStepsWarning, stacklevel=3)
+        floor = floor_warning(self.given, self.x.head(VARIANCE_SUBSET))
+        if floor:
+            warnings.warn(floor, FloorWarning, stacklevel=3)
 
-    def _fail(self, part: ModelAndGuide, rows: Tensor, epoch: int, batch: int, reason: str) -> NoReturn:
-        site, reason = self._culprit(part, rows, reason)
+    def _trouble(self, batch: Minibatch, reason: str) -> Trouble:
+        site, reason = self.steps.trouble(batch, reason)
+        return Trouble(site, self.epoch + 1, batch.number + 1, reason)
+
+    def _fail(self, trouble: Trouble) -> NoReturn:
         self.vae.load_state_dict(self.good_state)
         if self.run_folder is not None:
             self.vae.save(self.run_folder.model_file)
+        skipped = f" ({self.skipped.in_a_row} steps in a row were skipped)" if self.skipped.in_a_row > 1 else ""
         kept = f"those after epoch {self.good_epoch}" if self.good_epoch else "as before the fit"
         raise NonFiniteLossError(
-            f"site {site!r}, epoch {epoch}, batch {batch + 1}: {reason}. The weights are {kept}. Lower learning_rate "
-            f"(now {self.options.learning_rate:g}), set gradient_clip, or rescale the data."
+            f"{trouble}{skipped}. The weights are {kept}. {_ADVICE.format(self.options.learning_rate)}"
         )
-
-    def _culprit(self, part: ModelAndGuide, rows: Tensor, reason: str) -> tuple[str, str]:
-        """The first bad site, in the first process that has one, and what torch says of it."""
-        site = first_bad_site(part, rows) if len(rows) else None
-        reason = self.refused or reason
-        return self.ranks.first(None if site is None else (site, reason)) or ("x", reason)
 
 
 def _moved(pair: ModelAndGuide, device: torch.device) -> ModelAndGuide:
     """Covariates that are given go to the device too; the weights are there already."""
     return pair.to(device) if isinstance(pair, nn.Module) else pair
-
-
-def _clipped(gradients: Gradients, limit: float | None) -> Gradients:
-    """The gradients that there are, clipped; None stays None."""
-    found = iter(clipped([gradient for gradient in gradients if gradient is not None], limit))
-    return [None if gradient is None else next(found) for gradient in gradients]
-
-
-def _bound_sums(vae: ModelAndGuide, rows: Tensor) -> Tensor:
-    """The sums of the ELBO, of its square and of the KL."""
-    values = bound(vae, rows)
-    elbo = values.elbo.double()
-    return torch.stack([elbo.sum(), elbo.square().sum(), values.kl.double().sum()])

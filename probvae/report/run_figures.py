@@ -12,13 +12,12 @@ from probvae.comparison import Comparison, Difference, label_of
 from probvae.data import Dataset
 from probvae.diagnostics import GapResult
 from probvae.diagnostics.total_gap import TotalGap
-from probvae.experiment import Experiment, as_tensor, load_recipe_data
+from probvae.experiment import Experiment, as_tensor
 from probvae.generation import Sample, decode_grid, sample
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
 from probvae.inference.guides import Guide
 from probvae.inference.local_families import as_normal
 from probvae.inference.quadrature import posterior_grid
-from probvae.recipes import read_run_recipe
 from probvae.report import figures
 from probvae.report._tensors import as_double
 from probvae.vae import VAE
@@ -43,7 +42,7 @@ def draw_fit(experiment: Experiment) -> None:
     figures.save_figure(figures.learning_curve(experiment.fit.history), folder, "learning-curve")
     draw_latent_plane(posterior_mean(vae, x).numpy(), data.labels, folder, posterior_scale(vae, x).numpy())
     draw_reconstructions(data, reconstruct(vae.at(slice(num_shown(data))), x[: num_shown(data)]).numpy(), folder)
-    _draw_sample(sample(vae, NUM_SAMPLES), data, folder, vae.model.likelihood.point_name)
+    draw_samples(sample(vae, NUM_SAMPLES), data, folder, vae.model.likelihood.point_name)
     if vae.model.latent_dim == 2 and data.image_shape is not None:
         images = decode_grid(vae.at(slice(1)), num_points=15, extent=GRID_EXTENT).numpy()
         figure = figures.decoded_grid(images, data.image_shape, (-GRID_EXTENT, GRID_EXTENT))
@@ -143,11 +142,6 @@ def _estimate(difference: Difference | None) -> tuple[float, float | None] | Non
     return None if difference is None else (difference.value, difference.standard_error)
 
 
-def draw_samples(run: Path, drawn: Sample, folder: Path, point_name: str) -> Path:
-    """The picture of `probvae sample`; the run's data give the images' shape."""
-    return _draw_sample(drawn, load_recipe_data(read_run_recipe(run)), folder, point_name)
-
-
 def draw_reconstructions(data: Dataset, reconstruction: np.ndarray, folder: Path) -> Path:
     """:func:`reconstruction_figure`, saved."""
     return figures.save_figure(reconstruction_figure(data, reconstruction), folder, "reconstructions")[0]
@@ -166,7 +160,8 @@ def draw_latent_plane(
     return figures.save_figure(figures.latent_plane(mean, labels, scales=scale), folder, "latent-plane")[0]
 
 
-def _draw_sample(drawn: Sample, data: Dataset, folder: Path, point_name: str) -> Path:
+def draw_samples(drawn: Sample, data: Dataset, folder: Path, point_name: str) -> Path:
+    """The picture of `probvae sample`; the run's data give the images' shape."""
     return figures.save_figure(sample_figure(drawn, data, point_name), folder, "samples")[0]
 
 

@@ -69,7 +69,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "dropout": lambda: (make(dropout=0.2), data(), {}),
     "c of each datum": lambda: (make(GaussianLikelihood(DIM, variance="per-datum")), data(), {"schedule": "cosine"}),
     "clipped": lambda: (make(), data(), {"gradient_clip": 0.1, "learning_rate": 0.1}),
-    "patience": lambda: (make(), data(), {"patience": 1, "validation": data()[:9] + 1.0, "learning_rate": 0.3}),
+    "patience": lambda: (make(), data(), {"patience": 1, "validation": data()[:9] + 1.0, "learning_rate": 1.0}),
     "full, iwae": lambda: (
         make(guide=lambda: FullCovarianceGuide(MLPEncoder(DIM, hidden=(6,)), 2)),
         data(),
@@ -116,10 +116,14 @@ class RefusingDecoder(nn.Module):
         return out * torch.nan if self.rank == 1 and self.steps > 2 * 5 else out
 
 
-def refused(ranks: Ranks) -> Case:
+def refused(ranks: Ranks, most: int) -> Case:
     torch.manual_seed(11)
     model = LatentModel(StandardNormalPrior(2), RefusingDecoder(ranks.rank), GaussianLikelihood(DIM))
-    return probvae.VAE(model, DiagonalGuide(MLPEncoder(DIM, hidden=(6,)), 2)).double(), data(), {}
+    return (
+        probvae.VAE(model, DiagonalGuide(MLPEncoder(DIM, hidden=(6,)), 2)).double(),
+        data(),
+        {"max_skipped_steps": most},
+    )
 
 
 def unlike(ranks: Ranks) -> Case:
@@ -128,7 +132,8 @@ def unlike(ranks: Ranks) -> Case:
 
 # what processes cannot share
 MISTAKES: dict[str, Callable[[Ranks], Case]] = {
-    "refused": refused,
+    "refused": lambda ranks: refused(ranks, 0),
+    "refused five times": lambda ranks: refused(ranks, 5),
     "other data": unlike,
     "too small": lambda ranks: (make(), data(), {"batch_size": 1}),
     "mmd": lambda ranks: (make(), data(), {"objective": MMDObjective()}),
@@ -139,10 +144,9 @@ MISTAKES: dict[str, Callable[[Ranks], Case]] = {
 def mistaken(case: Case) -> dict[str, Any]:
     """The error, and the weights that it left."""
     try:
-        fitted(case)
+        return {"error": None, **fitted(case)}
     except ProbvaeError as error:
         return {"error": type(error).__name__, "message": str(error), "state": case[0].state_dict()}
-    return {"error": None}
 
 
 def main(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The fit against the same loop written out by hand, and what it shows while it runs."""
 
 import math
+from collections.abc import Callable
 
 import pyro
 import pytest
@@ -45,7 +46,7 @@ def by_hand(
     binarization: str = "none",
     seed: int = 0,
 ) -> list[float]:
-    """Adam on the mean of the negative ELBO over each minibatch; the mean ELBO of each epoch."""
+    """Adam on the negative ELBO summed over each minibatch, over batch_size; the mean ELBO of each epoch."""
     torch.manual_seed(seed)
     optimizer = torch.optim.Adam(vae.parameters(), lr=learning_rate)
     steps, step, elbos = epochs * math.ceil(len(x) / batch_size), 0, []
@@ -53,12 +54,12 @@ def by_hand(
         order, total = torch.randperm(len(x)), 0.0
         for start in range(0, len(x), batch_size):
             rows = x[order[start : start + batch_size]]
-            rows = torch.bernoulli(rows) if binarization == "fresh" else rows
+            rows = (torch.rand_like(rows) < rows).double() if binarization == "fresh" else rows
             if schedule == "cosine":
                 optimizer.param_groups[0]["lr"] = learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
             optimizer.zero_grad()
             loss = LOSSES[objective]().differentiable_loss(vae.model, vae.guide, rows) / len(rows)
-            loss.backward()
+            (loss * len(rows) / batch_size).backward()
             if gradient_clip is not None:
                 gradients = [parameter.grad for parameter in vae.parameters()]
                 norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
@@ -91,6 +92,25 @@ def test_fit_is_the_loop_written_out(options: dict, full: bool) -> None:
     assert [record["elbo"] for record in result.history] == pytest.approx(expected, rel=1e-11)
     for one, two in zip(ours.parameters(), hand.parameters(), strict=True):
         assert_close(one, two, rtol=1e-10, atol=1e-11)
+
+
+def test_a_fit_is_pyros_own_svi_on_the_sum_over_each_minibatch() -> None:
+    """Two epochs of three whole minibatches and one of two data, the sum of each scaled by the same number."""
+    x, ours, pyros = torch.randn(50, DIM, dtype=torch.float64), make(), make()
+    fit(ours, x, epochs=2, batch_size=16, learning_rate=1e-2, progress=False)
+
+    def stored(name: str, program: torch.nn.Module) -> Callable[[torch.Tensor], object]:
+        return pyro.poutine.scale(lambda rows: pyro.module(name, program)(rows), scale=1 / 16)
+
+    programs = stored("model", pyros.model), stored("guide", pyros.guide)
+    svi = pyro.infer.SVI(*programs, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+    torch.manual_seed(0)
+    for _ in range(2):
+        for rows in torch.randperm(len(x)).split(16):
+            svi.step(x[rows])
+    pyro.clear_param_store()
+    for one, two in zip(ours.parameters(), pyros.parameters(), strict=True):
+        assert_close(one, two, rtol=1e-10, atol=1e-10)
 
 
 def test_clipping_changes_the_path() -> None:

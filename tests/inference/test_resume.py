@@ -1,5 +1,6 @@
 """A fit that was stopped and resumed is, bit for bit, one that was not."""
 
+import json
 import os
 import shutil
 import signal
@@ -168,3 +169,16 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints" / ".epoch-000003.safetensors.x.safetensors").write_bytes(b"half")
     fitted(tmp_path / "run", resume=True)
     assert [path.name for path in (tmp_path / "run").rglob(".*")] == [".lock"]
+
+
+@pytest.mark.filterwarnings("ignore::probvae.errors.SkippedStepsWarning")
+@pytest.mark.parametrize("compile", WAYS)
+@pytest.mark.parametrize("seed", range(4))
+def test_skipped_steps(seed: int, compile: str | bool, tmp_path: Path) -> None:
+    """One minibatch of each epoch has no finite loss, at a place that the seed decides: it is counted once."""
+    x, options = data(), {"compile": compile, "checkpoint_seconds": 1e-9, "seed": seed}
+    x[33, 1] = 1e30
+    whole = fitted(tmp_path / "run", x, **options)
+    assert [json.loads(line)["skipped_steps"] for line in whole[1].splitlines()] == [1, 1, 1, 1]
+    stopped = broken_off(tmp_path / "run", tmp_path / "stopped")
+    assert same(fitted(stopped, x, resume=True, **options), whole)

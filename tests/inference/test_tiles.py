@@ -177,6 +177,22 @@ def test_weights_that_are_not_numbers_are_refused() -> None:
         importance_log_evidence(vae, x, 10)
 
 
+class Broken(MLPDecoder):
+    """No number beyond three standard deviations: one draw in 740."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.where(z[..., :1] > 3, NAN, super().forward(z))
+
+
+def test_one_weight_that_is_not_a_number_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whichever block it comes."""
+    model = LatentModel(StandardNormalPrior(2), Broken(2, DIM, (5,)), BernoulliLikelihood(DIM))
+    vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(DIM), 2))
+    monkeypatch.setattr(evaluation, "_FAST_TILE", 100 * evaluation._bytes_of_a_draw(vae, torch.zeros(1, DIM)))
+    with pytest.raises(ValueError, match="logits"):
+        importance_log_evidence(vae, torch.zeros(1, DIM), 10_000)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_fast_products_are_single_precision(bias: bool) -> None:
     layer, x = torch.nn.Linear(300, 200, bias=bias), torch.randn(50, 30, 300)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from probvae._seed import isolated_seed
 from probvae.inference.compiled.program import LossAndGradient
+from probvae.inference.compiled.restoring import restored
 
 _TOLERANCE = {torch.float64: 1e-10}
 _SINGLE_TOLERANCE = 1e-5
@@ -52,12 +53,7 @@ def _difference(expected: Sequence[Tensor], found: Sequence[Tensor], num_losses:
 
 @contextmanager
 def _moved(program: LossAndGradient) -> Iterator[None]:
-    parameters = [parameter.detach() for parameter in program.parameters]
-    before = [parameter.clone() for parameter in parameters]
-    for parameter in parameters:
-        parameter.mul_(1 + _MOVE)
-    try:
+    with restored(program.parameters):
+        for parameter in program.parameters:
+            parameter.detach().mul_(1 + _MOVE)
         yield
-    finally:
-        for parameter, value in zip(parameters, before, strict=True):
-            parameter.copy_(value)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from probvae.errors import TraceError
-from probvae.inference.compiled.recording import Recording, Value
-from probvae.inference.compiled.simplification import constants, renamed
+from probvae.inference.compiled.recording import Recording, Value, mapped
+from probvae.inference.compiled.simplification import constants
 
 _OPTIONS = {"fallback_random": True, "compile_threads": 1}
 
@@ -49,7 +49,7 @@ def _graph_module(recording: Recording) -> tuple[list[Tensor], torch.fx.GraphMod
     nodes: dict[Value, Any] = {value: graph.placeholder(f"x{i}") for i, value in enumerate(recording.inputs)}
     nodes |= {value: graph.placeholder(f"k{i}") for i, value in enumerate(bound)}
     for node in recording.nodes:
-        arguments, options = renamed(nodes.__getitem__, node.arguments), renamed(nodes.__getitem__, node.options)
+        arguments, options = (mapped(Value, nodes.__getitem__, part) for part in (node.arguments, node.options))
         made = graph.call_function(node.operator, arguments, options)
         if not node.several:
             nodes[node.outputs[0]] = made

@@ -1,16 +1,16 @@
 """Model, guide and objective as one function: from a batch to the loss and its gradient."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import chain
 from typing import Any
-from unittest import mock
 
 import pyro
 import torch
 from torch import Tensor, nn
 
 from probvae.inference.compiled.recording import Recording, record
+from probvae.inference.compiled.restoring import restored
 
 # a batch's tensors -> what a step reports, the loss first
 Losses = Callable[..., Sequence[Tensor]]
@@ -55,17 +55,18 @@ class LossAndGradient:
         with self.kept_buffers(), numbers_unread():
             return record(self, batch, self.held())
 
-    @contextmanager
-    def kept_buffers(self) -> Iterator[None]:
+    def kept_buffers(self) -> AbstractContextManager[None]:
         """What the losses change in place is put back: batch normalisation's running means."""
-        buffers = list(chain.from_iterable(module.buffers() for module in self.modules))
-        before = [buffer.clone() for buffer in buffers]
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, value in zip(buffers, before, strict=True):
-                    buffer.copy_(value)
+        return restored(chain.from_iterable(module.buffers() for module in self.modules))
+
+
+def all_finite(loss: Tensor, gradients: Sequence[Tensor]) -> Tensor:
+    """Whether the loss and the sum of squares of each gradient are finite, so that Adam's moments stay so; a boolean.
+
+    >>> all_finite(torch.tensor(1.0), [torch.ones(2), torch.tensor([0.0, torch.inf])])
+    tensor(False)
+    """
+    return torch.stack([loss, *(torch.linalg.vector_norm(gradient) for gradient in gradients)]).isfinite().all()
 
 
 def clipped(gradients: Sequence[Tensor], limit: float | None) -> Sequence[Tensor]:
@@ -86,7 +87,8 @@ def numbers_unread() -> Iterator[None]:
             module = getattr(pyro.infer, name)
             for function, instead in {"torch_item": _detached, "warn_if_nan": _as_it_is}.items():
                 if hasattr(module, function):
-                    stack.enter_context(mock.patch.object(module, function, instead))
+                    stack.callback(setattr, module, function, getattr(module, function))
+                    setattr(module, function, instead)
         yield
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from probvae.errors import TraceError
 
+T = TypeVar("T")
 _VALUE_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 # The running mean and variance; the schema does not say that they are written
@@ -128,7 +129,7 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func is torch.ops.aten.lift_fresh.default:  # a new tensor of given numbers: new in every run
             func = torch.ops.aten.clone.default
-        arguments, options = _mapped(self._value, args), _mapped(self._value, kwargs)
+        arguments, options = mapped(Tensor, self._value, args), mapped(Tensor, self._value, kwargs)
         moves = self._result_moves(func, arguments, options)
         if moves and _reads_numbers(func, args):
             raise TraceError(
@@ -204,13 +205,14 @@ def values_in(structure: Any) -> Iterator[Value]:
         yield from values_in(list(structure.values()))
 
 
-def _mapped(function: Callable[[Tensor], Value], structure: Any) -> Any:
-    if isinstance(structure, Tensor):
+def mapped(kind: type[T], function: Callable[[T], Any], structure: Any) -> Any:
+    """Nested arguments with ``function`` of each part of this ``kind`` in its place."""
+    if isinstance(structure, kind):
         return function(structure)
     if isinstance(structure, tuple | list):
-        return type(structure)(_mapped(function, part) for part in structure)
+        return type(structure)(mapped(kind, function, part) for part in structure)
     if isinstance(structure, dict):
-        return {name: _mapped(function, part) for name, part in structure.items()}
+        return {name: mapped(kind, function, part) for name, part in structure.items()}
     return structure
 
 

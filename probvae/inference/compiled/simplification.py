@@ -1,11 +1,11 @@
 """The same computation with fewer operators."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from probvae.inference.compiled.recording import Node, Recording, Value
+from probvae.inference.compiled.recording import Node, Recording, Value, mapped
 
 _ATEN = torch.ops.aten
 # op(a, number) = a, exactly
@@ -46,7 +46,7 @@ class _Simplifier:
         return self.instead.get(value, value)
 
     def _renamed(self, node: Node) -> Node:
-        arguments, options = renamed(self._now, node.arguments), renamed(self._now, node.options)
+        arguments, options = (mapped(Value, self._now, part) for part in (node.arguments, node.options))
         return Node(node.operator, arguments, options, node.results, node.several)
 
     def _needless(self, node: Node) -> bool:
@@ -124,17 +124,6 @@ def constants(recording: Recording) -> Iterable[Value]:
     made = set(recording.inputs).union(*(set(node.outputs) - set(node.reads()) for node in recording.nodes))
     read = [value for node in recording.nodes for value in node.reads()] + recording.outputs
     return dict.fromkeys(value for value in read if value not in made)
-
-
-def renamed(now: Callable[[Value], Any], structure: Any) -> Any:
-    """Nested arguments with another value in the place of each."""
-    if isinstance(structure, Value):
-        return now(structure)
-    if isinstance(structure, tuple | list):
-        return type(structure)(renamed(now, part) for part in structure)
-    if isinstance(structure, dict):
-        return {name: renamed(now, part) for name, part in structure.items()}
-    return structure
 
 
 def _form(value: Value) -> tuple[Any, ...]:

@@ -1,16 +1,18 @@
 """One step of training without Pyro's handlers: the losses, and the parameters moved."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
 from probvae.inference.compiled.adam import Adam, adam_update
 from probvae.inference.compiled.inductor import compiled
-from probvae.inference.compiled.program import LossAndGradient, numbers_unread
+from probvae.inference.compiled.products import with_fast_products
+from probvae.inference.compiled.program import LossAndGradient, all_finite, numbers_unread
 from probvae.inference.compiled.recording import Recording, record
+from probvae.inference.compiled.restoring import restored
 from probvae.inference.compiled.simplification import simplified
 from probvae.inference.compiled.source import as_function
 
@@ -18,19 +20,18 @@ from probvae.inference.compiled.source import as_function
 class GraphUpdate:
     """The operators of the losses and gradients, run as they were written down; then Adam.
 
-    Where the loss is not finite the parameters stay.
+    Where the loss or a gradient is not finite, all stays as it is. A call gives the losses and, last, one where the
+    step was taken or zero.
     """
 
     def __init__(self, program: LossAndGradient, optimizer: Adam, recording: Recording) -> None:
-        self.run, self.optimizer = torch.no_grad()(as_function(recording)), optimizer
+        self.run, self.optimizer = torch.no_grad()(as_function(with_fast_products(recording))), optimizer
         self.num_losses = len(recording.outputs) - len(program.parameters)
         self.places = _places(program, optimizer)
 
-    def __call__(self, *batch: Tensor) -> Sequence[Tensor]:
+    def __call__(self, *batch: Tensor) -> Tensor:
         losses, gradients = self.losses_and_gradients(*batch)
-        if math.isfinite(losses[0]):
-            self.optimizer.step(gradients)
-        return losses
+        return step_where_finite(self.optimizer, losses, gradients)
 
     def losses_and_gradients(self, *batch: Tensor) -> tuple[Sequence[Tensor], list[Tensor | None]]:
         """What a step needs, and the optimiser not asked: one gradient for each of its parameters."""
@@ -44,7 +45,8 @@ class GraphUpdate:
 class CompiledUpdate:
     """The losses, their gradients and Adam's arithmetic as one piece of compiled code.
 
-    Where the loss is not finite the parameters stay. Raises :class:`~probvae.errors.TraceError` where it cannot be.
+    A call does and gives what that of :class:`GraphUpdate` does. Raises :class:`~probvae.errors.TraceError` where it
+    cannot be.
     """
 
     def __init__(self, program: LossAndGradient, optimizer: Adam, batch: Sequence[Tensor]) -> None:
@@ -57,26 +59,26 @@ class CompiledUpdate:
         held = [*program.held(), *self.parameters, *self.first, *self.second]
         inputs = [*batch, self.scalars.to(batch[0].device)]
         with self._kept(), program.kept_buffers(), numbers_unread():
-            recording = simplified(record(self._step, inputs, held), keep_views=False)
+            recording = with_fast_products(simplified(record(self._step, inputs, held), keep_views=False))
         self.run = torch.no_grad()(compiled(recording))
         with self._kept(), program.kept_buffers():
             self.run(*inputs)  # the compiler may put its work off to the first call
 
-    def __call__(self, *batch: Tensor) -> Sequence[Tensor]:
+    def __call__(self, *batch: Tensor) -> Tensor:
         taken = int(self.steps[0]) + 1
         first, second = self.optimizer.betas
         self.numbers[0] = self.optimizer.learning_rate / (1 - first**taken)
         self.numbers[1] = math.sqrt(1 - second**taken)
-        losses = self.run(*batch, self.scalars.to(batch[0].device))
-        if math.isfinite(losses[0]):
+        numbers: Tensor = self.run(*batch, self.scalars.to(batch[0].device))[0]
+        if numbers[-1]:
             torch._foreach_add_(self.steps, 1)
-        return losses
+        return numbers
 
     def gradients(self, *batch: Tensor) -> list[Tensor]:
         """The losses and the gradients, which the first moment shows when it starts from zero; nothing is moved."""
         with self._kept(), torch.no_grad():
             torch._foreach_zero_(self.first)
-            losses = self(*batch)
+            losses = self(*batch)[:-1]
             return [*losses, *(moment / (1 - self.optimizer.betas[0]) for moment in self.first)]
 
     def _step(self, *inputs: Tensor) -> Sequence[Tensor]:
@@ -84,21 +86,21 @@ class CompiledUpdate:
         outputs = self.program(*batch)
         number = len(outputs) - len(self.parameters)
         losses, gradients = outputs[:number], outputs[number:]
-        moments, finite = (self.first, self.second), losses[0].isfinite()
+        moments, finite = (self.first, self.second), all_finite(losses[0], gradients)
         with torch.no_grad():
             adam_update(self.parameters, gradients, moments, scalars, finite, self.optimizer.betas, self.optimizer.eps)
-        return losses
+        return [torch.stack([*losses, finite.to(losses[0])])]
 
-    @contextmanager
-    def _kept(self) -> Iterator[None]:
-        tensors = [*self.parameters, *self.first, *self.second, *self.steps]
-        before = [tensor.clone() for tensor in tensors]
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for tensor, value in zip(tensors, before, strict=True):
-                    tensor.copy_(value)
+    def _kept(self) -> AbstractContextManager[None]:
+        return restored([*self.parameters, *self.first, *self.second, *self.steps])
+
+
+def step_where_finite(optimizer: Adam, losses: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
+    """Adam's step, where the first loss and all gradients are finite; the losses, and last one where it was taken."""
+    finite = all_finite(losses[0], [gradient for gradient in gradients if gradient is not None])
+    if finite:
+        optimizer.step(gradients)
+    return torch.stack([*losses, finite.to(losses[0])])
 
 
 def _places(program: LossAndGradient, optimizer: Adam) -> list[int]:

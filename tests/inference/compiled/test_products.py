@@ -1,0 +1,84 @@
+"""Matrix products by oneDNN: in float32's precision or not at all."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+import probvae
+from probvae.inference.compiled.products import keeps_float32, with_fast_products
+from probvae.inference.compiled.recording import Recording, record
+from probvae.inference.compiled.source import as_function
+
+PRODUCT = torch.ops.probvae.product.default
+
+
+def layer(x: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor) -> list[Tensor]:
+    """An affine layer, and the gradients of its input and of its weight."""
+    return [torch.addmm(bias, x, weight.T), gradient @ weight, gradient.T @ x]
+
+
+def tensors(rows: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    return [torch.randn(size, dtype=dtype) for size in ((rows, 300), (200, 300), (200,), (rows, 200))]
+
+
+def recorded(inputs: list[Tensor]) -> Recording:
+    return with_fast_products(record(layer, inputs, []))
+
+
+def test_large_products_of_a_layer_are_float64s_to_rounding() -> None:
+    inputs = tensors(128)
+    recording = recorded(inputs)
+    assert [node.operator for node in recording.nodes].count(PRODUCT) == 3
+    for found, expected in zip(
+        as_function(recording)(*inputs), layer(*(part.double() for part in inputs)), strict=True
+    ):
+        assert_close(found.double(), expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(("rows", "dtype"), [(16, torch.float32), (128, torch.float64), (128, torch.bfloat16)], ids=str)
+def test_small_products_and_other_precisions_stay(rows: int, dtype: torch.dtype) -> None:
+    nodes = recorded(tensors(rows, dtype)).nodes
+    assert PRODUCT not in [node.operator for node in nodes]
+
+
+def test_a_bias_that_is_a_matrix_or_a_scaled_product_stays() -> None:
+    x, weight, _, bias = tensors(128)
+    recording = record(
+        lambda x, w, c: [torch.addmm(c, x, w.T), torch.addmm(c[0], x, w.T, alpha=2.0)], [x, weight, bias], []
+    )
+    assert PRODUCT not in [node.operator for node in with_fast_products(recording).nodes]
+
+
+@pytest.mark.parametrize("k", [1, 50, 784])
+def test_a_product_that_rounds_to_bfloat16_is_refused(k: int) -> None:
+    def rounded(a: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
+        return torch.mm(a.bfloat16(), b.bfloat16()).float()
+
+    assert not keeps_float32(rounded, 64, k, 32)
+    assert not keeps_float32(lambda a, b, c: a.bfloat16().float() @ b.bfloat16().float(), 64, k, 32)
+    assert keeps_float32(lambda a, b, c: a @ b, 64, k, 32)
+
+
+def test_a_weight_that_is_not_finite_shows() -> None:
+    """oneDNN's own rectifier would make a zero of it."""
+    x, weight, bias, gradient = tensors(128)
+    run = as_function(recorded([x, weight, bias, gradient]))
+    weight[3, 5] = torch.nan
+    output = run(x, weight, bias, gradient)[0]
+    assert output[:, 3].isnan().all()
+
+
+def test_wide_fits_agree_with_pyro_and_repeat_themselves() -> None:
+    losses = []
+    for compile in (False, "graph", "graph"):
+        torch.manual_seed(0)
+        guide = probvae.DiagonalGuide(probvae.MLPEncoder(200, (256,)), 2)
+        model = probvae.LatentModel(
+            probvae.StandardNormalPrior(2), probvae.MLPDecoder(2, 200, (256,)), probvae.GaussianLikelihood(200)
+        )
+        x = torch.randn(256, 200)
+        result = probvae.fit(probvae.VAE(model, guide), x, epochs=2, batch_size=128, compile=compile, progress=False)
+        losses.append([epoch["objective"] for epoch in result.history])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[1] == losses[2]
