@@ -13,10 +13,18 @@ from probvae.errors import RunError
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write both atomically. Raises :class:`~probvae.errors.RunError` where that cannot be."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, lambda temporary: save_file(content, temporary, dict(metadata)))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(content, temporary, dict(metadata))
+        except SafetensorError as error:  # a full disk, in its own words
+            raise OSError(str(error)) from error
+
+    write_atomic(path, write)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

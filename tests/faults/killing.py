@@ -25,11 +25,19 @@ from probvae._tensor_files import digest, read_tensors
 ROOT = Path(__file__).parents[2]
 # some hundred steps, with a smaller last minibatch and a validation set; saved after almost every step
 FIT = (
-    *("fit", "--hidden", "24", "--epochs", "40", "--patience", "30", "--kl-warmup", "3", "--set", "training.batch_size=50"),
+    *("fit", "--hidden", "24", "--epochs", "40", "--patience", "30", "--kl-warmup", "3", "--batch-size", "50"),
     *("--checkpoint-seconds", "0.01", "--no-gap", "--no-figures", "--no-progress"),
 )  # fmt: skip
 FAULT_POINTS = (
-    *("run-filled", "file-opened", "file-written", "file-flushed", "file-renamed", "metrics-opened", "metrics-appended"),
+    *(
+        "run-filled",
+        "file-opened",
+        "file-written",
+        "file-flushed",
+        "file-renamed",
+        "metrics-opened",
+        "metrics-appended",
+    ),
     "checkpoint-old",
 )
 _ATTEMPTS = 5
@@ -124,12 +132,14 @@ def killed_in(fault: str, whole: Whole, options: Sequence[object] = ()) -> Resul
         return ended(home, whole, fault, options)
 
 
-class _home(tempfile.TemporaryDirectory):  # noqa: N801
+class _home(tempfile.TemporaryDirectory):
     def __enter__(self) -> Path:  # type: ignore[override]
         return Path(super().__enter__())
 
 
-def trials(kills: int, whole: Whole, seed: int = 0, occurrences: Sequence[int] = (1, 2, 3, 5, 8, 13)) -> Iterator[tuple]:
+def trials(
+    kills: int, whole: Whole, seed: int = 0, occurrences: Sequence[int] = (1, 2, 3, 5, 8, 13)
+) -> Iterator[tuple]:
     """Kills at random times from the folder's appearance to the end, and every fault point at several of its visits."""
     generator = random.Random(seed)
     for _ in range(kills):
