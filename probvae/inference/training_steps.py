@@ -23,6 +23,8 @@ from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.preparation import FitOptions
 
 Gradients = Sequence[Tensor | None]
+# the losses, and whether the step was taken
+Taken = tuple[list[float], bool]
 
 
 class Minibatch(NamedTuple):
@@ -109,7 +111,7 @@ class Steps:
         self.optimizer.learning_rate = self._learning_rate()
         traced = self.path.update is not None and self.num_data(batch) == self.options.batch_size
         before = [buffer.clone() for buffer in self.moving]
-        loss, kl, elbo, taken = (self._traced_step(batch) if traced else self._plain_step(batch)).tolist()
+        (loss, kl, elbo), taken = self._traced_step(batch) if traced else self._plain_step(batch)
         if not taken:
             for buffer, value in zip(self.moving, before, strict=True):
                 buffer.copy_(value)
@@ -117,7 +119,7 @@ class Steps:
             changed = zip(self.moving, before, strict=True)
             self.moving = [buffer for buffer, value in changed if not torch.equal(buffer, value)]
         self.num_done += 1
-        return StepNumbers(loss, kl, elbo, bool(taken))
+        return StepNumbers(loss, kl, elbo, taken)
 
     def mean_loss(self, batch: Minibatch) -> float:
         """The loss of the whole minibatch at the present weights."""
@@ -137,7 +139,7 @@ class Steps:
             return bad[0], f"the gradient of {bad[1]} is not finite"
         return ("x", self.refused) if self.refused else None
 
-    def _traced_step(self, batch: Minibatch) -> Tensor:
+    def _traced_step(self, batch: Minibatch) -> Taken:
         """A step without Pyro's handlers."""
         update, inputs = self.path.update, self._inputs(batch)
         assert update is not None
@@ -147,7 +149,7 @@ class Steps:
         losses, gradients = update.losses_and_gradients(*inputs)
         return self._exchanged_step(StepLoss(*losses), gradients, batch)
 
-    def _plain_step(self, batch: Minibatch) -> Tensor:
+    def _plain_step(self, batch: Minibatch) -> Taken:
         """The same through them; the smaller last batch takes this way always."""
         step = self._loss(batch)
         gradients: Gradients = [None] * len(self.parameters)
@@ -158,7 +160,7 @@ class Steps:
             gradients = _clipped(found, self.clip_own)
         return self._exchanged_step(step._replace(loss=step.loss.detach()), gradients, batch)
 
-    def _exchanged_step(self, step: StepLoss, gradients: Gradients, batch: Minibatch) -> Tensor:
+    def _exchanged_step(self, step: StepLoss, gradients: Gradients, batch: Minibatch) -> Taken:
         """Adam's step down the gradient of the whole minibatch."""
         step, gradients = self.ranks.reduce(step, gradients, self.parameters, self._share(batch))
         return step_where_finite(self.optimizer, step, _clipped(gradients, self.clip_whole))

@@ -202,6 +202,7 @@ MISTAKES = {
     "variance negative": (["--variance=-1"], "variance: expected a finite number > 0, got -1"),
     "variance word": (["--variance", "learnt"], "Did you mean 'learned'?"),
     "epochs": (["--epochs", "0"], "epochs"),
+    "skipped steps": (["--set", "training.max_skipped_steps=-1"], "max_skipped_steps: expected an integer >= 0"),
     "learning rate": (["--learning-rate", "nan"], "learning_rate"),
     "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'?"),
     "batch": (["--batch-size", "5000"], "batch_size"),
@@ -222,6 +223,21 @@ def test_mistakes_end_in_a_message_and_leave_nothing(probvae, tmp_path: Path, ca
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("most", "code"), [("10", 0), ("0", 1)])
+def test_steps_that_cannot_be_taken(probvae, tmp_path: Path, most: str, code: int) -> None:
+    """One datum is so far away that its loss at this c is beyond float32."""
+    x = np.random.default_rng(0).normal(size=(300, 4))
+    x[100, 1] = 1e15
+    np.savetxt(tmp_path / "x.csv", x, delimiter=",", header="a,b,c,d", comments="")
+    options = ("--variance", "1e-10", "--epochs", "2", "--no-figures", "--no-gap", "--scaling", "none")
+    most = ("--set", f"training.max_skipped_steps={most}")
+    done = probvae("fit", "--data", tmp_path / "x.csv", *options, *most, "--out", tmp_path / "run")
+    assert done.returncode == code, done.stderr
+    told = "2 of 4 steps were skipped, the first at site 'x', epoch 1" if code == 0 else "probvae: site 'x', epoch 1"
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_existing_folder_is_left_as_it_is(probvae, tmp_path: Path) -> None:

@@ -273,6 +273,7 @@ def test_bad_data(x: torch.Tensor, message: str, tmp_path: Path) -> None:
         ({"schedule": "cos"}, "unknown schedule 'cos'"),
         ({"gradient_clip": -1.0}, "gradient_clip: expected a finite number > 0"),
         ({"patience": 3}, "patience: expected validation data"),
+        ({"max_skipped_steps": -1}, "max_skipped_steps: expected an integer >= 0, got -1"),
         ({"validation": 1.5}, "validation: expected a share between 0 and 1"),
         ({"device": "warp"}, "device: 'warp' is not available"),
         ({"seed": -1}, "seed: expected an integer >= 0"),

@@ -93,9 +93,10 @@ class CompiledStep:
     def __call__(self, *batch: Tensor) -> StepLoss | Tensor:
         """Take one step; the loss before it, with KL and plain ELBO for this package's own objectives."""
         if self._update is not None and [part.shape for part in batch] == self._shapes:
-            losses = self._update(*batch)[:-1]
+            numbers, _ = self._update(*batch)
         else:
-            losses = self._by_handlers(batch)
+            numbers, _ = self._by_handlers(batch)
+        losses = self.optimizer.parameters[0].new_tensor(numbers)
         return StepLoss(*losses) if isinstance(self.objective, Objective) else losses[0]
 
     @property
@@ -131,10 +132,10 @@ class CompiledStep:
                 found: Any = site["value"]
                 yield found.unconstrained()
 
-    def _by_handlers(self, batch: Sequence[Tensor]) -> Tensor:
+    def _by_handlers(self, batch: Sequence[Tensor]) -> tuple[list[float], bool]:
         program = LossAndGradient(self._losses, self.program.modules, self._parameters_of_program, self.program.clip)
         outputs = program(*batch)
         number = len(outputs) - len(program.parameters)
         found = {id(p): gradient for p, gradient in zip(program.parameters, outputs[number:], strict=True)}
         gradients = [found.get(id(parameter)) for parameter in self._parameters_of_program]
-        return step_where_finite(self.optimizer, outputs[:number], gradients)[:-1]
+        return step_where_finite(self.optimizer, outputs[:number], gradients)

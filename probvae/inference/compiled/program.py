@@ -60,15 +60,6 @@ class LossAndGradient:
         return restored(chain.from_iterable(module.buffers() for module in self.modules))
 
 
-def all_finite(loss: Tensor, gradients: Sequence[Tensor]) -> Tensor:
-    """Whether the loss and the sum of squares of each gradient are finite, so that Adam's moments stay so; a boolean.
-
-    >>> all_finite(torch.tensor(1.0), [torch.ones(2), torch.tensor([0.0, torch.inf])])
-    tensor(False)
-    """
-    return torch.stack([loss, *(torch.linalg.vector_norm(gradient) for gradient in gradients)]).isfinite().all()
-
-
 def clipped(gradients: Sequence[Tensor], limit: float | None) -> Sequence[Tensor]:
     """The gradients, scaled down where their norm is above ``limit``: ``torch.nn.utils.clip_grad_norm_``'s formula."""
     if limit is None:

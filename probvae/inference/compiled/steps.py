@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from probvae.inference.compiled.adam import Adam, adam_update
 from probvae.inference.compiled.inductor import compiled
 from probvae.inference.compiled.products import with_fast_products
-from probvae.inference.compiled.program import LossAndGradient, all_finite, numbers_unread
+from probvae.inference.compiled.program import LossAndGradient, numbers_unread
 from probvae.inference.compiled.recording import Recording, record
 from probvae.inference.compiled.restoring import restored
 from probvae.inference.compiled.simplification import simplified
@@ -20,8 +21,8 @@ from probvae.inference.compiled.source import as_function
 class GraphUpdate:
     """The operators of the losses and gradients, run as they were written down; then Adam.
 
-    Where the loss or a gradient is not finite, all stays as it is. A call gives the losses and, last, one where the
-    step was taken or zero.
+    Where the loss or a gradient is not finite, all stays as it is. A call gives the losses and whether the step was
+    taken.
     """
 
     def __init__(self, program: LossAndGradient, optimizer: Adam, recording: Recording) -> None:
@@ -29,7 +30,7 @@ class GraphUpdate:
         self.num_losses = len(recording.outputs) - len(program.parameters)
         self.places = _places(program, optimizer)
 
-    def __call__(self, *batch: Tensor) -> Tensor:
+    def __call__(self, *batch: Tensor) -> tuple[list[float], bool]:
         losses, gradients = self.losses_and_gradients(*batch)
         return step_where_finite(self.optimizer, losses, gradients)
 
@@ -64,29 +65,32 @@ class CompiledUpdate:
         with self._kept(), program.kept_buffers():
             self.run(*inputs)  # the compiler may put its work off to the first call
 
-    def __call__(self, *batch: Tensor) -> Tensor:
-        taken = int(self.steps[0]) + 1
+    def __call__(self, *batch: Tensor) -> tuple[list[float], bool]:
+        number = int(self.steps[0]) + 1
         first, second = self.optimizer.betas
-        self.numbers[0] = self.optimizer.learning_rate / (1 - first**taken)
-        self.numbers[1] = math.sqrt(1 - second**taken)
-        numbers: Tensor = self.run(*batch, self.scalars.to(batch[0].device))[0]
-        if numbers[-1]:
+        self.numbers[0] = self.optimizer.learning_rate / (1 - first**number)
+        self.numbers[1] = math.sqrt(1 - second**number)
+        *losses, taken = self.run(*batch, self.scalars.to(batch[0].device))[0].tolist()
+        if taken:
             torch._foreach_add_(self.steps, 1)
-        return numbers
+        return losses, bool(taken)
 
     def gradients(self, *batch: Tensor) -> list[Tensor]:
         """The losses and the gradients, which the first moment shows when it starts from zero; nothing is moved."""
         with self._kept(), torch.no_grad():
             torch._foreach_zero_(self.first)
-            losses = self(*batch)[:-1]
-            return [*losses, *(moment / (1 - self.optimizer.betas[0]) for moment in self.first)]
+            losses, _ = self(*batch)
+            return [
+                *self.first[0].new_tensor(losses),
+                *(moment / (1 - self.optimizer.betas[0]) for moment in self.first),
+            ]
 
     def _step(self, *inputs: Tensor) -> Sequence[Tensor]:
         *batch, scalars = inputs
         outputs = self.program(*batch)
         number = len(outputs) - len(self.parameters)
         losses, gradients = outputs[:number], outputs[number:]
-        moments, finite = (self.first, self.second), all_finite(losses[0], gradients)
+        moments, finite = (self.first, self.second), _all_finite(losses[0], gradients)
         with torch.no_grad():
             adam_update(self.parameters, gradients, moments, scalars, finite, self.optimizer.betas, self.optimizer.eps)
         return [torch.stack([*losses, finite.to(losses[0])])]
@@ -95,12 +99,23 @@ class CompiledUpdate:
         return restored([*self.parameters, *self.first, *self.second, *self.steps])
 
 
-def step_where_finite(optimizer: Adam, losses: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
-    """Adam's step, where the first loss and all gradients are finite; the losses, and last one where it was taken."""
-    finite = all_finite(losses[0], [gradient for gradient in gradients if gradient is not None])
-    if finite:
+def step_where_finite(
+    optimizer: Adam, losses: Sequence[Tensor], gradients: Sequence[Tensor | None]
+) -> tuple[list[float], bool]:
+    """Adam's step, where the first loss and the squares of all gradients are finite; the losses, and whether it was."""
+    found = [gradient for gradient in gradients if gradient is not None]
+    norms = torch._foreach_norm(found) if found else ()
+    numbers = torch.stack([*losses, *norms]).tolist()  # in one transfer
+    taken = all(map(math.isfinite, (numbers[0], *numbers[len(losses) :])))
+    if taken:
         optimizer.step(gradients)
-    return torch.stack([*losses, finite.to(losses[0])])
+    return numbers[: len(losses)], taken
+
+
+def _all_finite(loss: Tensor, gradients: Sequence[Tensor]) -> Tensor:
+    """The same as operators, for a graph."""
+    finite = [(gradient * gradient).sum().isfinite() for gradient in gradients]
+    return reduce(torch.logical_and, finite, loss.isfinite())
 
 
 def _places(program: LossAndGradient, optimizer: Adam) -> list[int]:
