@@ -20,6 +20,7 @@ from probvae.inference.guides.given import given
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, Prior, StandardNormalPrior
 
 FORMAT_VERSION = "1"
+MODEL = "model.safetensors"
 
 
 class VAE(nn.Module):
@@ -236,7 +237,11 @@ def load(path: str | Path) -> VAE:
     path = Path(path)
     if not path.exists():
         raise RunError(f"{path}: there is no such run. Give the folder that `probvae fit` wrote.")
-    return VAE.load(path / "model.safetensors" if path.is_dir() else path)
+    if not path.is_dir():
+        return VAE.load(path)
+    if not (path / MODEL).exists() and (path / "checkpoints").is_dir():
+        raise RunError(f"{path}: the fit was stopped before its end. Go on with: probvae fit --resume {path}")
+    return VAE.load(path / MODEL)
 
 
 def _rebuild(path: Path, metadata: dict[str, str]) -> VAE:

@@ -1,11 +1,8 @@
 """Real fits on the command line, killed at random times and at every step of what writes their files.
 
-    python -m tests.faults.killing [--kills 100] [--workers 2]
-
 Each is then resumed, and its weights, records and numbers compared with those of a fit that nobody disturbed.
 """
 
-import argparse
 import json
 import os
 import random
@@ -14,9 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +37,7 @@ FAULT_POINTS = (
     "checkpoint-old",
 )
 _ATTEMPTS = 5
+Trial = Callable[[], "Result"]
 
 
 class Result(NamedTuple):
@@ -52,11 +49,10 @@ class Result(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """An undisturbed run: its bytes, and when its folder appeared and when it ended, in seconds."""
+    """An undisturbed run: what came out, and the seconds from its folder's appearance to its end."""
 
     content: dict[str, bytes]
-    began: float
-    ended: float
+    seconds: float
 
 
 def command(*arguments: object) -> list[str]:
@@ -82,22 +78,26 @@ def content_of(run: Path) -> dict[str, bytes]:
     return {**files, "model.safetensors": weights.encode(), "summary.json": json.dumps(timeless).encode()}
 
 
-def whole_run(home: Path, options: Sequence[object] = ()) -> Whole:
-    begin, process = time.monotonic(), start(home, [*FIT, *options, "--out", "whole"])
-    while process.poll() is None and not (home / "whole").exists():
-        time.sleep(0.01)
-    began = time.monotonic() - begin
+def whole_run(home: Path) -> Whole:
+    process = start(home, [*FIT, "--out", "whole"])
+    _wait_for_folder(home / "whole", process)
+    begin = time.monotonic()
     _, err = process.communicate()
     assert process.returncode == 0, err
-    return Whole(content_of(home / "whole"), began, time.monotonic() - begin)
+    return Whole(content_of(home / "whole"), time.monotonic() - begin)
 
 
-def ended(home: Path, whole: Whole, place: str, options: Sequence[object] = ()) -> Result:
+def _wait_for_folder(run: Path, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and not run.exists():
+        time.sleep(0.002)
+
+
+def ended(home: Path, whole: Whole, place: str) -> Result:
     """Go on with a run that was stopped, as its user would, and compare."""
     run = home / "run"
     for _ in range(_ATTEMPTS):
         again = ["fit", "--resume", "run", "--no-gap", "--no-figures", "--no-progress"]
-        process = start(home, again if run.exists() else [*FIT, *options, "--out", "run"])
+        process = start(home, again if run.exists() else [*FIT, "--out", "run"])
         _, err = process.communicate(timeout=300)
         if process.returncode == 0:
             found = content_of(run)
@@ -107,29 +107,29 @@ def ended(home: Path, whole: Whole, place: str, options: Sequence[object] = ()) 
     return Result("lost", place, err)
 
 
-def killed_at(seconds: float, whole: Whole, options: Sequence[object] = ()) -> Result:
-    """A fit that is killed at this time after its start."""
+def killed_at(seconds: float, whole: Whole) -> Result:
+    """A fit that is killed so long after its folder has appeared."""
     with _home() as home:
-        process = start(home, [*FIT, *options, "--out", "run"])
+        process = start(home, [*FIT, "--out", "run"])
+        _wait_for_folder(home / "run", process)
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         checkpoints = sorted(path.name for path in (home / "run" / "checkpoints").glob("epoch*"))
-        place = checkpoints[-1] if checkpoints else "run" if (home / "run").exists() else "nothing"
-        return ended(home, whole, f"{seconds:.2f} s: {place}", options)
+        return ended(home, whole, f"{seconds:.2f} s, {checkpoints[-1] if checkpoints else 'no checkpoint'}")
 
 
-def killed_in(fault: str, whole: Whole, options: Sequence[object] = ()) -> Result:
+def killed_in(fault: str, whole: Whole) -> Result:
     """A fit that ends, or whose disk is full, at a step of what writes its files."""
     with _home() as home:
-        process = start(home, [*FIT, *options, "--out", "run"], fault)
+        process = start(home, [*FIT, "--out", "run"], fault)
         _, err = process.communicate(timeout=300)
         expected = -signal.SIGKILL if fault.endswith("kill") else 2
         if process.returncode not in (expected, 0):
             return Result("lost", fault, f"exit code {process.returncode}: {err}")
         if expected == 2 and process.returncode and ("Traceback" in err or "No space left on device" not in err):
             return Result("lost", fault, err)
-        return ended(home, whole, fault, options)
+        return ended(home, whole, fault)
 
 
 class _home(tempfile.TemporaryDirectory):
@@ -139,35 +139,12 @@ class _home(tempfile.TemporaryDirectory):
 
 def trials(
     kills: int, whole: Whole, seed: int = 0, occurrences: Sequence[int] = (1, 2, 3, 5, 8, 13)
-) -> Iterator[tuple]:
+) -> Iterator[Trial]:
     """Kills at random times from the folder's appearance to the end, and every fault point at several of its visits."""
     generator = random.Random(seed)
     for _ in range(kills):
-        yield killed_at, generator.uniform(0.8 * whole.began, whole.ended)
+        yield partial(killed_at, generator.uniform(0, whole.seconds), whole)
     for point in FAULT_POINTS:
         for number in occurrences:
             for what in ("kill", "full"):
-                yield killed_in, f"{point}:{number}:{what}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    with _home() as home:
-        whole = whole_run(home)
-    counts: Counter[str] = Counter()
-    with ThreadPoolExecutor(options.workers) as pool:
-        tasks = [pool.submit(trial, value, whole) for trial, value in trials(options.kills, whole, options.seed)]
-        for number, task in enumerate(tasks, start=1):
-            result = task.result()
-            counts[result.outcome] += 1
-            print(f"{number}/{len(tasks)} {result.outcome}: {result.place} {result.message}", flush=True)
-    print(dict(counts))
-    sys.exit(int(counts["different"] + counts["lost"] > 0))
-
-
-if __name__ == "__main__":
-    main()
+                yield partial(killed_in, f"{point}:{number}:{what}", whole)
