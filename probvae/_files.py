@@ -32,6 +32,7 @@ def kind_of(path: Path) -> str:
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it over ``path``.
 
+    A link at ``path`` is replaced, not followed.
     Raises :class:`~probvae.errors.RunError` when the file cannot be written; ``path`` is then as it was.
     """
     temporary: Path | None = None
@@ -83,6 +84,8 @@ def _move_into(stage: Path, folder: Path) -> None:
     # what could stop the moves half way is looked for before the first of them
     for place in found:
         target = folder / place
+        for parent in place.parents[:-1]:
+            refuse_link(folder / parent)
         if target.is_dir() or any(parent.is_file() for parent in target.parents):
             raise RunError(f"{target}: a file and a folder have this name. Remove what is there.")
     try:
@@ -91,6 +94,14 @@ def _move_into(stage: Path, folder: Path) -> None:
             (stage / place).replace(folder / place)
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error.strerror or error}).") from error
+
+
+def refuse_link(folder: Path) -> None:
+    """Raise :class:`~probvae.errors.RunError` where ``folder`` is a link: what is written would land elsewhere."""
+    if folder.is_symlink():
+        raise RunError(
+            f"{folder}: is a link, which may lead outside of its folder. Remove it, or choose another --out."
+        )
 
 
 def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle, islice
 
 import torch
 from torch import Tensor, nn
@@ -66,12 +67,11 @@ def _affine_spline(shift: Tensor, scale: Tensor, *spline: Tensor) -> Transform:
     return ComposedTransform(MonotonicRQSTransform(*spline), MonotonicAffineTransform(shift, scale, _SMALLEST_FACTOR))
 
 
-def _orders(features: int, num_transforms: int) -> list[Tensor]:
+def _orders(features: int, num_transforms: int) -> Iterator[Tensor]:
     """The lower half first, then the upper; then the even dimensions first, then the odd; and so on."""
     ascending = torch.arange(features)
     halves = ascending // 2 + (ascending % 2) * ((features + 1) // 2)
-    cycle = [ascending, ascending.flip(0), halves, features - 1 - halves]
-    return [cycle[i % len(cycle)] for i in range(num_transforms)]
+    return islice(cycle([ascending, ascending.flip(0), halves, features - 1 - halves]), num_transforms)
 
 
 @torch.no_grad()

@@ -48,10 +48,12 @@ def check_event(value: Tensor, size: int, name: str, fix: str) -> None:
         raise ShapeError(f"{name}: expected trailing shape ({size},), got {tuple(value.shape)}. {fix}")
 
 
-def check_count(value: int, name: str, least: int = 1) -> None:
-    """Raise unless ``value`` is an integer of at least ``least``."""
+def check_count(value: int, name: str, least: int = 1, most: int | None = None) -> None:
+    """Raise unless ``value`` is an integer of at least ``least``, and where given of ``most`` at most."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ArgumentError(f"{name}: expected an integer >= {least}, got {value!r}.")
+    if most is not None and value > most:
+        raise ArgumentError(f"{name}: expected an integer <= {most}, got {value}.")
 
 
 def check_positive(value: float, name: str) -> None:

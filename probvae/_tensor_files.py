@@ -36,17 +36,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        # what safetensors does not look for in a header, torch and Python are the first to complain of
         raise RunError(f"{path}: not a whole safetensors file ({error}). Fit again, or take a checkpoint.") from error
 
 
 def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """SHA-256 of names, shapes, dtypes, values and text."""
-    found = hashlib.sha256()
-    for name, text in sorted(metadata.items()):
-        found.update(f"{name}={len(text)}:{text};".encode())
+    content: list[bytes | memoryview] = []
+    content += [f"{name}={len(text)}:{text};".encode() for name, text in sorted(metadata.items())]
     for name, tensor in sorted(tensors.items()):
         values = tensor.detach().cpu().contiguous()
-        found.update(f"{name}={values.dtype}{tuple(values.shape)};".encode())
-        found.update(values.flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        content += [f"{name}={values.dtype}{tuple(values.shape)};".encode()]
+        content += [values.flatten().view(torch.uint8).numpy().data]
+    # in one piece: a thread that hashes it lets the others run once, and not at each of hundreds of tensors
+    return hashlib.sha256(b"".join(content)).hexdigest()

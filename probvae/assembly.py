@@ -1,12 +1,14 @@
 """From a recipe's names to objects: the one place where names become components."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from probvae._allocation import BoundedAllocation
 from probvae._registry import Registered, option_names
 from probvae._seed import isolated_seed
-from probvae.errors import ConfigError, NotLinearGaussianError, unknown_name
+from probvae.errors import ConfigError, ProbvaeError, RunError, unknown_name
 from probvae.inference.encoders import Encoder, MaskedEncoder
 from probvae.inference.guides import Guide, inside_support
 from probvae.inference.objectives import Objective
@@ -18,6 +20,8 @@ T = TypeVar("T", bound=Registered)
 
 # A learned c that has fallen to this share of the data's variance explains the data to six digits: its floor.
 _RELATIVE_FLOOR = 1e-6
+# What a recipe may ask for: 2 GB of weights, 8 GB with their gradients and Adam's moments; a larger one is a slip
+_MOST_NUMBERS, _MOST_STEPS = 2**29, 20_000
 
 
 def build_vae(
@@ -33,9 +37,10 @@ def build_vae(
     ``data_variance`` is the mean variance of the data's columns: where a learned c begins; ``num_data`` how many there
     are, for a guide that has parameters for each; ``covariates`` are those that the model is conditional on;
     ``image_shape`` is that of a row, for convolutions.
-    Raises :class:`~probvae.errors.ConfigError` for a name or an option that there is not.
+    Raises :class:`~probvae.errors.ConfigError` for a name or an option that there is not, and for more weights than
+    half a billion, before they take memory.
     """
-    with isolated_seed(recipe["training"]["seed"]):
+    with isolated_seed(recipe["training"]["seed"]), _bounded():
         model, inference = recipe["model"], recipe["inference"]
         missing = model.get("missing", "refuse")
         num_covariates = covariates.num_covariates if covariates else 0
@@ -62,6 +67,18 @@ def build_vae(
         latent_model = LatentModel(prior, decoder, likelihood, covariates, missing)
         guide = component(Guide, inference["guide"], {**sizes, **given, "model": latent_model})
         return VAE(latent_model, inside_support(guide, prior))
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    try:
+        with BoundedAllocation(_MOST_NUMBERS, _MOST_STEPS):
+            yield
+    except RunError as error:
+        raise ConfigError(
+            f"model: expected at most {_MOST_NUMBERS} weights and {_MOST_STEPS} steps to make them, got a recipe of "
+            "more. Take fewer latent dimensions, components or transforms, or narrower layers."
+        ) from error
 
 
 def _guide_before_model(recipe: Recipe, known: Mapping[str, Any]) -> Guide:
@@ -109,7 +126,13 @@ def component(family: type[T], table: Mapping[str, Any], known: Mapping[str, Any
         raise ConfigError(f"{family.family} {table['name']!r}: expected a value for {missing[0]!r}, got none.{fix}")
     try:
         return chosen(**filled)
-    except NotLinearGaussianError:
-        raise  # a TypeError too, and it says more than a wrong argument does
-    except TypeError as error:
+    except ProbvaeError:
+        raise  # most are a ValueError or TypeError too, and say more than a wrong argument does
+    except (
+        ArithmeticError,
+        AttributeError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:  # impossible sizes, wrong types
         raise ConfigError(f"{family.family} {table['name']!r}: {error}.") from error

@@ -1,8 +1,8 @@
 """Several runs beside each other: their numbers, and paired differences on the same held-out data."""
 
 import itertools
-import json
 import math
+import os
 import re
 import tomllib
 import warnings
@@ -24,13 +24,14 @@ from probvae.experiment import (
     for_other_data,
     given,
     ledger_of,
-    load_recipe_data,
+    load_run_data,
     run_recipe,
     split,
 )
 from probvae.inference import bound, posterior_mean
 from probvae.inference.evidence import Estimate
 from probvae.recipes import Recipe, merge, parse_value, read_run_recipe, to_toml
+from probvae.run_files import number_or_none, parse_object, read_run_text
 from probvae.runs import Run
 from probvae.vae import load
 
@@ -75,7 +76,7 @@ def read_entry(run: Path) -> Entry:
     recipe = read_run_recipe(run)
     written = Run(run).read_json("summary.json")
     seed = recipe["training"]["seed"]
-    data = load_recipe_data(recipe)
+    data = load_run_data(run)
     Run(run).check_unchanged(data.fingerprint())
     held_out = split(data, recipe["data"]["held_out"], seed)[1]
     vae = given(recipe, for_other_data(load(run), held_out, seed), held_out)
@@ -88,7 +89,7 @@ def read_entry(run: Path) -> Entry:
         "gap": gap_summary,
         "active_units": int((posterior_mean(vae, x).var(0, correction=0) > ACTIVE_THRESHOLD).sum()),
         "latent_dim": vae.model.latent_dim,
-        **{key: written.get(key) for key in ("epochs", "beta")},
+        **{key: number_or_none(written.get(key)) for key in ("epochs", "beta")},
         "seconds": _fit_seconds(run, written),
     }
     evidence = None if gap is None else gap.truth
@@ -108,7 +109,7 @@ def read_entry(run: Path) -> Entry:
 
 def read_runs(runs: Sequence[Path], progress: Callable[[str, int, int], None]) -> list[Entry]:
     """:func:`read_entry` of each; folders of one name are called by their paths."""
-    names = [run.resolve().name for run in runs]
+    names = [Path(os.path.normpath(run.absolute())).name for run in runs]  # resolve() would follow links in circles
     entries = []
     for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
         progress(str(run), number, len(runs))
@@ -119,11 +120,11 @@ def read_runs(runs: Sequence[Path], progress: Callable[[str, int, int], None]) -
 def _fit_seconds(run: Path, summary: Mapping[str, Any]) -> float | None:
     """The training alone: the time in the summary has an evaluation in it that not every run has had."""
     if "fit_seconds" in summary:
-        return float(summary["fit_seconds"])
+        return number_or_none(summary["fit_seconds"])
     try:  # where older runs have it
-        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return float(json.loads(lines[-1])["seconds"])
-    except (OSError, json.JSONDecodeError, IndexError, KeyError):
+        lines = read_run_text(run, "metrics.jsonl").splitlines()
+        return number_or_none(parse_object(lines[-1], "metrics.jsonl").get("seconds"))
+    except (RunError, IndexError):
         return None
 
 

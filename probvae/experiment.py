@@ -1,9 +1,11 @@
 """A whole run from a recipe: data, fit, evaluation, folder."""
 
 import json
+import math
 import platform
 import time
 import warnings
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -23,7 +25,7 @@ from probvae.data.on_disk import blocks, rows_in
 from probvae.diagnostics import GapResult, posterior_gap
 from probvae.diagnostics.gap import LEDGER_DATA, check_density
 from probvae.diagnostics.verdicts import mean_with_error
-from probvae.errors import ArgumentError, CheckpointWarning, ConfigError, NotLinearGaussianError
+from probvae.errors import ArgumentError, CheckpointWarning, ConfigError, DataError, FitError, NotLinearGaussianError
 from probvae.inference import (
     FitResult,
     FreeGuide,
@@ -39,6 +41,7 @@ from probvae.inference.evidence import best_method
 from probvae.inference.refine import refine
 from probvae.models import GaussianLikelihood, MixedLikelihood, covariates_for
 from probvae.recipes import Recipe, merge, read_run_recipe, to_toml
+from probvae.run_files import FORMAT
 from probvae.runs import Run
 from probvae.vae import VAE
 
@@ -107,6 +110,7 @@ def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: boo
     if resume:
         Run(folder).check_unchanged(data.fingerprint())
         _tell_differences(Run(folder).read_json("environment.json"), environment)
+    check_magnitude(data)
     train, held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])
     recipe = with_columns(recipe, data)
     y = raw_covariates(recipe, train)
@@ -146,8 +150,31 @@ def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: boo
             "seconds": round(time.perf_counter() - start, 3),
             "run": str(folder),
         }
+        check_summary(summary)
         run.write_json("summary.json", summary)
     return Experiment(vae, held_out, binarized(held_out, recipe["training"]["seed"]), result, gap, summary, run)
+
+
+def check_magnitude(data: Dataset) -> None:
+    """Raise where the sum of a row's squares may overflow in the dtype that models are built in."""
+    dtype = torch.get_default_dtype()
+    most = (torch.finfo(dtype).max / data.data_dim) ** 0.5
+    largest = max(float(np.fmax.reduce(np.abs(rows), axis=None)) for _, rows in blocks(data.x))
+    if largest > most:
+        raise DataError(
+            f"data: expected magnitudes below {most:.1g}, whose squares fit into {dtype}, got {largest:.1g} in "
+            f"{data.name}. Use scaling='standardize'."
+        )
+
+
+def check_summary(summary: Mapping[str, Any]) -> None:
+    """Raise :class:`~probvae.errors.FitError` where a number that the fit is judged by is not finite."""
+    for name in ("elbo", "log_likelihood", "kl", "reconstruction_error"):
+        if not math.isfinite(summary[name]["value"]):
+            raise FitError(
+                f"{name}: expected a finite mean on the held-out data, got {summary[name]['value']:g}. The weights are "
+                "kept. Use scaling='standardize', or a smaller learning_rate."
+            )
 
 
 def check_likelihood(vae: VAE, data: Dataset, seed: int) -> None:
@@ -290,6 +317,16 @@ def load_recipe_data(recipe: Recipe, source: str | None = None) -> Dataset:
     return load_data(arguments.pop("source"), seed=recipe["training"]["seed"], **arguments)
 
 
+def load_run_data(run: Path, source: str | None = None) -> Dataset:
+    """The data of a run, or another ``source`` prepared in the same way.
+
+    Nothing is downloaded into a folder that the run names: whoever made it, it is only read.
+    """
+    recipe = read_run_recipe(run)
+    names_folder = source is None and "data_dir" in recipe["data"]
+    return load_recipe_data(merge(recipe, {"data": {"download": False}}) if names_folder else recipe, source)
+
+
 def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
     """Training and held-out data, at random; the recipe's seed decides who is where.
 
@@ -335,6 +372,7 @@ def environment_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
     """What else the numbers depend on: versions, threads, the data's fingerprint."""
     packages = ("torch", "pyro-ppl", "numpy", "scikit-learn")
     return {
+        "format": FORMAT,
         "versions": {
             "python": platform.python_version(),
             "probvae": __version__,

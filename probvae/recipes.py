@@ -18,6 +18,7 @@ from typing import Any
 
 from probvae._files import kind_of
 from probvae.errors import ConfigError, RunError, unknown_name
+from probvae.run_files import check_run_format, read_run_text
 
 Recipe = dict[str, dict[str, Any]]
 
@@ -179,10 +180,8 @@ def to_toml(recipe: Recipe) -> str:
 
 def read_run_recipe(run: Path) -> Recipe:
     """The resolved recipe of a run folder."""
-    file = run / "config.toml"
-    if not file.is_file():
-        raise RunError(f"{run}: there is no config.toml in it. Give a folder that `probvae fit` wrote.")
-    recipe = read_recipe(file)
+    check_run_format(run)
+    recipe = parse_recipe(read_run_text(run, "config.toml"), run / "config.toml")
     # defaults in the place of what a fit has always written would be another run
     lost = [f"{table}.{key}" for table, key in _ALWAYS_WRITTEN if key not in recipe.get(table, {})]
     if lost:
@@ -230,7 +229,7 @@ def _check_entry(table: str, key: str, value: Any) -> Any:
     if not isinstance(value, keys[key]) or (isinstance(value, bool) and bool not in keys[key]):
         expected = " or ".join(kind.__name__ for kind in keys[key])
         raise ConfigError(f"{table}.{key}: expected {expected}, got {value!r}.")
-    if key == "seed" and value < 0:
+    if key == "seed" and isinstance(value, int) and value < 0:
         raise ConfigError(f"{table}.{key}: expected an integer >= 0, got {value}.")
     return value
 

@@ -11,6 +11,7 @@ report.html, report.json, posterior.nc    what `probvae report` adds
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from probvae._faults import fault_point
-from probvae._files import make_readable, write_text
+from probvae._files import make_readable, refuse_link, write_text
 from probvae.errors import RunError
+from probvae.run_files import read_run_json
 
 LOCK = ".lock"
+# Names that `_files` writes under; others that begin with a dot are the user's own, .git among them
+_HALF_WRITTEN = re.compile(r"\.writing-[a-z0-9_]{8}|\..+\.[a-z0-9_]{8}(\.\w+)?")
 
 
 class Run:
@@ -81,6 +85,8 @@ class Run:
         """Take up the run that a process before this one began; raises what :meth:`lock` raises."""
         if not self.checkpoints.is_dir():
             raise RunError(f"{self.folder}: there is no run to go on with. Give a folder that `probvae fit` wrote.")
+        for place in (self.checkpoints, self.folder / "metrics.jsonl", self.folder / LOCK):
+            refuse_link(place)  # all three are written to, or emptied, where they stand
         self.lock()
         self._remove_leftovers()
 
@@ -111,10 +117,10 @@ class Run:
     def _remove_leftovers(self) -> None:
         """What a process that was killed was about to write; only with the lock is it known that none still is."""
         for place in (self.folder, self.checkpoints):
-            for path in place.glob(".*"):
-                if path.is_dir():
+            for path in filter(lambda path: _HALF_WRITTEN.fullmatch(path.name), place.iterdir()):
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
-                elif path.name != LOCK:
+                else:
                     path.unlink(missing_ok=True)
 
     @property
@@ -145,14 +151,7 @@ class Run:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """What :meth:`write_json` wrote. Raises :class:`~probvae.errors.RunError` where it is not there, or damaged."""
-        try:
-            content: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(
-                f"{self.folder}: {name} cannot be read ({error}). Was the fit stopped before its end? Then go on "
-                f"with: probvae fit --resume {self.folder}"
-            ) from error
-        return content
+        return read_run_json(self.folder, name)
 
     def check_unchanged(self, fingerprint: str) -> None:
         """Raise :class:`~probvae.errors.RunError` unless the run was fitted to data with this ``fingerprint``."""

@@ -9,18 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probvae import specification
+from probvae import __version__, specification
+from probvae._allocation import BoundedAllocation
 from probvae._registry import option_names
+from probvae._seed import isolated_seed
 from probvae._tensor_files import read_tensors, write_tensors
-from probvae.errors import ArgumentError, ConfigError, RunError, ShapeError
+from probvae.errors import ArgumentError, ConfigError, ProbvaeError, RunError, ShapeError
 from probvae.inference.checkpoints import TRAINING
 from probvae.inference.encoders import Encoder, MaskedEncoder, MLPEncoder
 from probvae.inference.guides import DiagonalGuide, ExactGuide, Guide
 from probvae.inference.guides.given import given
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, Prior, StandardNormalPrior
+from probvae.run_files import FORMAT, check_format, check_run_format, run_file
 
-FORMAT_VERSION = "1"
 MODEL = "model.safetensors"
+# of the components' description: thousands of columns fit
+_LONGEST_DESCRIPTION = 2**22
 
 
 class VAE(nn.Module):
@@ -89,8 +93,9 @@ class VAE(nn.Module):
         write_tensors(Path(path), self.state_dict(), self.metadata())
 
     def metadata(self) -> dict[str, str]:
-        """What :meth:`save` writes beside the weights: the format, and the components as TOML."""
-        return {"format": FORMAT_VERSION, "components": _as_toml(json.dumps(self.components()))}
+        """What :meth:`save` writes beside the weights: the format, who writes it, and the components as TOML."""
+        components = _as_toml(json.dumps(self.components()))
+        return {"format": str(FORMAT), "probvae": __version__, "components": components}
 
     @classmethod
     def load(cls, path: str | Path) -> "VAE":
@@ -100,7 +105,7 @@ class VAE(nn.Module):
         """
         found, metadata = read_tensors(Path(path))
         tensors = {name: tensor for name, tensor in found.items() if not name.startswith(TRAINING)}
-        vae = _rebuild(Path(path), metadata)
+        vae = _rebuild(Path(path), metadata, tensors)
         try:
             vae.to(next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()))
             vae.load_state_dict(tensors)
@@ -232,24 +237,49 @@ def _as_toml(components: str) -> str:
 def load(path: str | Path) -> VAE:
     """The fitted VAE of a run folder (or of a file that :meth:`VAE.save` wrote).
 
-    Raises :class:`~probvae.errors.RunError` when there is none, or it is damaged.
+    Nothing in the folder can execute code, nothing outside of it is read, and what it makes is no larger than its
+    weights call for. Raises :class:`~probvae.errors.RunError` when there is no run, it is damaged, a file in it is a
+    link, or a later version of the package wrote it.
     """
     path = Path(path)
     if not path.exists():
         raise RunError(f"{path}: there is no such run. Give the folder that `probvae fit` wrote.")
     if not path.is_dir():
         return VAE.load(path)
+    check_run_format(path)
     if not (path / MODEL).exists() and (path / "checkpoints").is_dir():
         raise RunError(f"{path}: the fit was stopped before its end. Go on with: probvae fit --resume {path}")
-    return VAE.load(path / MODEL)
+    return VAE.load(run_file(path, MODEL))
 
 
-def _rebuild(path: Path, metadata: dict[str, str]) -> VAE:
+def _rebuild(path: Path, metadata: dict[str, str], tensors: Mapping[str, Tensor]) -> VAE:
+    components = _components(path, metadata)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise RunError(f"{path}: {name} has entries that are not finite. Fit again, or take a checkpoint.")
+    num_numbers = sum(tensor.numel() for tensor in tensors.values())
+    # some ten times what the package's own components make of themselves
+    bounds = BoundedAllocation(2**22 + 40 * num_numbers, 2_000 + 100 * len(tensors))
+    try:
+        with isolated_seed(0), bounds:
+            return VAE.from_components(components)
+    except ConfigError:
+        raise
+    except Exception as error:  # numbers that no component was made for may fail anywhere
+        reason = str(error) if isinstance(error, ProbvaeError) else f"{type(error).__name__}: {error}"
+        raise RunError(f"{path}: the description of its components is damaged ({reason}).") from error
+
+
+def _components(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     import tomllib
 
-    if metadata.get("format") != FORMAT_VERSION or "components" not in metadata:
-        raise RunError(f"{path}: expected a probvae model of format {FORMAT_VERSION}, got {metadata.get('format')!r}.")
+    number, text = metadata.get("format", ""), metadata.get("components")
+    if text is None or not number.isdecimal():
+        raise RunError(f"{path}: expected a probvae model of format {FORMAT}, got {number!r}. Give the file of a run.")
+    check_format(int(number[:9]), metadata.get("probvae"), path)
+    if len(text) > _LONGEST_DESCRIPTION:
+        raise RunError(f"{path}: the description of its components is longer than any. Give the file of a run.")
     try:
-        return VAE.from_components(tomllib.loads(metadata["components"]))
-    except (tomllib.TOMLDecodeError, KeyError) as error:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: the description of its components is damaged ({error}).") from error

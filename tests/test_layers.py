@@ -14,6 +14,7 @@ PACKAGE = Path(probvae.__file__).parent
 LEVELS = [
     (
         "errors",
+        "_allocation",
         "_arviz",
         "_faults",
         "_files",
@@ -27,10 +28,11 @@ LEVELS = [
         "_launched",
         "_networks",
         "_plugins",
+        "_printable",
         "_threads",
         "_waiting",
     ),
-    ("runs", "data"),
+    ("runs", "run_files", "data"),
     ("models",),
     ("inference",),
     ("specification",),

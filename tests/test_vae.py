@@ -115,7 +115,10 @@ def rewritten(path: Path, **metadata: str) -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"format": "99"}, "expected a probvae model of format 1, got '99'"),
+        (
+            {"format": "99", "probvae": "7.0"},
+            r"was written in format 99 by probvae 7\.0; this version .* up to 1. Update",
+        ),
         ({"components": "prior = "}, "damaged"),
         ({"components": ""}, "damaged"),
         ({"components": '[prior]\nfamily = "prior"\nname = "os.system"'}, "unknown prior 'os.system'"),

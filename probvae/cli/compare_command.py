@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probvae import recipes
+from probvae._printable import printable
 from probvae.cli.fit_command import KEYS, recipe_of, recipes_of_options
 from probvae.cli.fit_command import command as fit_command
 from probvae.cli.run_options import memory_option
@@ -102,14 +103,18 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from probvae.cli.output import plain
+
     console = Console(stderr=True, soft_wrap=True)
     if not console.is_terminal:
-        yield lambda name, number, total: console.print(f"{number}/{total} {name}", highlight=False)
+        yield lambda name, number, total: console.print(plain(f"{number}/{total} {name}"), highlight=False)
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("")
-        yield lambda name, number, total: bar.update(task, completed=number - 1, total=total, description=name)
+        yield lambda name, number, total: bar.update(
+            task, completed=number - 1, total=total, description=printable(name)
+        )
 
 
 def _write(result: "Comparison", out: Path, figures: bool) -> None:

@@ -1,5 +1,6 @@
 """The entry point: subcommands by name, errors as messages, exit codes."""
 
+import io
 import signal
 import sys
 import time
@@ -10,6 +11,7 @@ import click
 from probvae import __version__
 from probvae._launched import launched_rank, local_rank, num_launched
 from probvae._memory import keep_freed_memory
+from probvae._printable import printable
 from probvae._waiting import wait_briefly
 from probvae.errors import FitError, FitInterruptedError, ProbvaeError, RankError, RunError
 
@@ -29,6 +31,7 @@ FAILED, MISTAKE = 1, 2
 # How long a process of several waits for another to say what is wrong, in seconds
 PATIENCE = 2.0
 _LONGEST_MESSAGE = 1000  # characters
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 
 
 class LazyGroup(click.Group):
@@ -71,8 +74,9 @@ def main() -> None:
         sys.exit(group.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         _let_others_speak(error)
-        error.message = readable(error.message)
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        print(readable(text.getvalue()), end="", file=sys.stderr)
         sys.exit(MISTAKE)
     except (click.Abort, KeyboardInterrupt) as error:
         cause = error.__cause__  # click makes an Abort of every KeyboardInterrupt, after a new line
@@ -88,12 +92,23 @@ def main() -> None:
     except OSError as error:
         _complain(RunError(f"{error.filename}: cannot be used ({error.strerror or error}). Choose another path."))
         sys.exit(MISTAKE)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _complain(FitError(f"not enough memory ({error}). Take a smaller batch_size, num_particles or hidden."))
+        sys.exit(FAILED)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # on the CPU torch raises no exception of its own for it
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def _complain(error: BaseException) -> None:
     _let_others_speak(error)
     rank = launched_rank()
-    print(readable(f"probvae: rank {rank}: {error}" if rank else f"probvae: {error}"), file=sys.stderr)
+    text = readable(f"probvae: rank {rank}: {error}" if rank else f"probvae: {error}")
+    print(text.replace("\n", "\\n"), file=sys.stderr)  # one line: another may stand in the name of a file
 
 
 def readable(message: str) -> str:
@@ -107,7 +122,7 @@ def readable(message: str) -> str:
     if len(message) > _LONGEST_MESSAGE:
         half = _LONGEST_MESSAGE // 2
         message = f"{message[:half]} [...] {message[-half:]}"
-    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in message)
+    return printable(message)
 
 
 def _let_others_speak(error: BaseException) -> None:

@@ -9,13 +9,20 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from probvae._launched import launched_rank
+from probvae._printable import printable
+
+
+def note(message: str) -> None:
+    """A remark, on stderr."""
+    Console(stderr=True, soft_wrap=True).print(plain(message), highlight=False)
 
 
 def warn(message: str) -> None:
     """A warning, on stderr."""
-    Console(stderr=True, soft_wrap=True).print(f"[yellow]warning:[/yellow] {_escaped(message)}", highlight=False)
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("warning: ", "yellow"), plain(message)), highlight=False)
 
 
 @contextmanager
@@ -44,20 +51,19 @@ def print_table(
     """One table on stdout, as wide as the terminal allows; a ``compact`` one has lines between its rows only."""
     narrow: dict[str, Any] = {"show_lines": True, "collapse_padding": True, "pad_edge": False, "box": box.HORIZONTALS}
     look = narrow if compact else {}
-    table = Table(
-        title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left", **look
-    )
+    under = None if caption is None else plain(caption, "table.caption")
+    table = Table(title=plain(title, "bold"), title_justify="left", caption=under, caption_justify="left", **look)
     for number, column in enumerate(columns):
         justify: Any = "left" if number == 0 or (number == len(columns) - 1 and not compact) else "right"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=compact and number > 0)
     for row in rows:
-        table.add_row(*map(_escaped, row))
+        table.add_row(*map(plain, row))
     _stdout().print(table)
 
 
 def print_line(text: str) -> None:
     """One line on stdout."""
-    _stdout().print(_escaped(text), highlight=False)
+    _stdout().print(plain(text), highlight=False)
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
@@ -126,7 +132,6 @@ def _stdout() -> Console:
     return Console(width=None if sys.stdout.isatty() else 120, soft_wrap=False)
 
 
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+def plain(text: str, style: str = "") -> Text:
+    """``text`` as it stands: a console takes [red] in a string for a colour, and :smile: for a picture."""
+    return Text(printable(text), style)

@@ -57,16 +57,28 @@ memory_option = click.option(
 
 def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
     """The run's own data, or others prepared in the same way, checked against the model's width."""
-    from probvae.experiment import load_recipe_data
-    from probvae.recipes import read_run_recipe
+    from probvae.experiment import load_run_data
 
-    data = load_recipe_data(read_run_recipe(run), source)
+    data = load_run_data(run, source)
+    if source is None:
+        _tell_path(run)
     if data.data_dim != vae.model.data_dim:
         raise DataError(
             f"data: {data.name} has {data.data_dim} columns, the model of {run} has {vae.model.data_dim}. "
             "Give data of the width that the run was fitted to."
         )
     return data
+
+
+def _tell_path(run: Path) -> None:
+    """Where the run's data were read from: whoever made the run has chosen the file."""
+    from probvae.cli.output import note
+    from probvae.data import DATASETS
+    from probvae.recipes import read_run_recipe
+
+    path = read_run_recipe(run)["data"]["source"]
+    if path not in DATASETS:
+        note(f"data: {Path(path).resolve()}, as the run says")
 
 
 def covariates_from_text(vae: "VAE", text: str) -> object:

@@ -18,9 +18,8 @@ def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path
     from probvae._files import write_arrays
     from probvae.cli.output import print_line
     from probvae.cli.run_options import covariates_from_text
-    from probvae.experiment import load_recipe_data
+    from probvae.experiment import load_run_data
     from probvae.generation import sample
-    from probvae.recipes import read_run_recipe
     from probvae.report.run_figures import draw_samples
     from probvae.vae import load
 
@@ -29,7 +28,7 @@ def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path
         raise click.UsageError(f"{run} is a conditional model: say what its data are conditional on with --given.")
     if given is not None:
         vae = vae.given(covariates_from_text(vae, given))
-    source = load_recipe_data(read_run_recipe(run))
+    source = load_run_data(run)
     drawn = sample(vae, num_samples, seed)
     folder = target_folder(run, out)
     arrays = write_arrays(folder / "samples.npz", {name: value.numpy() for name, value in drawn._asdict().items()})

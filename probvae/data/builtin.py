@@ -9,7 +9,8 @@ import numpy as np
 
 from probvae._shapes import check_count, check_positive
 from probvae.data.dataset import Dataset, LinearGaussianTruth
-from probvae.errors import unknown_name
+from probvae.data.on_disk import IN_MEMORY_LIMIT, fits_in_memory
+from probvae.errors import DataError, unknown_name
 
 
 def digits(seed: int) -> Dataset:
@@ -63,6 +64,9 @@ def linear_gaussian(seed: int, options: Mapping[str, Any] | None = None) -> Data
         check_count(chosen[name], name)
     check_count(chosen["seed"], "seed", least=0)
     check_positive(chosen["variance"], "variance")
+    rows, columns = chosen["num_data"] + chosen["data_dim"], chosen["data_dim"] + chosen["latent_dim"]
+    if not fits_in_memory((rows, columns), np.dtype(np.float64).itemsize, IN_MEMORY_LIMIT):
+        raise DataError(f"options: {rows} x {columns} simulated numbers do not fit into memory. Ask for fewer.")
     return _simulate(**chosen)
 
 

@@ -87,8 +87,9 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo,
         version = npy_format.read_magic(stream)
         read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, _, dtype = read(stream)
-    size = dtype.itemsize * int(np.prod(shape, dtype=object))
-    if size > limit:
+    num = int(np.prod(shape, dtype=object))
+    size = dtype.itemsize * num
+    if max(size, float_dtype(dtype).itemsize * num) > limit:
         raise DataError(
             f"{path}: {member.filename} would take {size / 2**30:.1f} GiB. Save it as .npy, which is not unpacked."
         )
@@ -213,7 +214,7 @@ _MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"PAR1": ".parquet"}
 # A table is a list of columns, which takes time and memory for each
 _MOST_COLUMNS, _LONGEST_LINE = 20_000, 2**24
 # Of what an .npz array takes unpacked (bytes): up to there all is read, beyond it what was packed less than this
-_BELIEVED, _RATIO = 256 * 2**20, 500
+_BELIEVED, _RATIO = 256 * 2**20, 200
 READERS: dict[str, Callable[[Path, str | None, int], Dataset]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,

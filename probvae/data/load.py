@@ -65,6 +65,7 @@ def load_data(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     in_memory_limit: float | None = None,
+    download: bool | None = None,
 ) -> Dataset:
     """A named data set, or the file at a path, ready for a fit.
 
@@ -100,6 +101,8 @@ def load_data(
         In MB (2^20 bytes), 2048 by default. A ``.npy`` file whose numbers take more as floats stays on the disk: its
         rows are read, scaled and binarised a few at a time, each time they are used (:class:`RowsOnDisk`). Other files
         are refused then.
+    download
+        Of torchvision's sets: False refuses to, where they are not in ``data_dir``.
 
     Raises :class:`~probvae.errors.DataError` for data that cannot be used and
     :class:`~probvae.errors.ConfigError` for an argument that the source does not take; ``seed`` is isolated.
@@ -108,7 +111,7 @@ def load_data(
     (1797, 64)
     """
     spec = DATASETS.get(str(source))
-    given = {"data_dir": data_dir, "split": split, "options": options, "labels": labels}
+    given = {"data_dir": data_dir, "split": split, "options": options, "labels": labels, "download": download}
     if spec is not None:
         data = spec.read(seed=seed, **_accepted(str(source), given, spec.takes))
     else:

@@ -9,22 +9,28 @@ from probvae.data.dataset import Dataset
 from probvae.data.torchvision_import import import_torchvision
 from probvae.errors import ConfigError, DataError
 
-TAKES = ("data_dir", "split")
+TAKES = ("data_dir", "split", "download")
 
 
-def mnist(seed: int, data_dir: str | Path | None = None, split: str | None = None) -> Dataset:
+def mnist(
+    seed: int, data_dir: str | Path | None = None, split: str | None = None, download: bool | None = None
+) -> Dataset:
     """LeCun's handwritten digits."""
-    return _read("MNIST", "mnist", data_dir, split)
+    return _read("MNIST", "mnist", data_dir, split, download is not False)
 
 
-def fashion_mnist(seed: int, data_dir: str | Path | None = None, split: str | None = None) -> Dataset:
+def fashion_mnist(
+    seed: int, data_dir: str | Path | None = None, split: str | None = None, download: bool | None = None
+) -> Dataset:
     """Zalando's pieces of clothing."""
-    return _read("FashionMNIST", "fashion-mnist", data_dir, split)
+    return _read("FashionMNIST", "fashion-mnist", data_dir, split, download is not False)
 
 
-def kmnist(seed: int, data_dir: str | Path | None = None, split: str | None = None) -> Dataset:
+def kmnist(
+    seed: int, data_dir: str | Path | None = None, split: str | None = None, download: bool | None = None
+) -> Dataset:
     """Cursive Japanese characters."""
-    return _read("KMNIST", "kmnist", data_dir, split)
+    return _read("KMNIST", "kmnist", data_dir, split, download is not False)
 
 
 def default_folder() -> Path:
@@ -32,18 +38,18 @@ def default_folder() -> Path:
     return Path(os.environ.get("PROBVAE_DATA") or Path.home() / ".cache" / "probvae")
 
 
-def _read(class_name: str, name: str, data_dir: str | Path | None, split: str | None) -> Dataset:
+def _read(class_name: str, name: str, data_dir: str | Path | None, split: str | None, download: bool) -> Dataset:
     if split not in (None, "train", "test"):
         raise ConfigError(f"split: expected 'train' or 'test', got {split!r}.")
     folder = Path(data_dir) if data_dir is not None else default_folder()
     loader = getattr(import_torchvision().datasets, class_name)
-    images = _open(loader, class_name, folder, split != "test")
+    images = _open(loader, class_name, folder, split != "test", download)
     pixels = images.data.numpy()
     x = pixels.reshape(len(pixels), -1).astype(np.float32)
     return Dataset(x, name, images.targets.numpy(), image_shape=(pixels.shape[1], pixels.shape[2]))
 
 
-def _open(loader, class_name: str, folder: Path, train: bool):  # type: ignore[no-untyped-def]
+def _open(loader, class_name: str, folder: Path, train: bool, download: bool):  # type: ignore[no-untyped-def]
     try:
         return loader(root=str(folder), train=train, download=False)
     except RuntimeError:
@@ -51,6 +57,11 @@ def _open(loader, class_name: str, folder: Path, train: bool):  # type: ignore[n
     except Exception as error:
         # torchvision meets damaged files with exceptions of all kinds, assertions among them
         raise DataError(f"data_dir: the {class_name} files in {folder} are damaged ({error}). Remove them.") from error
+    if not download:
+        raise DataError(
+            f"data_dir: there is no {class_name} in {folder}, and nothing is downloaded into a folder that a run "
+            f"names. Download it yourself: probvae fit --data NAME --data-dir {folder}"
+        )
     try:
         return loader(root=str(folder), train=train, download=True)
     except (RuntimeError, OSError) as error:

@@ -15,6 +15,7 @@ from torch import Tensor
 from probvae._faults import fault_point
 from probvae._tensor_files import digest, read_tensors, write_tensors
 from probvae.errors import CheckpointWarning, RunError
+from probvae.run_files import parse_object, run_file
 
 # Names of tensors in a checkpoint that are not weights begin with this; a model is loaded from one without them.
 TRAINING = "training."
@@ -61,12 +62,12 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 def read_checkpoint(file: Path) -> Checkpoint:
     """What :func:`write_checkpoint` wrote; raises :class:`~probvae.errors.RunError` where it is damaged."""
-    tensors, metadata = read_tensors(file)
+    tensors, metadata = read_tensors(run_file(file.parent, file.name))
     known = metadata.pop("sha256", None)
     match = _NAME.fullmatch(file.name)
     if match is None or known is None or known != digest(tensors, metadata):
         raise RunError(f"{file}: the checkpoint is damaged, its checksum is another one.")
-    numbers = json.loads(metadata.pop("training"))
+    numbers = parse_object(metadata.pop("training", ""), str(file))
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
     others = {name.removeprefix(TRAINING): part for name, part in tensors.items() if name.startswith(TRAINING)}
     return Checkpoint(int(match[1]), int(match[2] or 0), weights, metadata, others, numbers)

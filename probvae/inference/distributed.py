@@ -10,14 +10,16 @@ Source: Li et al. (2020), "PyTorch Distributed", arXiv:2006.15704.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from probvae._launched import launched_rank, num_launched
@@ -117,11 +119,11 @@ class Ranks:
             return math.nan
 
     def first(self, value: T | None) -> T | None:
-        """What the first process that has a value has."""
+        """What the first process that has a value has, as JSON can tell it."""
         return next((each for each in self._gathered(value) if each is not None), None)
 
     def agreed(self, value: T) -> T:
-        """The writer's value, in all processes."""
+        """The writer's value, as JSON can tell it, in all processes."""
         return self._gathered(value)[0]
 
     def begin(self, state: Mapping[str, Tensor], x: Source, objective: Objective, batch_size: int) -> None:
@@ -129,7 +131,7 @@ class Ranks:
         if self.size == 1:
             return
         _check_can_be_shared(objective, batch_size, self.size)
-        names = [(name, tensor.shape, tensor.dtype) for name, tensor in state.items()]
+        names = [(name, list(tensor.shape), str(tensor.dtype)) for name, tensor in state.items()]
         self.check_same((_fingerprint(x), names), DataError, "data and models", "Give all of them the same files.")
         with _exchange(self.rank):
             for tensor in state.values():
@@ -146,7 +148,9 @@ class Ranks:
         if self.size == 1:
             return
         states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
-        states = self.agreed(states)
+        with _exchange(self.rank):
+            for state in states:
+                dist.broadcast(state, 0)
         torch.set_rng_state(states[0])
         for state in states[1:]:
             torch.cuda.set_rng_state(state, device)
@@ -159,12 +163,17 @@ class Ranks:
             raise error(f"distributed: expected the same {what} in all processes, rank {different[0]} differs. {fix}")
 
     def _gathered(self, value: T) -> list[T]:
+        """Each process's value. They come as JSON: what torch itself would send runs code where it arrives."""
         if self.size == 1:
             return [value]
-        values: list[Any] = [None] * self.size
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         with _exchange(self.rank):
-            dist.all_gather_object(values, value)
-        return values
+            lengths = [torch.empty(1, dtype=torch.int64) for _ in range(self.size)]
+            dist.all_gather(lengths, torch.tensor([len(text)]))
+            longest = max(int(length) for length in lengths)
+            texts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+            dist.all_gather(texts, F.pad(text, (0, longest - len(text))))
+        return [json.loads(bytes(text[: int(n)].tolist())) for text, n in zip(texts, lengths, strict=True)]
 
     def _add_up(self, values: Tensor) -> Tensor:
         if self.size > 1:
@@ -225,7 +234,7 @@ def _check_can_be_shared(objective: Objective, batch_size: int, size: int) -> No
 
 def _fingerprint(x: Source) -> tuple[object, ...]:
     """The size, the dtype, and the values of some rows."""
-    return len(x), x.dtype, _digest(x.head(_COMPARED))
+    return len(x), str(x.dtype), _digest(x.head(_COMPARED))
 
 
 def _digest(tensor: Tensor) -> str:

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from probvae._printable import printable
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Verdict
 from probvae.report.numbers import Grid, Number, short_text
 
@@ -104,9 +105,15 @@ def _template() -> "Template":
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters |= {"short": short_text, "symbol": SYMBOLS.__getitem__, "words": _words}
     return environment.get_template("report.html.j2")
+
+
+def _shown(value: object) -> object:
+    """Before it is escaped, a text loses what a page cannot hold or would turn round."""
+    return printable(value) if type(value) is str else value
 
 
 def _words(name: str) -> str:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Distribution
 
+from probvae._files import refuse_link
 from probvae.comparison import Comparison, Difference, label_of
 from probvae.data import Dataset
 from probvae.diagnostics import GapResult
@@ -37,6 +38,7 @@ _DRAWS_OF_A_REGION = 2000
 def draw_fit(experiment: Experiment) -> None:
     """The pictures of a fresh fit: learning curve, latent plane, reconstructions, samples, and the decoded grid."""
     vae, data, folder = experiment.vae, experiment.held_out, experiment.run.figures
+    refuse_link(folder)
     folder.mkdir(exist_ok=True)
     x = as_tensor(data)
     figures.save_figure(figures.learning_curve(experiment.fit.history), folder, "learning-curve")

@@ -17,7 +17,7 @@ from probvae.diagnostics.diagnose import Diagnosis, diagnose
 from probvae.diagnostics.gap import GapResult
 from probvae.diagnostics.total_gap import TotalGap
 from probvae.diagnostics.verdicts import NotComputed
-from probvae.errors import DataError
+from probvae.errors import DataError, RunError
 from probvae.experiment import binarized, environment_of, for_other_data, given, split
 from probvae.inference.evidence import log_evidence
 from probvae.recipes import Recipe, read_run_recipe
@@ -27,6 +27,7 @@ from probvae.report.illustration import Illustration
 from probvae.report.numbers import Number, as_json, grids, numbers
 from probvae.report.page import Page, Picture, Section, answer, render
 from probvae.report.sections import calibration, importance, latent_usage, ledger, pictures, prediction
+from probvae.run_files import read_run_json
 from probvae.runs import Run
 from probvae.vae import VAE
 
@@ -344,9 +345,9 @@ def _about(subject: _Subject, options: Options, seconds: float) -> list[Number]:
 def _fitted_with(run: Path) -> dict[str, str]:
     """The versions of the fit, where they are known: with --data nobody has looked for them yet."""
     try:
-        versions = json.loads((run / "environment.json").read_text(encoding="utf-8"))["versions"]
+        versions = read_run_json(run, "environment.json")["versions"]
         return {"Versions of the fit": ", ".join(f"{name} {version}" for name, version in versions.items())}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (RunError, KeyError, AttributeError):
         return {"Versions of the fit": "not known: environment.json is missing or damaged"}
 
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,10 @@ QUICK = [
     "--out",
     "run",
 ]
-_LONGEST_MESSAGE = 1500
+_SHORTEST, _LONGEST = 20, 1500
+_SPEAKERS, _LAYOUT = ("probvae: ", "Error: "), str.maketrans("", "", "\n\t")
+# control characters, halves of characters, marks that turn the writing's direction, separators of lines
+_OBEYED = ("Cc", "Cs", "Cf", "Zl", "Zp")
 # What a case can come to. The first three are right.
 MESSAGE, NOT_BAD, FAILED_FIT = "message", "not bad", "failed fit"
 TRACEBACK, HANG, LEFT_BEHIND, TOO_MUCH_MEMORY, UNCLEAR = "traceback", "hang", "left behind", "memory", "unclear message"
@@ -106,11 +110,11 @@ def run_case(kind: str, seed: int) -> Outcome:
 
 
 def _judged(arguments: list[str], folder: Path, temporary: Path) -> Outcome:
-    before, start, floor = _contents(folder), time.perf_counter(), reset_peak()
+    before, start, floor = contents(folder), time.perf_counter(), reset_peak()
     code, message = call(arguments)
     seconds, memory = time.perf_counter() - start, peak() - floor
-    left = [*(_contents(folder) - before), *_contents(temporary)]
-    verdict, detail = _verdict(code, message, left, folder)
+    left = [*(contents(folder) - before), *contents(temporary)]
+    verdict, detail = verdict_on(code, message, left, folder)
     if memory > MEMORY:
         verdict, detail = TOO_MUCH_MEMORY, f"{memory / 2**20:.0f} MB; {verdict}: {detail}"
     return Outcome(verdict, detail, seconds, memory, arguments)
@@ -132,7 +136,8 @@ def call(arguments: list[str]) -> tuple[int | None, str]:
     return 0, err.getvalue()
 
 
-def _verdict(code: int | None, message: str, left: list[str], folder: Path) -> tuple[str, str]:
+def verdict_on(code: int | None, message: str, left: list[str], folder: Path) -> tuple[str, str]:
+    """What an exit code (None: an exception), the text on stderr and the new files amount to, and the reason."""
     if "tests.faults.running.Hang" in message:
         return HANG, message[-1500:]
     if code is None or code not in (0, 1, 2) or "Traceback" in message:
@@ -148,14 +153,16 @@ def _verdict(code: int | None, message: str, left: list[str], folder: Path) -> t
 
 
 def _is_clear(message: str) -> bool:
-    """The last line says who speaks and what is wrong; short enough to be read, and nothing a terminal would obey."""
-    last = message.rstrip("\n").rsplit("\n", 1)[-1]
-    says = last.startswith(("probvae: ", "Error: ")) and len(last) > len("probvae: ") + 10
-    return says and len(message) <= _LONGEST_MESSAGE and message.replace("\n", "").isprintable()
+    """One line says who speaks and what is wrong; short enough to be read, and nothing a terminal would obey."""
+    says = [len(line) for line in message.splitlines() if line.startswith(_SPEAKERS)]
+    obeyed = any(unicodedata.category(sign) in _OBEYED for sign in message.translate(_LAYOUT))
+    return bool(says) and min(says) >= _SHORTEST and max(says) <= _LONGEST and not obeyed
 
 
-def _contents(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+def contents(folder: Path) -> set[str]:
+    """The names of all that is in ``folder``, at any depth; torch's compiler, once imported, makes one of its own."""
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    return {name for name in names if not name.startswith("torchinductor_")}
 
 
 @contextlib.contextmanager

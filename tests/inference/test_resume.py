@@ -165,8 +165,8 @@ def test_checkpoint_is_a_model(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     fitted(tmp_path / "run")
-    (tmp_path / "run" / ".writing-abc").mkdir()
-    (tmp_path / "run" / "checkpoints" / ".epoch-000003.safetensors.x.safetensors").write_bytes(b"half")
+    (tmp_path / "run" / ".writing-ab1_cd2e").mkdir()
+    (tmp_path / "run" / "checkpoints" / ".epoch-000003.safetensors.ab1_cd2e.safetensors").write_bytes(b"half")
     fitted(tmp_path / "run", resume=True)
     assert [path.name for path in (tmp_path / "run").rglob(".*")] == [".lock"]
 

@@ -19,6 +19,8 @@ _STARTS: dict[str, type[AmortizedGuide]] = {"diagonal": DiagonalGuide, "full": F
 _NUM_DRAWS = 16
 # Adam's: its memory must be short beside a handful of steps
 _DECAYS = (0.8, 0.95)
+# the improvement is part of every use of the guide
+_MOST_STEPS = 10_000
 
 
 class SemiAmortizedGuide(Guide, name="semi-amortized"):
@@ -53,7 +55,7 @@ class SemiAmortizedGuide(Guide, name="semi-amortized"):
         learning_rate: float = 0.1,
     ) -> None:
         super().__init__(latent_dim)
-        check_count(num_steps, "num_steps")
+        check_count(num_steps, "num_steps", most=_MOST_STEPS)
         check_positive(learning_rate, "learning_rate")
         check_covariance(covariance)
         self.start = _STARTS[covariance](encoder, latent_dim)

@@ -7,8 +7,10 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from probvae._files import write_atomic
+from probvae._printable import printable
 from probvae.errors import ArgumentError, RunError
 from probvae.report.figures.style import look
 
@@ -33,11 +35,18 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
         raise RunError(f"{folder}: cannot be made ({error.strerror or error}).") from error
     # not with_suffix: a name may hold a dot, as in "c=0.1"
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    _clean_texts(figure)
     with look(), _resolution(figure):
         # savefig would draw each of them twice, to find out what is fixed already
         write_atomic(png, lambda path: FigureCanvasAgg(figure).print_png(path))
         write_atomic(svg, lambda path: FigureCanvasSVG(figure).print_svg(str(path), metadata={"Date": None}))
     return [png, svg]
+
+
+def _clean_texts(figure: Figure) -> None:
+    """Names of columns and classes may hold what is not allowed in an SVG."""
+    for text in figure.findobj(Text):
+        text.set_text(printable(text.get_text()))
 
 
 @contextmanager

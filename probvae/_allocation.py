@@ -1,0 +1,54 @@
+"""A bound on what may be built from a description that a stranger wrote."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from probvae.errors import RunError
+
+
+class BoundedAllocation(TorchDispatchMode):
+    """Inside the block all operations together may make ``most_numbers``, and there may be ``most_steps`` of them.
+
+    Sizes are found on torch's meta device before anything is allocated. Raises
+    :class:`~probvae.errors.RunError`, before the memory is asked for.
+
+    >>> with BoundedAllocation(most_numbers=100, most_steps=10):
+    ...     torch.zeros(10**12)
+    Traceback (most recent call last):
+    probvae.errors.RunError: expected at most 100 numbers, as the weights are few, got a description of more
+    """
+
+    def __init__(self, most_numbers: int, most_steps: int) -> None:
+        super().__init__()
+        self._numbers, self._steps = most_numbers, most_steps
+        self._limits = most_numbers, most_steps
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        self._steps -= 1
+        self._numbers -= _size_of_result(func, args, kwargs)
+        if self._numbers < 0 or self._steps < 0:
+            what, limit = ("numbers", self._limits[0]) if self._numbers < 0 else ("steps", self._limits[1])
+            raise RunError(f"expected at most {limit} {what}, as the weights are few, got a description of more")
+        return func(*args, **kwargs)
+
+
+def _size_of_result(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
+    """How many numbers ``func`` would make; 0 where that depends on values, which are in memory then."""
+    if func._schema.is_mutable:
+        return 0
+    args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (tuple(args), kwargs))
+    if "device" in kwargs or any(argument.name == "device" for argument in func._schema.arguments):
+        kwargs["device"] = torch.device("meta")
+    try:
+        result = func(*args, **kwargs)
+    except (RuntimeError, NotImplementedError, ValueError):
+        return 0  # `func` itself is about to say what is wrong
+    return sum(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
