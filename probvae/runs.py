@@ -143,10 +143,11 @@ class Run:
         file = self.folder / "metrics.jsonl"
         try:
             with file.open("a", encoding="utf-8") as stream:
+                fault_point("metrics-opened")
                 stream.write(line + "\n")
+            fault_point("metrics-appended")
         except OSError as error:
             raise RunError(f"{file}: cannot be written ({error.strerror}).") from error
-        fault_point("metrics-appended")
 
     def read_json(self, name: str) -> dict[str, Any]:
         """What :meth:`write_json` wrote. Raises :class:`~probvae.errors.RunError` where it is not there, or damaged."""

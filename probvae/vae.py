@@ -22,6 +22,7 @@ from probvae.inference.guides.given import given
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, Prior, StandardNormalPrior
 from probvae.run_files import FORMAT, check_format, check_run_format, run_file
 
+MODEL = "model.safetensors"
 # of the components' description: thousands of columns fit
 _LONGEST_DESCRIPTION = 2**22
 
@@ -246,7 +247,9 @@ def load(path: str | Path) -> VAE:
     if not path.is_dir():
         return VAE.load(path)
     check_run_format(path)
-    return VAE.load(run_file(path, "model.safetensors"))
+    if not (path / MODEL).exists() and (path / "checkpoints").is_dir():
+        raise RunError(f"{path}: the fit was stopped before its end. Go on with: probvae fit --resume {path}")
+    return VAE.load(run_file(path, MODEL))
 
 
 def _rebuild(path: Path, metadata: dict[str, str], tensors: Mapping[str, Tensor]) -> VAE:

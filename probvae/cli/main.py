@@ -1,6 +1,7 @@
 """The entry point: subcommands by name, errors as messages, exit codes."""
 
 import io
+import signal
 import sys
 import time
 from importlib import import_module
@@ -26,7 +27,7 @@ COMMANDS = {
     "impute": "Fill missing entries with draws and intervals.",
     "encode": "Write the posterior mean and scale of each datum.",
 }
-FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+FAILED, MISTAKE = 1, 2
 # How long a process of several waits for another to say what is wrong, in seconds
 PATIENCE = 2.0
 _LONGEST_MESSAGE = 1000  # characters
@@ -77,12 +78,11 @@ def main() -> None:
         error.show(text)
         print(readable(text.getvalue()), end="", file=sys.stderr)
         sys.exit(MISTAKE)
-    except FitInterruptedError as error:
-        _complain(error)
-        sys.exit(128 + error.signal_number)
-    except (click.Abort, KeyboardInterrupt):
-        _complain(KeyboardInterrupt("interrupted."))
-        sys.exit(INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        cause = error.__cause__  # click makes an Abort of every KeyboardInterrupt, after a new line
+        told = cause if isinstance(cause, FitInterruptedError) else KeyboardInterrupt("interrupted.")
+        _complain(told)
+        sys.exit(128 + getattr(told, "signal_number", signal.SIGINT))
     except ProbvaeError as error:
         _complain(error)
         sys.exit(FAILED if isinstance(error, FitError) else MISTAKE)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor
 
 from probvae._faults import fault_point
-from probvae._tensor_files import digest, read_tensors, write_tensors
+from probvae._tensor_files import pack, read_tensors, write_packed
 from probvae.errors import CheckpointWarning, RunError
 from probvae.run_files import parse_object, run_file
 
@@ -50,11 +50,14 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     written; the checkpoints before it are then as they were.
     """
     tensors = {**checkpoint.weights, **{TRAINING + name: part for name, part in checkpoint.tensors.items()}}
-    metadata = {**checkpoint.metadata, "training": json.dumps(checkpoint.numbers)}
-    write_tensors(folder / checkpoint.name, tensors, {**metadata, "sha256": digest(tensors, metadata)})
-    for file in _newest_first(folder)[NUM_KEPT:]:
-        file.unlink()
-    fault_point("checkpoint-old-removed")
+    packed, metadata = pack(tensors), {**checkpoint.metadata, "training": json.dumps(checkpoint.numbers)}
+    write_packed(folder / checkpoint.name, packed, {**metadata, "sha256": packed.digest(metadata)})
+    try:
+        for file in _newest_first(folder)[NUM_KEPT:]:
+            fault_point("checkpoint-old")
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: an old checkpoint cannot be removed ({error.strerror or error}).") from error
 
 
 def read_checkpoint(file: Path) -> Checkpoint:
@@ -62,7 +65,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     tensors, metadata = read_tensors(run_file(file.parent, file.name))
     known = metadata.pop("sha256", None)
     match = _NAME.fullmatch(file.name)
-    if match is None or known is None or known != digest(tensors, metadata):
+    if match is None or known is None or known != pack(tensors).digest(metadata):
         raise RunError(f"{file}: the checkpoint is damaged, its checksum is another one.")
     numbers = parse_object(metadata.pop("training", ""), str(file))
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}

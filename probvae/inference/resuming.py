@@ -12,6 +12,7 @@ from torch import Tensor
 from probvae.errors import ArgumentError, CheckpointWarning, ProbvaeError, RunError
 from probvae.inference.checkpoints import Checkpoint
 from probvae.inference.skipped_steps import SkippedSteps
+from probvae.run_files import parse_object
 
 if TYPE_CHECKING:
     from probvae.inference.training import Trainer
@@ -20,10 +21,16 @@ if TYPE_CHECKING:
 _NUMBERS = ("totals", "best", "good_epoch")
 
 
-def checkpoint_of(trainer: "Trainer", batch: int, lines: Sequence[str]) -> Checkpoint:
+def constant_part(trainer: "Trainer") -> dict[str, str]:
+    """What all checkpoints of a fit have in common, as text."""
+    return {**trainer.vae.metadata(), "fit": json.dumps(_description(trainer))}
+
+
+def checkpoint_of(trainer: "Trainer", batch: int, lines: Sequence[str], constant: Mapping[str, str]) -> Checkpoint:
     """All that the steps after ``batch`` minibatches of the epoch depend on, in memory of its own.
 
-    ``lines`` are the records of the epochs before, as text: it is made once, not at every checkpoint.
+    ``lines`` are the records of the epochs before, and ``constant`` is :func:`constant_part`: texts that are made once
+    and not at every checkpoint.
     """
     feeder = trainer.steps.feeder.state()
     tensors = {
@@ -31,9 +38,9 @@ def checkpoint_of(trainer: "Trainer", batch: int, lines: Sequence[str]) -> Check
         **_named("random", _generators(trainer.x.device)),
         **({"order": feeder["drawn"]} if "drawn" in feeder else {}),
     }
-    weights = trainer.snapshot()
+    weights = trainer.good_state
     if trainer.good_epoch != trainer.epoch or batch:
-        tensors |= _named("good", trainer.good_state)
+        weights, tensors = trainer.snapshot(), {**tensors, **_named("good", trainer.good_state)}
     numbers = {
         **{name: getattr(trainer, name) for name in _NUMBERS},
         "step": trainer.steps.num_done,
@@ -42,9 +49,8 @@ def checkpoint_of(trainer: "Trainer", batch: int, lines: Sequence[str]) -> Check
         "history": "\n".join(lines),
         "seconds": [record["seconds"] for record in trainer.result.history],
         "path": trainer.result.path,
-        "fit": description(trainer),
     }
-    return Checkpoint(trainer.epoch, batch, weights, trainer.vae.metadata(), tensors, numbers)
+    return Checkpoint(trainer.epoch, batch, weights, constant, tensors, numbers)
 
 
 def restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
@@ -66,7 +72,7 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
 
 def _restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
     numbers, tensors = checkpoint.numbers, checkpoint.tensors
-    _check_same(numbers["fit"], description(trainer))
+    _check_same(parse_object(checkpoint.metadata["fit"], checkpoint.name), _description(trainer))
     if numbers["path"] != trainer.result.path:
         warnings.warn(
             f"resume: the steps so far took the {numbers['path']} path, here it is {trainer.result.path} "
@@ -88,7 +94,7 @@ def _restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
     _set_generators(_part("random", tensors), trainer.x.device)
 
 
-def description(trainer: "Trainer") -> dict[str, Any]:
+def _description(trainer: "Trainer") -> dict[str, Any]:
     """What has to be the same when a fit is resumed."""
     objective = trainer.steps.objective
     found = {

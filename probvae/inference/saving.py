@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from probvae.errors import FitInterruptedError
 from probvae.inference.checkpoints import Checkpoint, CheckpointWriter
 from probvae.inference.interruption import Interruption, noticed_signals
-from probvae.inference.resuming import checkpoint_of, restore
+from probvae.inference.resuming import checkpoint_of, constant_part, restore
 from probvae.runs import Run
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ class RunSaver(Saver):
     def __init__(self, run: Run, writer: CheckpointWriter, interruption: Interruption, seconds: float) -> None:
         self.run, self.writer, self.interruption, self.seconds = run, writer, interruption, seconds
         self.lines: list[str] = []
+        self.constant: dict[str, str] = {}
         self.last = time.monotonic()
 
     def begin(self, trainer: "Trainer", checkpoint: Checkpoint | None) -> None:
         """Put ``trainer`` where the checkpoint was taken; a record after it belongs to a future that is not."""
         if checkpoint is not None:
             restore(trainer, checkpoint)
+        self.constant = constant_part(trainer)
         self.lines = [_line(record) for record in trainer.result.history]
         self.run.write_text("metrics.jsonl", "".join(line + "\n" for line in self.lines))
 
@@ -54,7 +56,7 @@ class RunSaver(Saver):
             self._save(trainer, batch)
 
     def _save(self, trainer: "Trainer", batch: int) -> None:
-        self.writer.put(checkpoint_of(trainer, batch, self.lines))
+        self.writer.put(checkpoint_of(trainer, batch, self.lines, self.constant))
         self.last = time.monotonic()
         if self.interruption.signal:
             self._stop(trainer.epoch, batch)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import probvae as package
 from probvae._allocation import BoundedAllocation
 from probvae._files import staged, write_atomic
-from probvae._tensor_files import digest, read_tensors, write_tensors
+from probvae._tensor_files import pack, read_tensors, write_tensors
 from probvae.errors import RunError
 from probvae.runs import _HALF_WRITTEN, Run
 from probvae.vae import VAE
@@ -163,7 +163,7 @@ def unfinished(probvae, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def forged(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
     """A checkpoint whose checksum is right."""
-    write_tensors(file, tensors, {**metadata, "sha256": digest(tensors, metadata)})
+    write_tensors(file, tensors, {**metadata, "sha256": pack(tensors).digest(metadata)})
 
 
 Parts = tuple[dict[str, torch.Tensor], dict[str, str]]

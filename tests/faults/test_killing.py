@@ -1,0 +1,32 @@
+"""Fits that are killed, or whose disk is full, end as if nothing had been."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.faults.killing import FAULT_POINTS, Trial, Whole, killed_at, killed_in, whole_run
+
+FAULTS = [f"{point}:{number}:kill" for number, point in enumerate(FAULT_POINTS, start=1)]
+FULL = ["file-opened:4:full", "file-written:5:full", "file-flushed:3:full", "metrics-opened:2:full"]
+
+
+@pytest.fixture(scope="module")
+def whole() -> Whole:
+    with tempfile.TemporaryDirectory() as home:
+        return whole_run(Path(home))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "trial",
+    [
+        *(partial(killed_at, seconds) for seconds in (0.05, 0.4, 0.9)),
+        *(partial(killed_in, fault) for fault in ["run-filled:1:kill", *FAULTS[1:], *FULL]),
+    ],
+    ids=lambda trial: str(trial.args[0]),
+)
+def test_killed_fit(trial: Trial, whole: Whole) -> None:
+    result = trial(whole=whole)
+    assert (result.outcome, result.message) == ("same", "")
