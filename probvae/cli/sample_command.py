@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from probvae.cli.run_options import out_option, run_argument, seed_option, target_folder
+from probvae.cli.run_options import load_data_for, out_option, run_argument, seed_option, target_folder
 
 
 @click.command("sample")
@@ -18,7 +18,6 @@ def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path
     from probvae._files import write_arrays
     from probvae.cli.output import print_line
     from probvae.cli.run_options import covariates_from_text
-    from probvae.experiment import load_run_data
     from probvae.generation import sample
     from probvae.report.run_figures import draw_samples
     from probvae.vae import load
@@ -28,7 +27,7 @@ def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path
         raise click.UsageError(f"{run} is a conditional model: say what its data are conditional on with --given.")
     if given is not None:
         vae = vae.given(covariates_from_text(vae, given))
-    source = load_run_data(run)
+    source = load_data_for(run, vae, None)
     drawn = sample(vae, num_samples, seed)
     folder = target_folder(run, out)
     arrays = write_arrays(folder / "samples.npz", {name: value.numpy() for name, value in drawn._asdict().items()})

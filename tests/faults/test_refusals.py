@@ -62,3 +62,14 @@ def test_large_data_can_be_standardised(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     np.save("large.npy", X * np.float64(1e37))
     assert call(["fit", "--data", "large.npy", "--scaling", "standardize", *QUICK])[0] == 0
+
+
+def test_a_run_whose_data_have_other_columns_leaves_no_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path)
+    recipe = tmp_path / "run" / "config.toml"
+    recipe.write_text(recipe.read_text().replace("good.npy", "iris"))
+    code, text = call(["sample", "run", "--out", "new"])
+    assert code == 2
+    assert "iris has 4 columns, the model of run has 3" in text
+    assert not (tmp_path / "new").exists()
