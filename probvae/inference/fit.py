@@ -188,7 +188,7 @@ def _resolve_device(device: str) -> torch.device:
         resolved = torch.device(device)
         if resolved.type == "cuda" and resolved.index is None:
             resolved = torch.device("cuda", local_rank())  # torchrun gives each process of a machine a GPU of its own
-        torch.empty(0, device=resolved)
+        torch.zeros(1, device=resolved).item()  # "meta" is a device too, without numbers
     except (RuntimeError, AssertionError) as error:
         raise ArgumentError(f"device: {device!r} is not available here. Use device='cpu'.") from error
     return resolved

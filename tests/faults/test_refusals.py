@@ -31,6 +31,7 @@ REFUSED = {
     "columns": ([*GENERATED, "data.options.data_dim=1000000000"], 2, "do not fit into memory"),
     "magnitude": (["fit", "--data", "large.npy", *QUICK], 2, "magnitudes below 1e\\+19.*Use scaling='standardize'"),
     "seed": ([*FIT, "--seed", "-1"], 2, "training.seed: expected an integer >= 0"),
+    "device": ([*FIT, "--device", "meta"], 2, "'meta' is not available here"),
     "draws": (["sample", "run", "-n", "1000000000"], 2, "num_samples: expected an integer <= 33554432"),
     "seed of draws": (["sample", "run", "--seed", "9" * 30], 2, "not in the range"),
     "target": ([*FIT, "--out", "x" * 300], 2, "File name too long"),
