@@ -28,6 +28,10 @@ class BoundedAllocation(TorchDispatchMode):
         self._numbers, self._steps = most_numbers, most_steps
         self._limits = most_numbers, most_steps
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch's guard against its compiler would import the compiler, for more than a second
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

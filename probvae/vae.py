@@ -248,7 +248,9 @@ def load(path: str | Path) -> VAE:
         return VAE.load(path)
     check_run_format(path)
     if not (path / MODEL).exists() and (path / "checkpoints").is_dir():
-        raise RunError(f"{path}: no {MODEL}, the fit was stopped before its end. Go on with: probvae fit --resume {path}")
+        raise RunError(
+            f"{path}: no {MODEL}, the fit was stopped before its end. Go on with: probvae fit --resume {path}"
+        )
     return VAE.load(run_file(path, MODEL))
 
 

@@ -32,7 +32,7 @@ def in_order(
         return
     ahead: deque[tuple[Name, list[Future[Result]]]] = deque()
     with _workers(num_workers) as pool:
-        for name, parts in _taken_on_one_core(iter(jobs)):
+        for name, parts in jobs:
             ahead.append((name, [pool.submit(part) for part in parts]))
             if len(ahead) > 2 * num_workers:
                 yield _finished(*ahead.popleft())
@@ -46,30 +46,21 @@ def _finished(name: Name, parts: list[Future[Result]]) -> tuple[Name, list[Resul
 
 @contextmanager
 def _workers(number: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that compute on one core each; the caller's own number stays as it is."""
+    """Threads that compute on one core each, and the caller on one too.
+
+    A team of threads beside the workers would wait for its turn at a core, and keep it busy with waiting: that took as
+    much time as the work.
+    """
     before, started = torch.get_num_threads(), Barrier(number)
     pool = ThreadPoolExecutor(number, thread_name_prefix="probvae", initializer=_use_one_core)
     try:
         for begun in [pool.submit(started.wait) for _ in range(number)]:
             begun.result()
-        torch.set_num_threads(before)  # also what threads of others will start with
+        torch.set_num_threads(1)
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _taken_on_one_core(jobs: Iterator[Name]) -> Iterator[Name]:
-    """A team of threads beside the workers would wait for its turn at a core, and keep it busy with waiting."""
-    number, end = torch.get_num_threads(), object()
-    while True:
-        torch.set_num_threads(1)
-        try:
-            job = next(jobs, end)
-        finally:
-            torch.set_num_threads(number)
-        if job is end:
-            return
-        yield job  # type: ignore[misc]
+        torch.set_num_threads(before)
 
 
 def _use_one_core() -> None:
