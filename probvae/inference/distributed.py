@@ -61,6 +61,10 @@ class Ranks:
         """The rows of a minibatch that are this process's: equal shares, the first ones larger by one row."""
         return slice(*(-(-rank * num_data // self.size) for rank in (self.rank, self.rank + 1)))
 
+    def own(self, rows: Tensor) -> Tensor:
+        """Of the ``rows`` of a minibatch those that are this process's."""
+        return rows if self.size == 1 else rows[self.share(len(rows))]
+
     def noise(self, num_data: int) -> AbstractContextManager[object]:
         """Inside the block this process draws its rows' random numbers of a minibatch of ``num_data``."""
         rows = self.share(num_data)

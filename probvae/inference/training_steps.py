@@ -98,8 +98,7 @@ class Steps:
         """Those of one epoch."""
         self.ranks.align_generators(self.x.device)
         for number, (index, rows) in enumerate(self.feeder.epoch(), start=self.feeder.position):
-            own = self.ranks.share(len(index))
-            yield Minibatch(at_rows(self.given, index[own]), rows[own], number)
+            yield Minibatch(at_rows(self.given, self.ranks.own(index)), self.ranks.own(rows), number)
 
     def num_data(self, batch: Minibatch) -> int:
         """The data in a minibatch, those of other processes among them."""
