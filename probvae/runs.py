@@ -54,7 +54,7 @@ class Run:
     def create(self) -> None:
         """Make the folder with all that is known before the fit, in one step; it must not exist yet, except empty.
 
-        A process that is killed here leaves no run, or one that can be resumed. An empty folder that is there already is
+        A process that is killed here leaves no run, or one that can be resumed. An empty folder that is there is
         filled where it stands: it may be a mounted one, which nothing can take the place of.
         """
         self.check_free()
