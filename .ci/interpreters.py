@@ -1,6 +1,6 @@
 """The path of the first of the named Python versions that is installed, pyenv's among them; nothing where none is.
 
-    python .ci/interpreters.py 3.13 3.12
+python .ci/interpreters.py 3.13 3.12
 """
 
 import os
