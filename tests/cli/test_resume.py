@@ -18,6 +18,8 @@ from tests.faults.killing import content_of
 FIT = ("fit", "--hidden", "16", "--no-gap", "--no-figures", "--no-progress", "--epochs")
 RESUME = ("fit", "--no-gap", "--no-figures", "--no-progress", "--resume")
 LONG = "100000"
+# a long fit is worth the time that torch's compiler takes, and there is nothing to wait for here
+UNCOMPILED = ("--compile", "graph")
 
 
 def started(*arguments: str, cwd: Path, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
@@ -44,7 +46,7 @@ def has_checkpoint(run: Path) -> bool:
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
 def test_signal_saves_says_how_to_go_on_and_exits(number: int, code: int, probvae: Run, tmp_path: Path) -> None:
-    process = started(*FIT, "30000", "--out", "run", cwd=tmp_path)
+    process = started(*FIT, "30000", *UNCOMPILED, "--out", "run", cwd=tmp_path)
     try:
         wait_until(lambda: has_checkpoint(tmp_path / "run"), process)
         process.send_signal(number)
@@ -117,7 +119,7 @@ def test_changed_data_are_refused(probvae: Run, tmp_path: Path) -> None:
 
 
 def test_second_process_on_a_run_and_a_removed_folder(probvae: Run, tmp_path: Path) -> None:
-    process = started(*FIT, LONG, "--out", "run", cwd=tmp_path)
+    process = started(*FIT, LONG, *UNCOMPILED, "--out", "run", cwd=tmp_path)
     try:
         wait_until(lambda: has_checkpoint(tmp_path / "run"), process)
         second = probvae(*RESUME, "run", cwd=tmp_path)
