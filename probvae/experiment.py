@@ -5,7 +5,7 @@ import math
 import platform
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -170,13 +170,22 @@ def check_magnitude(data: Dataset) -> None:
 
 
 def check_summary(summary: Mapping[str, Any]) -> None:
-    """Raise :class:`~probvae.errors.FitError` where a number that the fit is judged by is not finite."""
-    for name in ("elbo", "log_likelihood", "kl", "reconstruction_error"):
-        if not math.isfinite(summary[name]["value"]):
+    """Raise :class:`~probvae.errors.FitError` where a number of the summary is not finite."""
+    for name, value in _numbers(summary):
+        if not math.isfinite(value):
             raise FitError(
-                f"{name}: expected a finite mean on the held-out data, got {summary[name]['value']:g}. The weights are "
-                "kept. Use scaling='standardize', or a smaller learning_rate."
+                f"{name}: expected a finite number on the held-out data, got {value:g}. The weights are kept. Use "
+                "scaling='standardize', or a smaller learning_rate."
             )
+
+
+def _numbers(entry: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in nested tables, with their names; that of a mean is its table's."""
+    if isinstance(entry, Mapping):
+        for key, inner in entry.items():
+            yield from _numbers(inner, name if key == "value" else f"{name}.{key}".lstrip("."))
+    elif isinstance(entry, int | float):
+        yield name, entry
 
 
 def check_likelihood(vae: VAE, data: Dataset, seed: int) -> None:
