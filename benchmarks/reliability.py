@@ -24,6 +24,7 @@ from rich.table import Table
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+from benchmarks.fuzz import bad_inputs  # noqa: E402
 from tests.faults.extremes import extremes  # noqa: E402
 from tests.faults.killing import trials, whole_run  # noqa: E402
 
@@ -83,6 +84,10 @@ def main() -> None:
     result: dict[str, Any] = {}
     if options.rounds:
         result["overhead"] = overhead(options.rounds)
+    if options.inputs:
+        real = min(300, options.inputs // 60)
+        found = bad_inputs(options.inputs, real=real, workers=options.workers, progress=True)
+        result["inputs"] = {**found, "wrong": found["failures"]}
     if options.kills:
         result["kills"] = kills(options.kills, options.workers)
     if options.extremes:
@@ -99,6 +104,9 @@ def show(result: dict[str, Any]) -> None:
     if "overhead" in result:
         share = result["overhead"]["overhead"]
         table.add_row("checkpoints of the default fit", f"{len(result['overhead']['ratios'])}", f"{share:+.1%} time")
+    if "inputs" in result:
+        told = ", ".join(f"{verdict}: {number}" for verdict, number in sorted(result["inputs"]["verdicts"].items()))
+        table.add_row("bad inputs", str(result["inputs"]["num"] + result["inputs"]["real"]), told)
     if "kills" in result:
         counts = ", ".join(f"{outcome}: {number}" for outcome, number in sorted(result["kills"]["counts"].items()))
         table.add_row("kills and full disks", str(result["kills"]["num"]), counts)

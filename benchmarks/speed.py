@@ -6,6 +6,8 @@ round, so that what else the machine does weighs on all alike.
 
     python benchmarks/speed_environments.py     # once: NumPyro and pythae, each in an environment of its own
     python benchmarks/speed.py [--quick] [--threads 1 2 4] [--workloads W1 W2 W3 W4] [--markdown docs/speed.md]
+
+All of it takes an hour; with --keep the tables that a run before this one wrote stay where they are not made anew.
 """
 
 import argparse
@@ -278,19 +280,23 @@ def main() -> None:
     parser.add_argument("--scaling", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--quality", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--quick", action="store_true", help="a minute: few programs, W1 and W3, two threads")
+    parser.add_argument("--evidence", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--keep", action="store_true", help="keep the tables of an earlier run")
     parser.add_argument("--out", type=Path, default=FOLDER / "results/speed.json")
     parser.add_argument("--markdown", type=Path, help="write the tables into this file, between their two marks")
     options = parser.parse_args()
     if options.quick:
         options.threads, options.workloads, options.programs = [2], ["W1", "W3"], list(QUICK_PROGRAMS)
         options.rounds, options.scaling, options.quality = 5, False, False
-    result: dict[str, Any] = {"machine": machine(), "steps": {}}
+    kept = json.loads(options.out.read_text()) if options.keep and options.out.exists() else {"steps": {}}
+    result: dict[str, Any] = {**kept, "machine": machine()}
     for threads in options.threads:
         for name in options.workloads:
             rows = measure(WORKLOADS[name], programs_for(WORKLOADS[name], options.programs), threads, options.rounds)
             result["steps"].setdefault(str(threads), {})[name] = rows
             _say(f"{name}, {threads} threads", rows)
-        result.setdefault("evidence", {})[str(threads)] = evidence(threads, options.rounds)
+        if options.evidence:
+            result.setdefault("evidence", {})[str(threads)] = evidence(threads, options.rounds)
     if options.scaling:
         result["scaling"] = scaling(options.rounds)
     if options.quality:

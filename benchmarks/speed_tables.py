@@ -32,10 +32,12 @@ def written(text: str, numbers: str) -> str:
 def markdown(result: dict[str, Any]) -> str:
     """All tables."""
     parts = [_provenance(result["machine"])]
-    parts += [_steps(threads, by_workload) for threads, by_workload in result["steps"].items()]
-    most = list(result["steps"].values())[-1]
+    steps = sorted(result["steps"].items(), key=lambda item: int(item[0]))
+    parts += [_steps(threads, by_workload) for threads, by_workload in steps]
+    most = steps[-1][1]
     parts += [_costs(most)]
-    parts.append(_evidence(result["evidence"]))
+    if "evidence" in result:
+        parts.append(_evidence(result["evidence"]))
     if "scaling" in result:
         parts.append(_scaling(result["scaling"]))
     if "quality" in result:
@@ -81,7 +83,7 @@ def _costs(by_workload: dict[str, Any]) -> str:
 
 def _evidence(found: dict[str, Any]) -> str:
     rows = []
-    for threads, entry in found.items():
+    for threads, entry in sorted(found.items(), key=lambda item: int(item[0])):
         told = [_rate(entry, name) for name in ("evidence", "evidence products")]
         rows.append([threads, *told])
     title = "log p(x) by importance sampling, L_100 on W1's model: billions of operations a second"

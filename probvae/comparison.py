@@ -25,6 +25,7 @@ from probvae.experiment import (
     given,
     ledger_of,
     load_run_data,
+    resume_run,
     run_recipe,
     split,
 )
@@ -354,7 +355,7 @@ def run_sweep(
 
 
 def _fit_or_read(recipe: Recipe, folder: Path) -> Entry:
-    if not (folder / "summary.json").is_file():
+    if not (folder / "config.toml").is_file():
         run_recipe(recipe, folder, progress=False, ledger=False)
         return read_entry(folder)
     there, asked = differing([read_run_recipe(folder), _as_stored(recipe)])
@@ -365,6 +366,8 @@ def _fit_or_read(recipe: Recipe, folder: Path) -> Entry:
             f"{folder}: holds a run with {keys[0]}={there[keys[0]]!r}, and {asked[keys[0]]!r} is asked for. "
             "Choose another --out, or remove it."
         )
+    if not (folder / "summary.json").is_file():
+        resume_run(folder, progress=False, ledger=False)
     return read_entry(folder)
 
 

@@ -55,6 +55,11 @@ class RunSaver(Saver):
         if self.interruption.signal or time.monotonic() - self.last > self.seconds:
             self._save(trainer, batch)
 
+    def end(self, trainer: "Trainer") -> None:
+        """All epochs are done; a signal that came after the last one was saved is heard too."""
+        if self.interruption.signal:
+            self._stop(trainer.epoch, 0)
+
     def _save(self, trainer: "Trainer", batch: int) -> None:
         self.writer.put(checkpoint_of(trainer, batch, self.lines, self.constant))
         self.last = time.monotonic()
@@ -83,6 +88,7 @@ def saving(run: Run | None, trainer: "Trainer", checkpoint: Checkpoint | None, s
         saver = RunSaver(run, writer, interruption, seconds)
         saver.begin(trainer, checkpoint)
         yield saver
+        saver.end(trainer)
 
 
 def _line(record: dict[str, object]) -> str:

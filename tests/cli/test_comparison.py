@@ -14,6 +14,7 @@ from probvae.comparison import compare, differing, paired, parse_sweep, read_ent
 from probvae.errors import ConfigError, DataError, FloorWarning, RunError
 from probvae.experiment import load_recipe_data, split
 from probvae.inference import diagonal_gap, exact_log_evidence, posterior_mean, posterior_precision
+from probvae.inference.checkpoints import newest_checkpoint
 from probvae.models import Likelihood
 from probvae.recipes import read_run_recipe, resolve
 
@@ -72,6 +73,18 @@ def test_pictures_and_numbers_of_a_sweep(swept: Path) -> None:
         assert run["active_units"] == (variances > 0.01).sum()
         summary = json.loads((swept / run["name"] / "summary.json").read_text())
         assert 0 < run["seconds"] == summary["fit_seconds"] < summary["seconds"]
+
+
+def test_run_of_a_sweep_that_was_stopped_goes_on(probvae, swept: Path, tmp_path: Path) -> None:
+    shutil.copytree(swept, tmp_path / "sweep")
+    stopped = tmp_path / "sweep" / "guide-diagonal_variance-0.05"
+    for name in ("summary.json", "model.safetensors", f"checkpoints/{newest_checkpoint(stopped / 'checkpoints').name}"):
+        (stopped / name).unlink()
+    options = ("guide=diagonal", "variance=0.05", *SETTINGS, "--out", tmp_path / "sweep", "--json")
+    done = probvae("compare", "--sweep", *options)
+    assert done.returncode == 0, done.stderr
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (stopped / name).read_bytes() == (swept / stopped.name / name).read_bytes()
 
 
 def test_finished_runs_are_not_fitted_again(probvae, swept: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +26,32 @@ def test_one_of_two_processes_writes_and_tells(probvae: Run, tmp_path: Path) -> 
     assert two.stderr == one.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
     assert '"num_processes": 2' in (tmp_path / "two" / "environment.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [1, 2])
+def test_run_goes_on_with_another_number_of_processes(first: int, probvae: Run, tmp_path: Path) -> None:
+    """Two processes that are killed and one that goes on, or the other way round, are one process within rounding."""
+    whole = probvae(*FIT, "--epochs", "6", "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    commands = {number: [sys.executable] if number == 1 else torchrun("--standalone") for number in (1, 2)}
+    begun = [*commands[first], "-m", "probvae", *FIT, "--epochs", "6", "--out", "run"]
+    fault = {"PROBVAE_FAULT": "metrics-appended:4:kill"}
+    killed = subprocess.run(begun, cwd=tmp_path, env={**environment(), **fault}, capture_output=True, timeout=120)
+    assert killed.returncode != 0
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    rest = [*commands[3 - first], "-m", "probvae", "fit", "--resume", "run", "--no-gap", "--no-figures"]
+    done = subprocess.run(rest, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f"num_processes {first} then, {3 - first} now" in done.stderr
+    one, two = (_records(tmp_path / name) for name in ("whole", "run"))
+    assert [record["epoch"] for record in two] == list(range(1, 7))
+    for record, other in zip(one, two, strict=True):
+        assert record == pytest.approx(other, rel=1e-5)
+
+
+def _records(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.slow
