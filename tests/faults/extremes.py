@@ -231,7 +231,7 @@ EXTREMES: dict[str, Extreme] = {
     "an outlier for the MMD": Extreme(_OUTLIER, recipe=_objective("mmd")),
     "an outlier under a mixture": Extreme(_OUTLIER, recipe=_model(prior="mixture")),
     "an outlier under a flow": Extreme(_OUTLIER, recipe=_model(prior="flow")),
-    "an outlier under a VampPrior": Extreme(_OUTLIER, recipe=_model(prior="vamp")),
+    "an outlier under a VampPrior": Extreme(_OUTLIER, recipe=_model(prior={"name": "vamp", "num_components": 3})),
     # noise
     "a variance of 1e-12": Extreme(variance=1e-12),
     "a variance of 1e12": Extreme(variance=1e12),

@@ -25,6 +25,14 @@ KINDS = (
     "encoder weights of 1e18",
 )
 
+# what once ended in a traceback
+FOUND = (
+    Case("all of scale 1e100 in float64", "gaussian", "semi-amortized"),
+    Case("a learning rate of 1e30 in float64", "gaussian", "diagonal"),
+    Case("a learning rate of 1e30 in float64", "student-t", "diagonal"),
+    Case("a learning rate of 1e30", "gaussian", "low-rank"),
+)
+
 
 def some(names: list[str], number: int) -> str:
     return names[number % len(names)]
@@ -49,6 +57,11 @@ def test_every_likelihood(likelihood: str) -> None:
 @pytest.mark.parametrize("guide", guides())
 def test_every_guide(guide: str) -> None:
     assert not wrong([Case(some(list(KINDS), guides().index(guide)), "gaussian", guide)])
+
+
+@pytest.mark.parametrize("case", FOUND, ids=", ".join)
+def test_what_was_found(case: Case) -> None:
+    assert not wrong([case])
 
 
 def test_ordinary_numbers_are_no_message() -> None:
