@@ -3,10 +3,11 @@
 import json
 import math
 import platform
+import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,15 @@ from probvae.data.on_disk import blocks, rows_in
 from probvae.diagnostics import GapResult, posterior_gap
 from probvae.diagnostics.gap import LEDGER_DATA, check_density
 from probvae.diagnostics.verdicts import mean_with_error
-from probvae.errors import ArgumentError, CheckpointWarning, ConfigError, DataError, FitError, NotLinearGaussianError
+from probvae.errors import (
+    ArgumentError,
+    CheckpointWarning,
+    ConfigError,
+    DataError,
+    FitError,
+    FitInterruptedError,
+    NotLinearGaussianError,
+)
 from probvae.inference import (
     FitResult,
     FreeGuide,
@@ -129,7 +138,7 @@ def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: boo
         "validation": _validation(recipe, vae),
     }
     told: dict[str, Any] = {"objective": objective, "progress": progress, "out": run, "resume": resume}
-    with closing(run):
+    with closing(run), _told_how_to_go_on(folder):
         with process_group() as ranks:
             result = fit(vae, x, y=y, exposure=train.exposure, **told, **training)
         if not ranks.is_writer:
@@ -147,7 +156,7 @@ def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: boo
             "best_epoch": result.best_epoch,
             "stopped": result.stopped,
             "fit_seconds": result.history[-1]["seconds"],
-            "seconds": round(time.perf_counter() - start, 3),
+            "seconds": round(result.seconds_before + time.perf_counter() - start, 3),
             "run": str(folder),
         }
         check_summary(summary)
@@ -396,6 +405,18 @@ def environment_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
         "num_processes": num_launched(),
         "data": {"name": data.name, "shape": list(data.x.shape), "fingerprint": data.fingerprint()},
     }
+
+
+@contextmanager
+def _told_how_to_go_on(folder: Path) -> Iterator[None]:
+    """Ctrl-C inside the block says how to go on, where there is something to go on with."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if isinstance(error, FitInterruptedError) or not folder.exists():
+            raise
+        message = f"interrupted. Go on with: probvae fit --resume {folder}"
+        raise FitInterruptedError(message, signal.SIGINT) from error
 
 
 def _tell_differences(then: dict[str, Any], now: dict[str, Any]) -> None:

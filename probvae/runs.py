@@ -54,29 +54,37 @@ class Run:
     def create(self) -> None:
         """Make the folder with all that is known before the fit, in one step; it must not exist yet, except empty.
 
-        A process that is killed here leaves no run, or one that can be resumed.
+        A process that is killed here leaves no run, or one that can be resumed. An empty folder that is there is
+        filled where it stands: it may be a mounted one, which nothing can take the place of.
         """
         self.check_free()
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            stage = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name}."))
+            if self.folder.is_dir():
+                self._fill(self.folder)
+            else:
+                self._appear()
+            self.lock()
+        except RunError:
+            raise
         except OSError as error:
             raise self._cannot_write(error) from error
+
+    def _appear(self) -> None:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name}."))
         try:
+            make_readable(stage)
             self._fill(stage)
             fault_point("run-filled")
             stage.replace(self.folder)
-            self.lock()
-        except OSError as error:
-            raise self._cannot_write(error) from error
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
-    def _fill(self, stage: Path) -> None:
-        make_readable(stage)
-        (stage / "checkpoints").mkdir()
-        for name, text in self._preamble.items():
-            write_text(stage / name, text)
+    def _fill(self, folder: Path) -> None:
+        (folder / "checkpoints").mkdir()
+        # the recipe is what makes a folder a run
+        for name in sorted(self._preamble, key=lambda name: name == "config.toml"):
+            write_text(folder / name, self._preamble[name])
 
     def _cannot_write(self, error: OSError) -> RunError:
         return RunError(f"out: {self.folder} cannot be written ({error.strerror or error}). Choose another folder.")

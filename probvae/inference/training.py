@@ -72,7 +72,7 @@ class FitResult:
     ``skipped_steps`` counts those that could not be taken, whose data are not in these means.
     ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended. ``path`` is the way that
     its steps took (``"plain"``, ``"graph"``, ``"compiled"``: see :mod:`probvae.inference.compiled`), ``path_reason``
-    says why.
+    says why. ``seconds_before`` is the time of the processes before this one, in a fit that was resumed.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -80,6 +80,7 @@ class FitResult:
     stopped: str = "all epochs done"
     path: str = "plain"
     path_reason: str = ""
+    seconds_before: float = 0.0
 
 
 class Trainer:
@@ -128,7 +129,8 @@ class Trainer:
             saving(self.run_folder, self, checkpoint, seconds) as self.saver,
             EpochProgress(self.options.epochs, progress) as shown,
         ):
-            start = time.perf_counter() - (self.result.history[-1]["seconds"] if self.result.history else 0.0)
+            self.result.seconds_before = self.result.history[-1]["seconds"] if self.result.history else 0.0
+            start = time.perf_counter() - self.result.seconds_before
             while not self._is_over():
                 record = {"epoch": self.epoch + 1, **self._epoch(), "seconds": round(time.perf_counter() - start, 4)}
                 record = self.ranks.agreed(record)

@@ -59,6 +59,19 @@ def test_signal_saves_says_how_to_go_on_and_exits(number: int, code: int, probva
     assert "probvae fit --resume run" in told.stderr
 
 
+def test_interruption_after_the_fit_says_how_to_go_on(tmp_path: Path) -> None:
+    process = started("fit", "--hidden", "64", "--no-figures", "--epochs", "2", "--out", "run", cwd=tmp_path)
+    try:
+        wait_until((tmp_path / "run" / "model.safetensors").exists, process)
+        process.send_signal(signal.SIGINT)  # it is at the ledger, which takes seconds
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert out == ""
+    assert err.endswith("probvae: interrupted. Go on with: probvae fit --resume run\n")
+
+
 @pytest.mark.slow
 def test_killed_run_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
     whole = run_process(*FIT, "300", "--out", "whole", cwd=tmp_path)

@@ -182,3 +182,13 @@ def test_skipped_steps(seed: int, compile: str | bool, tmp_path: Path) -> None:
     assert [json.loads(line)["skipped_steps"] for line in whole[1].splitlines()] == [1, 1, 1, 1]
     stopped = broken_off(tmp_path / "run", tmp_path / "stopped")
     assert same(fitted(stopped, x, resume=True, **options), whole)
+
+
+def test_empty_folder_is_filled_where_it_stands(tmp_path: Path) -> None:
+    """It may be a mounted one: renaming another over it would fail."""
+    (tmp_path / "run").mkdir()
+    before = (tmp_path / "run").stat().st_ino
+    fitted(tmp_path / "run")
+    assert (tmp_path / "run").stat().st_ino == before
+    assert probvae.load(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
