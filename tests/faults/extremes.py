@@ -402,7 +402,11 @@ Fitted = tuple[probvae.VAE, Tensor, dict[str, Any]]
 def _fit_as_the_command_line(recipe: Recipe, extreme: Extreme, home: Path, ledger: bool) -> Fitted:
     done = experiment.run_recipe(recipe, home / "run", progress=False, ledger=ledger)
     assert done is not None
-    shown = {"summary": done.summary, "history": done.fit.history, "weights": probvae.load(home / "run").state_dict()}
+    try:
+        loaded = probvae.load(home / "run")
+    except ProbvaeError as error:
+        raise AssertionError("a run that was written cannot be read") from error
+    shown = {"summary": done.summary, "history": done.fit.history, "weights": dict(loaded.named_parameters())}
     return done.vae, done.x, shown | _ledger(done.gap)
 
 
@@ -422,7 +426,7 @@ def _fit_with_weights(recipe: Recipe, extreme: Extreme, home: Path, ledger: bool
     gap, gap_summary = experiment.first_ledger(vae, held_out, _SEED) if ledger else (None, None)
     summary = {**experiment.evaluate(vae, held_out, _SEED), "gap": gap_summary}
     experiment.check_summary(summary)
-    shown = {"summary": summary, "history": result.history, "weights": vae.state_dict()}
+    shown = {"summary": summary, "history": result.history, "weights": dict(vae.named_parameters())}
     return vae, experiment.as_tensor(held_out), shown | _ledger(gap)
 
 

@@ -31,6 +31,7 @@ FOUND = (
     Case("a learning rate of 1e30 in float64", "gaussian", "diagonal"),
     Case("a learning rate of 1e30 in float64", "student-t", "diagonal"),
     Case("a learning rate of 1e30", "gaussian", "low-rank"),
+    Case("missing entries", "gaussian", "free"),
 )
 
 
