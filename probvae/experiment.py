@@ -34,6 +34,7 @@ from probvae.errors import (
     FitError,
     FitInterruptedError,
     NotLinearGaussianError,
+    ProbvaeError,
 )
 from probvae.inference import (
     FitResult,
@@ -45,6 +46,7 @@ from probvae.inference import (
     posterior_mean,
     reconstruction_error,
 )
+from probvae.inference.bad_sites import Refusals
 from probvae.inference.distributed import process_group
 from probvae.inference.evidence import best_method
 from probvae.inference.refine import refine
@@ -226,8 +228,11 @@ def _check_amortized(vae: VAE) -> None:
 
 
 def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
-    """The bound on ``data`` and its parts (nats per datum, standard errors over data), c, and the squared error."""
-    with isolated_seed(seed):
+    """The bound on ``data`` and its parts (nats per datum, standard errors over data), c, and the squared error.
+
+    Raises :class:`~probvae.errors.FitError` where numbers that are not finite arise on the way.
+    """
+    with isolated_seed(seed), _refused_as_failed():
         x = binarized(data, seed)
         values = bound(vae, x, NUM_SAMPLES)
         error = reconstruction_error(vae, x)
@@ -243,6 +248,21 @@ def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _refused_as_failed() -> Iterator[None]:
+    """torch's refusal of parameters that no distribution has, as the error of a fit."""
+    try:
+        yield
+    except Refusals as error:
+        if isinstance(error, ProbvaeError):
+            raise
+        reason = str(error).split("\n")[0]
+        raise FitError(
+            f"the numbers overflow on the held-out data ({reason}). The weights are kept. Look for outliers, use "
+            "scaling='standardize', or a smaller learning_rate."
+        ) from error
+
+
 def ledger_of(
     vae: VAE, data: Dataset, seed: int, truth: str = "auto", num_data: int | None = None
 ) -> tuple[GapResult | None, dict[str, Any]]:
@@ -252,9 +272,13 @@ def ledger_of(
     vae, x = vae.at(rows), binarized(data, seed)[rows]
     try:
         check_density(vae)
-        gap = posterior_gap(vae, x, truth=method, seed=seed)
-    except (ArgumentError, NotLinearGaussianError) as error:
+        with _refused_as_failed():
+            gap = posterior_gap(vae, x, truth=method, seed=seed)
+    except (ArgumentError, FitError, NotLinearGaussianError) as error:
         return None, {"not_computed": str(error)}
+    num_bad = int((~torch.stack([gap.total.value, gap.approximation.value, gap.truth.value]).isfinite()).any(0).sum())
+    if num_bad:
+        return None, {"not_computed": f"log p(x) or a bound of it is not finite for {num_bad} of {len(x)} data"}
     return gap, gap.summary()
 
 

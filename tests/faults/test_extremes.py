@@ -65,6 +65,11 @@ def test_what_was_found(case: Case) -> None:
     assert not wrong([case])
 
 
+def test_held_out_data_without_a_ledger() -> None:
+    """Their bound is finite; the search for the best member of the family overflows."""
+    assert not wrong([Case("a held-out outlier of 1e18", "gaussian", "low-rank")], ledger=True)
+
+
 def test_ordinary_numbers_are_no_message() -> None:
     """The check could not fail if nothing ever came to numbers."""
     assert run_case(Case("a constant column", "gaussian", "diagonal")).verdict == NUMBERS
