@@ -13,6 +13,14 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Neighbouring tests go to one worker: a fixture that takes seconds is then made once, not once in each."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+
+
 def _globals() -> dict[str, object]:
     return {
         "default dtype": torch.get_default_dtype(),

@@ -111,6 +111,7 @@ def test_prior_of_an_installed_package(installed: dict[str, str], tmp_path: Path
     assert "cannot be loaded" not in run(installed, "--help", cwd=tmp_path).stderr
 
 
+@pytest.mark.slow
 def test_every_family_takes_plug_ins(installed: dict[str, str], tmp_path: Path) -> None:
     """All parts are from a package: fitted, saved and loaded again in another process."""
     chosen = [part for family in FAMILIES for part in (f"--{family}", f"{family}-of-a-package")]

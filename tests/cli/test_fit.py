@@ -109,7 +109,7 @@ def test_recipes_merge_from_left_to_right(probvae, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('[model]\nlatent_dim = 3\nlikelihood = { name = "gaussian", variance = 0.5 }\n')
     (tmp_path / "b.toml").write_text("[model]\nlatent_dim = 4\n[training]\nepochs = 1\n")
     settings = ("--set", "model.decoder.hidden=[7]", "--set", "training.batch_size=64")
-    done = probvae("fit", "a.toml", "b.toml", *settings, "--out", "run", "--no-figures", cwd=tmp_path)
+    done = probvae("fit", "a.toml", "b.toml", *settings, "--out", "run", "--no-figures", "--no-gap", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     vae = package.load(tmp_path / "run")
     assert vae.model.latent_dim == 4

@@ -14,6 +14,8 @@ from tests.cli.conftest import Run
 from tests.launching import environment, torchrun
 
 FIT = ("fit", "--hidden", "16", "--batch-size", "100", "--no-gap", "--no-figures")
+# a long fit is worth the time that torch's compiler takes, and there is nothing to wait for here
+LONG = ("--epochs", "1000000", "--compile", "graph")
 
 
 def test_one_of_two_processes_writes_and_tells(probvae: Run, tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ def _records(run: Path) -> list[dict[str, float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_killed_process_stops_all(victim: int, tmp_path: Path) -> None:
-    command = torchrun("--standalone", "-m", "probvae", *FIT, "--epochs", "1000000", "--out", "run", "--no-progress")
+    command = torchrun("--standalone", "-m", "probvae", *FIT, *LONG, "--out", "run", "--no-progress")
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

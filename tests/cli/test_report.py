@@ -79,6 +79,7 @@ def test_page_shows_the_numbers_of_the_json(small_report: tuple[Path, str]) -> N
     assert html.count('class="status') == len(content["verdicts"])
 
 
+@pytest.mark.slow
 def test_same_seed_same_numbers(probvae, small_run: Path, small_report: tuple[Path, str], tmp_path: Path) -> None:
     assert probvae("report", small_run, *QUICK_REPORT, "--out", tmp_path).returncode == 0
     first, second = (json.loads((folder / "report.json").read_text()) for folder in (small_report[0], tmp_path))
@@ -95,6 +96,7 @@ def test_one_datum(probvae, small_run: Path, tmp_path: Path) -> None:
     assert content["subject"].startswith("the first 1 of 359")
 
 
+@pytest.mark.slow
 def test_only_what_is_needed_is_read(probvae, copy: Path) -> None:
     for name in ("metrics.jsonl", "summary.json"):
         (copy / name).unlink()

@@ -18,6 +18,8 @@ from tests.faults.killing import content_of
 FIT = ("fit", "--hidden", "16", "--no-gap", "--no-figures", "--no-progress", "--epochs")
 RESUME = ("fit", "--no-gap", "--no-figures", "--no-progress", "--resume")
 LONG = "100000"
+# a long fit is worth the time that torch's compiler takes, and there is nothing to wait for here
+UNCOMPILED = ("--compile", "graph")
 
 
 def started(*arguments: str, cwd: Path, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
@@ -40,9 +42,11 @@ def has_checkpoint(run: Path) -> bool:
     return run.exists() and any((run / "checkpoints").glob("epoch*"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_signal_saves_says_how_to_go_on_and_exits(number: int, code: int, probvae: Run, tmp_path: Path) -> None:
-    process = started(*FIT, "30000", "--out", "run", cwd=tmp_path)
+    process = started(*FIT, "30000", *UNCOMPILED, "--out", "run", cwd=tmp_path)
     try:
         wait_until(lambda: has_checkpoint(tmp_path / "run"), process)
         process.send_signal(number)
@@ -127,11 +131,11 @@ def test_changed_data_are_refused(probvae: Run, tmp_path: Path) -> None:
     assert "its data have other values now" in refused.stderr
 
 
-def test_second_process_on_a_run_and_a_removed_folder(tmp_path: Path) -> None:
-    process = started(*FIT, LONG, "--out", "run", cwd=tmp_path)
+def test_second_process_on_a_run_and_a_removed_folder(probvae: Run, tmp_path: Path) -> None:
+    process = started(*FIT, LONG, *UNCOMPILED, "--out", "run", cwd=tmp_path)
     try:
         wait_until(lambda: has_checkpoint(tmp_path / "run"), process)
-        second = run_process(*RESUME, "run", cwd=tmp_path)
+        second = probvae(*RESUME, "run", cwd=tmp_path)
         assert second.returncode == 2
         assert second.stderr.startswith("probvae: run: another process is writing this run.")
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
@@ -146,7 +150,7 @@ def test_second_process_on_a_run_and_a_removed_folder(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-def test_full_disk(tmp_path: Path) -> None:
+def test_full_disk(probvae: Run, tmp_path: Path) -> None:
     """Files of this process can have 20 kB: fewer than a checkpoint has, and more than what is written before it."""
 
     def small_files() -> None:
@@ -160,5 +164,5 @@ def test_full_disk(tmp_path: Path) -> None:
     assert "cannot be written" in err
     assert "Traceback" not in err
     assert not list((tmp_path / "run" / "checkpoints").iterdir()), "half a checkpoint"
-    done = run_process(*RESUME, "run", cwd=tmp_path)
+    done = probvae(*RESUME, "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from probvae.cli import main
 from probvae.data import RowsOnDisk, column_variances, load_data
 from probvae.errors import ArgumentError, ConfigError, DataError, SupportError
 
@@ -125,23 +126,26 @@ def test_changes_to_a_copy_on_write_map_are_not_lost(tmp_path: Path) -> None:
     assert (rows[3:4] == 7).all()
 
 
-def probvae(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "probvae", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
-
-
-def test_command_line(tmp_path: Path) -> None:
+def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A fit to a file above the limit ends with the same kind of run as one below it."""
+
+    def fit(*arguments: object) -> tuple[int | str | None, str, str]:
+        monkeypatch.setattr(sys, "argv", ["probvae", "fit", "--data", "x.npy", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code, *capsys.readouterr()
+
     saved(values(), tmp_path)
+    monkeypatch.chdir(tmp_path)
     options = ("--scaling", "standardize", "--epochs", 2, "--hidden", 8, "--no-gap", "--json", "--no-progress")
     limit = ("--set", f"data.in_memory_limit={LIMIT}")
-    one = probvae("fit", "--data", "x.npy", *options, *limit, "--out", "disk", cwd=tmp_path)
-    assert one.returncode == 0, one.stderr
-    assert {"num_train", "elbo"} <= json.loads(one.stdout).keys()
-    assert json.loads(one.stdout)["num_train"] == 800
-    refused = probvae("fit", "--data", "x.npy", *options, *limit, "--guide", "free", "--out", "b", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "guide: one with parameters for each datum needs the data in memory" in refused.stderr
+    code, out, err = fit(*options, *limit, "--out", "disk")
+    assert not code, err
+    assert {"num_train", "elbo"} <= json.loads(out).keys()
+    assert json.loads(out)["num_train"] == 800
+    code, _, err = fit(*options, *limit, "--guide", "free", "--out", "b")
+    assert code == 2
+    assert "guide: one with parameters for each datum needs the data in memory" in err
 
 
 _FIT_IN_LITTLE_MEMORY = """
@@ -167,6 +171,7 @@ print(json.dumps([peak() - before, [record["validation_elbo"] for record in resu
 """
 
 
+@pytest.mark.slow
 def test_a_fit_to_200_mb_takes_less_memory_than_they_do(tmp_path: Path) -> None:
     """A real file and a real process: the most that it ever held, pages of the file among them."""
     rng = np.random.default_rng(0)

@@ -85,12 +85,12 @@ def test_detached_gradient_is_that_of_em() -> None:
     guide, x = ExactGuide(model, detach=True), example_a.X
     assert not guide.distribution(x).mean.requires_grad
     expected = torch.autograd.grad(exact_log_evidence(model, x).sum(), list(model.parameters()))
-    draws = []
-    for _ in range(2000):
-        loss = Trace_ELBO().differentiable_loss(model, guide, x)
+    draws, copies = [], 20  # of the data: each gradient is a mean over as many draws
+    for _ in range(100):
+        loss = Trace_ELBO().differentiable_loss(model, guide, x.repeat(copies, 1)) / copies
         draws.append(torch.cat([g.flatten() for g in torch.autograd.grad(-loss, list(model.parameters()))]))
     values, flat = torch.stack(draws), torch.cat([g.flatten() for g in expected])
-    assert ((values.mean(0) - flat).abs() < 5 * values.std(0) / 2000**0.5).all()
+    assert ((values.mean(0) - flat).abs() < 5 * values.std(0) / 100**0.5).all()
     assert values.std(0).min() > 0.01  # noisy, where the other is not
 
 
@@ -195,7 +195,14 @@ def test_fit_reaches_probabilistic_pca(double: None) -> None:
     assert optimum - 1e-4 < fitted < optimum + 1e-10
 
 
-@pytest.mark.parametrize(("c", "active"), [(0.5, 2), (2.0, 1), (5.0, 0)])
+@pytest.mark.parametrize(
+    ("c", "active"),
+    [
+        pytest.param(0.5, 2, marks=pytest.mark.slow),
+        (2.0, 1),
+        pytest.param(5.0, 0, marks=pytest.mark.slow),
+    ],
+)
 def test_fit_turns_off_what_a_fixed_variance_leaves_no_room_for(c: float, active: int, double: None) -> None:
     x = torch.randn(256, 6) * torch.tensor([4.0, 1.5, 0.16, 0.16, 0.16, 0.16]).sqrt()
     eigenvalues = torch.linalg.eigvalsh(torch.cov(x.T, correction=0))

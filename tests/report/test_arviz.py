@@ -228,6 +228,7 @@ def test_bad_arguments() -> None:
         probvae.to_arviz(vae, x * torch.nan)
 
 
+@pytest.mark.slow
 def test_a_daily_announcement_of_arviz_is_not_heard(tmp_path: Path) -> None:
     """A fresh cache folder makes ArviZ 0.23 announce 1.0 at import."""
     code = "import probvae, torch; probvae.to_arviz(probvae.VAE.example(), torch.zeros(2, 3), num_samples=30)"
