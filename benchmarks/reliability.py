@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from benchmarks.fuzz import bad_inputs  # noqa: E402
+from tests.faults.extremes import extremes  # noqa: E402
 from tests.faults.killing import trials, whole_run  # noqa: E402
 
 OVERHEAD = 0.05
@@ -89,6 +90,8 @@ def main() -> None:
         result["inputs"] = {**found, "wrong": found["failures"]}
     if options.kills:
         result["kills"] = kills(options.kills, options.workers)
+    if options.extremes:
+        result["extremes"] = extremes(options.extremes, workers=options.workers)
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     show(result)
@@ -107,6 +110,9 @@ def show(result: dict[str, Any]) -> None:
     if "kills" in result:
         counts = ", ".join(f"{outcome}: {number}" for outcome, number in sorted(result["kills"]["counts"].items()))
         table.add_row("kills and full disks", str(result["kills"]["num"]), counts)
+    if "extremes" in result:
+        counts = ", ".join(f"{verdict}: {number}" for verdict, number in sorted(result["extremes"]["counts"].items()))
+        table.add_row("numerical extremes", str(result["extremes"]["num"]), counts)
     Console().print(table)
 
 

@@ -1,5 +1,6 @@
 """Random numbers of our own: the caller's generators are left as they were."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,9 +9,16 @@ import torch
 
 @contextmanager
 def isolated_seed(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Seed torch inside the block; on leaving it, restore the state that was there before."""
+    """Seed torch inside the block; on leaving it, restore the state that was there before.
+
+    Python's generator is left as it was too: some packages draw from it where they are imported.
+    """
     device = torch.device(device)
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+    before = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(before)

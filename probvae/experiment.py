@@ -34,6 +34,7 @@ from probvae.errors import (
     FitError,
     FitInterruptedError,
     NotLinearGaussianError,
+    ProbvaeError,
 )
 from probvae.inference import (
     FitResult,
@@ -45,6 +46,7 @@ from probvae.inference import (
     posterior_mean,
     reconstruction_error,
 )
+from probvae.inference.bad_sites import Refusals
 from probvae.inference.distributed import process_group
 from probvae.inference.evidence import best_method
 from probvae.inference.refine import refine
@@ -179,13 +181,22 @@ def check_magnitude(data: Dataset) -> None:
 
 
 def check_summary(summary: Mapping[str, Any]) -> None:
-    """Raise :class:`~probvae.errors.FitError` where a number that the fit is judged by is not finite."""
-    for name in ("elbo", "log_likelihood", "kl", "reconstruction_error"):
-        if not math.isfinite(summary[name]["value"]):
+    """Raise :class:`~probvae.errors.FitError` where a number of the summary is not finite."""
+    for name, value in _numbers(summary):
+        if not math.isfinite(value):
             raise FitError(
-                f"{name}: expected a finite mean on the held-out data, got {summary[name]['value']:g}. The weights are "
-                "kept. Use scaling='standardize', or a smaller learning_rate."
+                f"{name}: expected a finite number on the held-out data, got {value:g}. The weights are kept. Use "
+                "scaling='standardize', or a smaller learning_rate."
             )
+
+
+def _numbers(entry: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in nested tables, with their names; that of a mean is its table's."""
+    if isinstance(entry, Mapping):
+        for key, inner in entry.items():
+            yield from _numbers(inner, name if key == "value" else f"{name}.{key}".lstrip("."))
+    elif isinstance(entry, int | float):
+        yield name, entry
 
 
 def check_likelihood(vae: VAE, data: Dataset, seed: int) -> None:
@@ -217,8 +228,11 @@ def _check_amortized(vae: VAE) -> None:
 
 
 def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
-    """The bound on ``data`` and its parts (nats per datum, standard errors over data), c, and the squared error."""
-    with isolated_seed(seed):
+    """The bound on ``data`` and its parts (nats per datum, standard errors over data), c, and the squared error.
+
+    Raises :class:`~probvae.errors.FitError` where numbers that are not finite arise on the way.
+    """
+    with isolated_seed(seed), _refused_as_failed():
         x = binarized(data, seed)
         values = bound(vae, x, NUM_SAMPLES)
         error = reconstruction_error(vae, x)
@@ -234,6 +248,21 @@ def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _refused_as_failed() -> Iterator[None]:
+    """torch's refusal of parameters that no distribution has, as the error of a fit."""
+    try:
+        yield
+    except Refusals as error:
+        if isinstance(error, ProbvaeError):
+            raise
+        reason = str(error).split("\n")[0]
+        raise FitError(
+            f"the numbers overflow on the held-out data ({reason}). The weights are kept. Look for outliers, use "
+            "scaling='standardize', or a smaller learning_rate."
+        ) from error
+
+
 def ledger_of(
     vae: VAE, data: Dataset, seed: int, truth: str = "auto", num_data: int | None = None
 ) -> tuple[GapResult | None, dict[str, Any]]:
@@ -243,9 +272,13 @@ def ledger_of(
     vae, x = vae.at(rows), binarized(data, seed)[rows]
     try:
         check_density(vae)
-        gap = posterior_gap(vae, x, truth=method, seed=seed)
-    except (ArgumentError, NotLinearGaussianError) as error:
+        with _refused_as_failed():
+            gap = posterior_gap(vae, x, truth=method, seed=seed)
+    except (ArgumentError, FitError, NotLinearGaussianError) as error:
         return None, {"not_computed": str(error)}
+    num_bad = int((~torch.stack([gap.total.value, gap.approximation.value, gap.truth.value]).isfinite()).any(0).sum())
+    if num_bad:
+        return None, {"not_computed": f"log p(x) or a bound of it is not finite for {num_bad} of {len(x)} data"}
     return gap, gap.summary()
 
 

@@ -256,20 +256,28 @@ def load(path: str | Path) -> VAE:
 
 def _rebuild(path: Path, metadata: dict[str, str], tensors: Mapping[str, Tensor]) -> VAE:
     components = _components(path, metadata)
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise RunError(f"{path}: {name} has entries that are not finite. Fit again, or take a checkpoint.")
     num_numbers = sum(tensor.numel() for tensor in tensors.values())
     # some ten times what the package's own components make of themselves
     bounds = BoundedAllocation(2**22 + 40 * num_numbers, 2_000 + 100 * len(tensors))
     try:
         with isolated_seed(0), bounds:
-            return VAE.from_components(components)
+            vae = VAE.from_components(components)
     except ConfigError:
         raise
     except Exception as error:  # numbers that no component was made for may fail anywhere
         reason = str(error) if isinstance(error, ProbvaeError) else f"{type(error).__name__}: {error}"
         raise RunError(f"{path}: the description of its components is damaged ({reason}).") from error
+    _check_numbers(path, vae, tensors)
+    return vae
+
+
+def _check_numbers(path: Path, vae: VAE, tensors: Mapping[str, Tensor]) -> None:
+    """Raise for numbers that are not finite, but for missing entries of data that a guide was made for."""
+    data = {f"guide.{name}" for name, _ in vae.guide.named_buffers()} if vae.model.missing == "mask" else set()
+    for name, tensor in tensors.items():
+        bad = tensor.isinf() if name in data else ~tensor.isfinite()
+        if bad.any():
+            raise RunError(f"{path}: {name} has entries that are not finite. Fit again, or take a checkpoint.")
 
 
 def _components(path: Path, metadata: dict[str, str]) -> dict[str, Any]:

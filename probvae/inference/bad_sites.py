@@ -2,9 +2,13 @@
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from probvae.inference.evaluation import ModelAndGuide
 from probvae.inference.traces import paired_traces
+
+# What torch raises for parameters that no distribution has: NaN, and a matrix that is not positive definite
+Refusals = (ValueError, LinAlgError)
 
 
 @torch.no_grad()
@@ -12,14 +16,17 @@ def first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str | None:
     """The first sample site whose parameters or log density are not finite."""
     try:
         vae.guide.distribution(rows)
-    except ValueError:
+    except Refusals:
         return "z"  # the guide's own parameters are not finite: torch refuses to build the distribution
     try:
         traces = paired_traces(vae.model, vae.guide, rows, 1)
-    except ValueError:
+    except Refusals:
         return "x"  # the decoder's output is not
     for trace in reversed(traces):
-        trace.compute_log_prob()
+        try:
+            trace.compute_log_prob()
+        except Refusals:
+            return "z" if "z" in trace.nodes and "x" not in trace.nodes else "x"
         for name, site in trace.nodes.items():
             if site["type"] == "sample" and not torch.isfinite(site["log_prob"]).all():
                 return str(name)

@@ -37,7 +37,7 @@ def validation_bound(vae: ModelAndGuide, validation: Blocks | None, ranks: Ranks
     parts = ((at_rows(vae, rows), x) for rows, x in validation.blocks())
     num_data = len(validation)
     elbo, squared, kl = (total / num_data for total in ranks.sums(3, _bound_sums, parts))
-    variance = max(squared - elbo**2, 0.0)
+    variance = max(squared - elbo * elbo, 0.0)  # Python's power raises an error where the product is infinite
     return {
         "validation_elbo": elbo,
         "validation_kl": kl,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError, SkippedStepsWarning
+from probvae.inference.bad_sites import Refusals
 from probvae.inference.checkpoints import Checkpoint
 from probvae.inference.distributed import Ranks
 from probvae.inference.epoch_values import mean_variance, set_optimal_variance, validation_bound
@@ -199,7 +200,7 @@ class Trainer:
             set_optimal_variance(self.given, self.x, self.ranks)
             validation = validation_bound(self.given_validation, self.validation, self.ranks)
             record = {"variance": mean_variance(self.given, self.x), **validation}
-        except ValueError as error:
+        except Refusals as error:
             if isinstance(error, ArgumentError):
                 raise
             self._fail(self._trouble(batch, str(error).split("\n")[0]))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError
-from probvae.inference.bad_sites import first_bad_gradient, first_bad_site
+from probvae.inference.bad_sites import Refusals, first_bad_gradient, first_bad_site
 from probvae.inference.compiled.adam import Adam
 from probvae.inference.compiled.paths import StepPath, choose_path
 from probvae.inference.compiled.program import LossAndGradient, clipped
@@ -80,9 +80,9 @@ class Steps:
         try:
             check_supports(pair.model.prior(), pair.guide.distribution(self._at_use(rows)))
             self.objective.step_loss(pair.model, pair.guide, self._at_use(rows))
-        except ValueError as error:
+        except Refusals as error:
             if isinstance(error, ArgumentError):
-                raise  # another ValueError is torch's, of numbers out of range: the first step says where they are
+                raise  # the others are torch's, of numbers out of range: the first step says where they are
 
     def choose_path(self, compile: str | bool) -> None:
         """Through Pyro's handlers or without them; model and guide have to be in their training mode."""
@@ -142,10 +142,13 @@ class Steps:
         """A step without Pyro's handlers."""
         update, inputs = self.path.update, self._inputs(batch)
         assert update is not None
-        if self.ranks.size == 1:
-            return update(*inputs)
-        assert isinstance(update, GraphUpdate)
-        losses, gradients = update.losses_and_gradients(*inputs)
+        try:
+            if self.ranks.size == 1:
+                return update(*inputs)
+            assert isinstance(update, GraphUpdate)
+            losses, gradients = update.losses_and_gradients(*inputs)
+        except Refusals:
+            return self._plain_step(batch)  # which says why, and skips
         return self._exchanged_step(StepLoss(*losses), gradients, batch)
 
     def _plain_step(self, batch: Minibatch) -> Taken:
@@ -192,8 +195,7 @@ class Steps:
         try:
             with self.ranks.noise(self.num_data(batch)):
                 return self.objective.step_loss(pair.model, pair.guide, self._at_use(rows), self._kl_weight())
-        except ValueError as error:
-            # torch's own validation of a distribution's parameters: NaN in a location or a scale
+        except Refusals as error:
             if isinstance(error, ArgumentError):
                 raise
             self.refused = str(error).split("\n")[0]

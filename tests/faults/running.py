@@ -126,7 +126,7 @@ def call(arguments: list[str]) -> tuple[int | None, str]:
     out, err = io.StringIO(), io.StringIO()
     argv, sys.argv = sys.argv, ["probvae", *arguments]
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _alarm(SECONDS):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), alarm(SECONDS):
             main()
     except SystemExit as stop:
         return int(stop.code or 0), err.getvalue()
@@ -178,7 +178,7 @@ def _inside(folder: Path, temporary: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
+def alarm(seconds: float) -> Iterator[None]:
     def ring(*_: Any) -> None:
         raise Hang
 

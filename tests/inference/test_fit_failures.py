@@ -11,7 +11,7 @@ import torch
 
 import probvae
 from probvae.errors import NonFiniteLossError
-from probvae.inference import DiagonalGuide, LinearEncoder, MLPEncoder, fit
+from probvae.inference import DiagonalGuide, LinearEncoder, LowRankGuide, MLPEncoder, fit
 from probvae.models import (
     BernoulliLikelihood,
     Decoder,
@@ -161,3 +161,12 @@ def test_clipping_and_a_small_step_do_not_fail() -> None:
     vae = make()
     result = fit(vae, torch.randn(100, DIM), epochs=3, batch_size=25, gradient_clip=1.0, progress=False)
     assert all(math.isfinite(record["elbo"]) for record in result.history)
+
+
+@pytest.mark.parametrize("compile", [False, "graph"])
+def test_covariance_that_has_no_factor_is_a_step_to_skip(compile: bool | str) -> None:
+    """A low-rank covariance with infinite entries: torch's factorisation raises an error of its own."""
+    model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, DIM), GaussianLikelihood(DIM))
+    vae = probvae.VAE(model, LowRankGuide(MLPEncoder(DIM, hidden=(8,)), 2))
+    match = failed(vae, torch.randn(100, DIM), epochs=2, batch_size=25, learning_rate=1e30, compile=compile)
+    assert "positive-definite" in match[4]

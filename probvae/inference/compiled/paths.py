@@ -8,6 +8,7 @@ from torch import Tensor
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError, PathWarning, TraceError
+from probvae.inference.bad_sites import Refusals
 from probvae.inference.compiled.adam import Adam
 from probvae.inference.compiled.check import disagreement
 from probvae.inference.compiled.inductor import check_compiler
@@ -66,7 +67,7 @@ def choose_path(
             path = _graph_path(program, optimizer, recording, batch)
     except TraceError as error:
         return _instead("plain", f"the program cannot be traced: {error}", compile != "auto")
-    except ValueError as error:  # the first step will say where
+    except Refusals as error:  # the first step will say where
         return StepPath("plain", f"the program fails on the first batch: {error}".split("\n")[0])
     worth_it = compile is True or (compile == "auto" and worth_compiling(recording, num_steps))
     if not worth_it:
