@@ -53,7 +53,7 @@ def test_refusals(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         exit_code, text = call(arguments)
     assert exit_code == code
     assert len(text.splitlines()) <= 4
-    assert re.search(message, text)
+    assert re.search(message, text), text
     assert peak() - floor < 512 * MB
     if code == 2:
         assert contents(tmp_path) == before
