@@ -60,19 +60,23 @@ class Run:
         self.check_free()
         try:
             if self.folder.is_dir():
+                self.lock()
                 self._fill(self.folder)
             else:
                 self._appear()
-            self.lock()
         except RunError:
             raise
         except OSError as error:
             raise self._cannot_write(error) from error
 
     def _appear(self) -> None:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name}."))
+        parent, prefix = self.folder.parent, f".{self.folder.name}."
+        parent.mkdir(parents=True, exist_ok=True)
+        for left in parent.glob(f"{prefix}*/{LOCK}"):
+            _remove_unless_locked(left)
+        stage = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
         try:
+            self._lock = _acquired(stage / LOCK)  # it is the folder's own, once that has its name
             make_readable(stage)
             self._fill(stage)
             fault_point("run-filled")
@@ -103,18 +107,12 @@ class Run:
 
         Raises :class:`~probvae.errors.RunError` where another one has the lock.
         """
-        import filelock
-
-        lock = filelock.FileLock(self.folder / LOCK, timeout=0)
         try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise RunError(
-                f"{self.folder}: another process is writing this run. Wait until it has ended, or stop it."
-            ) from error
+            self._lock = _acquired(self.folder / LOCK)
         except OSError as error:
             raise self._cannot_write(error) from error
-        self._lock = lock
+        if self._lock is None:
+            raise RunError(f"{self.folder}: another process is writing this run. Wait until it has ended, or stop it.")
 
     def close(self) -> None:
         """Let other processes write here."""
@@ -181,3 +179,23 @@ class Run:
     def write_text(self, name: str, text: str) -> None:
         """Write ``text`` to the file ``name``."""
         write_text(self.folder / name, text)
+
+
+def _acquired(file: Path) -> Any:
+    """The lock on ``file``, which ends with this process; None where another one has it."""
+    import filelock
+
+    lock = filelock.FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        return None
+    return lock
+
+
+def _remove_unless_locked(lock_file: Path) -> None:
+    """What a process that was killed was about to make a run."""
+    lock = _acquired(lock_file)
+    if lock is not None:
+        shutil.rmtree(lock_file.parent, ignore_errors=True)
+        lock.release()

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 import torch
 from torch import Tensor
@@ -192,3 +193,13 @@ def test_empty_folder_is_filled_where_it_stands(tmp_path: Path) -> None:
     assert (tmp_path / "run").stat().st_ino == before
     assert probvae.load(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_a_killed_process_was_about_to_make_a_run_is_removed(tmp_path: Path) -> None:
+    for name in ("killed", "alive"):
+        (tmp_path / f".run.{name}").mkdir()
+        (tmp_path / f".run.{name}" / ".lock").touch()
+    alive = filelock.FileLock(tmp_path / ".run.alive" / ".lock")
+    with alive:
+        fitted(tmp_path / "run")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".run.alive", "run"]
