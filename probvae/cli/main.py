@@ -30,6 +30,8 @@ COMMANDS = {
 FAILED, MISTAKE = 1, 2
 # How long a process of several waits for another to say what is wrong, in seconds
 PATIENCE = 2.0
+# Pyro hangs a table of all sites on an error that comes from within a program
+_SHAPES = "Trace Shapes:"
 _LONGEST_MESSAGE = 1000  # characters
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 
@@ -109,7 +111,8 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _complain(error: BaseException) -> None:
     _let_others_speak(error)
     rank = launched_rank()
-    text = readable(f"probvae: rank {rank}: {error}" if rank else f"probvae: {error}")
+    message = str(error).split(_SHAPES)[0].rstrip()
+    text = readable(f"probvae: rank {rank}: {message}" if rank else f"probvae: {message}")
     print(text.replace("\n", "\\n"), file=sys.stderr)  # one line: another may stand in the name of a file
 
 
