@@ -45,13 +45,21 @@ from tests.faults.running import (  # noqa: E402
     TOO_MUCH_MEMORY,
     Outcome,
     contents,
-    limited_memory,
     prepare,
     run_case,
     verdict_on,
 )
+from tests.memory import limited_memory  # noqa: E402
 
 CRASH = "crash"
+# The largest memory of a process includes what its parent had when it was started: it gets a parent that has little.
+_PARENT = """
+import os, sys
+null = os.open(os.devnull, os.O_WRONLY)
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, null, 1)])
+_, status, usage = os.wait4(child, 0)
+print(os.waitstatus_to_exitcode(status), usage.ru_maxrss)
+"""
 # beyond what is in use: a case that asks for more is refused it, and the machine stays usable
 _SPARE = 4 * 2**30
 # after the alarm: code that no signal reaches. Of a real process: to start Python and torch on a busy machine
@@ -116,18 +124,26 @@ def run_for_real(job: Job) -> Outcome:
 def _process(arguments: list[str], folder: Path, temporary: Path) -> tuple[int, str, int]:
     """Exit code, stderr, and the largest memory (bytes); a process that does not end is killed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "probvae", *arguments]
+    command = [sys.executable, "-ISc", _PARENT, sys.executable, "-m", "probvae", *arguments]
     with tempfile.TemporaryFile() as err:
-        child = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err
+        parent = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=err,
+            start_new_session=True,
         )
-        end = threading.Timer(SECONDS + _STARTING, child.kill)
-        end.start()
-        _, status, usage = os.wait4(child.pid, 0)
-        end.cancel()
-        child.returncode = os.waitstatus_to_exitcode(status)
+        try:
+            told, _ = parent.communicate(timeout=SECONDS + _STARTING)
+        except subprocess.TimeoutExpired:
+            os.killpg(parent.pid, signal.SIGKILL)
+            parent.communicate()
+            told = b"%d 0" % -signal.SIGKILL
         err.seek(0)
-        return child.returncode, err.read().decode("utf-8", "replace"), usage.ru_maxrss * 1024
+        code, memory = map(int, told.split())
+        return code, err.read().decode("utf-8", "replace"), memory * 1024
 
 
 def _outcomes(

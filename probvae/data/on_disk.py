@@ -11,8 +11,8 @@ from probvae.errors import ArgumentError, DataError, ShapeError
 # Data that take no more than this, as the floats that they become, are read into memory.
 IN_MEMORY_LIMIT = 2 * 2**30  # bytes
 _BLOCK = 8 * 2**20  # bytes
-# Rows here and there in a file: Linux maps 64 kB around each
-_SCATTERED = 512
+# Rows here and there in a file that are read before its pages are handed back: Linux maps up to 2 MB around each
+_SCATTERED = 32
 
 
 class RowsOnDisk:

@@ -12,6 +12,8 @@ from probvae.cli import main
 from probvae.data import RowsOnDisk, column_variances, load_data
 from probvae.errors import ArgumentError, ConfigError, DataError, SupportError
 
+ROOT = Path(__file__).parents[2]
+
 # 1000 rows of 5 floats are 0.02 MB
 LIMIT = 0.01
 
@@ -149,15 +151,13 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 _FIT_IN_LITTLE_MEMORY = """
-import json, resource, sys
+import json, sys
 import numpy as np, torch
 import probvae
 from probvae.data import RowsOnDisk
 from probvae.inference import DiagonalGuide, LinearEncoder
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+from tests.memory import peak
 
 def make():
     model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 1000), GaussianLikelihood(1000, variance="optimal"))
@@ -167,22 +167,23 @@ options = {"batch_size": 500, "validation": 0.1, "progress": False}
 probvae.fit(make(), torch.randn(1000, 1000), epochs=1, **options)  # what any fit takes
 before = peak()
 result = probvae.fit(make(), RowsOnDisk(np.load(sys.argv[1], mmap_mode="r")), epochs=2, **options)
-print(json.dumps([peak() - before, [record["validation_elbo"] for record in result.history]]))
+print(json.dumps([(peak() - before) / 2**20, [record["validation_elbo"] for record in result.history]]))
 """
 
 
 @pytest.mark.slow
-def test_a_fit_to_200_mb_takes_less_memory_than_they_do(tmp_path: Path) -> None:
+def test_a_fit_to_400_mb_takes_less_than_half_of_them(tmp_path: Path) -> None:
     """A real file and a real process: the most that it ever held, pages of the file among them."""
     rng = np.random.default_rng(0)
-    x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (52_000, 1000))
+    x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (104_000, 1000))
     z, weight = rng.normal(size=(len(x), 1)), rng.normal(size=(1, 1000))
     for start in range(0, len(x), 4000):
         x[start : start + 4000] = z[start : start + 4000] @ weight
     x.flush()
     command = [sys.executable, "-c", _FIT_IN_LITTLE_MEMORY, str(tmp_path / "x.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     grown, elbos = json.loads(done.stdout)
-    assert grown < 130, grown  # MB; in memory it would be 400, a copy to shuffle included
+    # MB: 140 for a file of any size, three pools of 16 and evaluation's blocks among them; in memory it would be 800
+    assert grown < 200, grown
     assert elbos[1] > elbos[0]

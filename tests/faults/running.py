@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import resource
 import signal
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 from probvae.cli import main
 from tests.faults import bad_arrays, bad_recipes, bad_runs, bad_tables
 from tests.faults.bad_commands import command_line
+from tests.memory import peak, reset_peak
 
 SECONDS, MEMORY = 10, 2 * 2**30
 # a fit that has nothing to complain of is over at once
@@ -189,31 +189,3 @@ def alarm(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-@contextlib.contextmanager
-def limited_memory(size: int) -> Iterator[None]:
-    """Not more than ``size`` bytes of addresses beyond those in use: the machine stays usable."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def reset_peak() -> int:
-    """Let the peak begin anew; what is in use now (bytes)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def peak() -> int:
-    """The most that was in use since then (bytes)."""
-    return _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    with open("/proc/self/status", encoding="ascii") as file:  # noqa: PTH123
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{name}:"))
