@@ -20,15 +20,17 @@ _NAMES = {
 
 
 class Packed(NamedTuple):
-    """Tensors as a safetensors file has them: a header with names, dtypes, shapes and places, and their bytes."""
+    """Tensors as a safetensors file has them: a header with names, dtypes, shapes and places, and their own bytes."""
 
     header: dict[str, dict[str, Any]]
-    data: bytes
+    parts: list[memoryview]
 
     def digest(self, metadata: Mapping[str, str]) -> str:
         """SHA-256 of names, dtypes, shapes and values, and of the text beside them."""
-        text = json.dumps([self.header, dict(metadata)], sort_keys=True)
-        return hashlib.sha256(b"".join([text.encode(), self.data])).hexdigest()
+        found = hashlib.sha256(json.dumps([self.header, dict(metadata)], sort_keys=True).encode())
+        for part in self.parts:
+            found.update(part)
+        return found.hexdigest()
 
 
 def pack(tensors: Mapping[str, Tensor]) -> Packed:
@@ -37,13 +39,19 @@ def pack(tensors: Mapping[str, Tensor]) -> Packed:
     parts: list[memoryview] = []
     place = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
-        values = tensor.detach().cpu().contiguous()
-        part = values.flatten().view(torch.uint8).numpy().data
+        part = _bytes_of(tensor)
         offsets = [place, place + len(part)]
-        header[name] = {"dtype": _NAMES[values.dtype], "shape": list(values.shape), "data_offsets": offsets}
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
         parts.append(part)
         place += len(part)
-    return Packed(header, b"".join(parts))
+    return Packed(header, parts)
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    values = tensor.detach().cpu().contiguous()
+    if values.dtype is torch.bfloat16:  # numpy has none
+        values = values.view(torch.int16)
+    return values.numpy().reshape(-1).view("u1").data
 
 
 def write_packed(path: Path, packed: Packed, metadata: Mapping[str, str]) -> None:
@@ -58,7 +66,7 @@ def write_packed(path: Path, packed: Packed, metadata: Mapping[str, str]) -> Non
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             file.write(len(header).to_bytes(8, "little") + header)
-            file.write(packed.data)
+            file.writelines(packed.parts)
 
     write_atomic(path, write)
 

@@ -52,6 +52,10 @@ class NonFiniteLossError(FitError, ArithmeticError):
     """The loss became NaN or infinite."""
 
 
+class NonFiniteError(ProbvaeError, ArithmeticError, ValueError):
+    """Finite data overflow on their way through the networks of a model or a guide."""
+
+
 class RankError(FitError, ConnectionError):
     """A process of a distributed fit stopped, cannot be reached, or has gone another way than the others."""
 

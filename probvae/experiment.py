@@ -34,7 +34,6 @@ from probvae.errors import (
     FitError,
     FitInterruptedError,
     NotLinearGaussianError,
-    ProbvaeError,
 )
 from probvae.inference import (
     FitResult,
@@ -46,9 +45,9 @@ from probvae.inference import (
     posterior_mean,
     reconstruction_error,
 )
-from probvae.inference.bad_sites import Refusals
 from probvae.inference.distributed import process_group
 from probvae.inference.evidence import best_method
+from probvae.inference.overflow import Refusals, reason_of
 from probvae.inference.refine import refine
 from probvae.models import GaussianLikelihood, MixedLikelihood, covariates_for
 from probvae.recipes import Recipe, merge, read_run_recipe, to_toml
@@ -254,12 +253,11 @@ def _refused_as_failed() -> Iterator[None]:
     try:
         yield
     except Refusals as error:
-        if isinstance(error, ProbvaeError):
+        if isinstance(error, ArgumentError):
             raise
-        reason = str(error).split("\n")[0]
         raise FitError(
-            f"the numbers overflow on the held-out data ({reason}). The weights are kept. Look for outliers, use "
-            "scaling='standardize', or a smaller learning_rate."
+            f"the numbers overflow on the held-out data ({reason_of(error)}). The weights are kept. Look for outliers, "
+            "use scaling='standardize', or a smaller learning_rate."
         ) from error
 
 

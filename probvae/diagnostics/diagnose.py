@@ -19,6 +19,7 @@ from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnosti
 from probvae.errors import ArgumentError, NotLinearGaussianError, ProbvaeError
 from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data
 from probvae.inference.evidence import Estimate, best_method, log_evidence
+from probvae.inference.overflow import overflow_named
 from probvae.inference.refine import not_refinable
 
 _QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 20, "annealed": 5}
@@ -79,6 +80,7 @@ class Diagnosis:
         return "\n".join([*lines, *(f"try: {sentence}" for sentence in self.advice)])
 
 
+@overflow_named()
 def diagnose(
     vae: ModelAndGuide,
     x: Tensor,
@@ -143,7 +145,8 @@ def _settings(quick: bool, num_simulations: int | None, num_draws: int | None, s
 
 def _or_reason(name: str, compute: Callable[[], Diagnostic], settings: Settings) -> Diagnostic:
     try:
-        return compute()
+        with overflow_named():
+            return compute()
     except (ArgumentError, NotLinearGaussianError) as error:
         if name == "gap" and settings.truth != "auto":
             raise  # a truth that was asked for by name

@@ -19,6 +19,7 @@ from probvae.inference.gaussian_gaps import diagonal_gap
 from probvae.inference.guides import Guide
 from probvae.inference.importance import weighted_draws
 from probvae.inference.linear_gaussian import has_exact_posterior
+from probvae.inference.overflow import overflow_named
 from probvae.inference.refine import refine
 
 NUM_SAMPLES = 1000
@@ -91,6 +92,7 @@ def total_gap_verdict(total: Gap, truth: Estimate) -> Verdict:
     return Verdict("gap/total", status, value, FAIL_GAP, message)
 
 
+@overflow_named()
 def posterior_gap(
     vae: ModelAndGuide, x: Tensor, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
 ) -> GapResult:

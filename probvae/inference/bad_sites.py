@@ -2,13 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from probvae.inference.evaluation import ModelAndGuide
+from probvae.inference.overflow import Refusals
 from probvae.inference.traces import paired_traces
-
-# What torch raises for parameters that no distribution has: NaN, and a matrix that is not positive definite
-Refusals = (ValueError, LinAlgError)
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from probvae.inference.guides import Guide
 from probvae.inference.kl import analytic_kl
 from probvae.inference.live_memory import peak_bytes
 from probvae.inference.moments import mean_and_variance
+from probvae.inference.overflow import overflow_named
 from probvae.inference.products import fast_products
 from probvae.inference.traces import LogWeights
 from probvae.inference.workers import in_order
@@ -88,7 +89,8 @@ def elbo(vae: ModelAndGuide, x: Tensor, num_samples: int = 1, *, memory_limit: i
 
     ``x`` is (N, D); the result is (N,), in nats per datum, unbiased for the bound; no gradient is kept.
     ``memory_limit`` is in bytes, see :func:`limited_memory`; memory does not grow with N or S beyond it.
-    Raises :class:`~probvae.errors.ShapeError` or :class:`~probvae.errors.DataError` for data that do not fit.
+    Raises :class:`~probvae.errors.ShapeError` or :class:`~probvae.errors.DataError` for data that do not fit, and
+    :class:`~probvae.errors.NonFiniteError` where they overflow in the networks.
     Source: Kingma and Welling (2014), arXiv:1312.6114, equation 7.
 
     >>> import torch, probvae
@@ -98,6 +100,7 @@ def elbo(vae: ModelAndGuide, x: Tensor, num_samples: int = 1, *, memory_limit: i
     return bound(vae, x, num_samples, memory_limit=memory_limit).elbo
 
 
+@overflow_named()
 def bound(vae: ModelAndGuide, x: Tensor, num_samples: int = 1, *, memory_limit: int | None = None) -> Bound:
     """:func:`elbo` together with its parts E log p(x|z) and KL(q_x || p), the latter by the same draws."""
     check_count(num_samples, "num_samples")
@@ -126,24 +129,28 @@ def reconstruction_error(vae: ModelAndGuide, x: Tensor) -> Tensor:
     return (x - reconstruct(vae, x)).square().nanmean(1)
 
 
+@overflow_named()
 def reconstruct(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """E[x | z] (N, D) at the guide's mean z = E_q[z], in the units of x (or the likelihood's other ``point``)."""
     z = posterior_mean(vae, x)
     return over_chunks(lambda vae, rows: vae.model.likelihood.point(vae.model.decoder(rows)), vae, z)
 
 
+@overflow_named()
 def posterior_mean(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """E_q[z] (N, d), in prior standard deviations."""
     _check_input(vae, x)
     return over_chunks(lambda vae, rows: mean_and_variance(vae.guide.distribution(rows))[0], vae, x)
 
 
+@overflow_named()
 def posterior_scale(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """The standard deviation of each z_j under q_x, (N, d)."""
     _check_input(vae, x)
     return over_chunks(lambda vae, rows: mean_and_variance(vae.guide.distribution(rows))[1].sqrt(), vae, x)
 
 
+@overflow_named()
 def plug_in_loss(vae: ModelAndGuide, x: Tensor) -> Tensor:
     r"""-log p(x | z = E_q z) + KL(q_x || p), (N,), in nats per datum: **not a bound** of -log p(x).
 

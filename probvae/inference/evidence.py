@@ -12,6 +12,7 @@ from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data, gro
 from probvae.inference.exact import exact_log_evidence
 from probvae.inference.importance import importance_log_evidence
 from probvae.inference.linear_gaussian import has_exact_posterior
+from probvae.inference.overflow import overflow_named
 from probvae.inference.quadrature import quadrature
 
 METHODS = {
@@ -39,6 +40,7 @@ class Estimate:
     kind: str
 
 
+@overflow_named()
 def log_evidence(
     vae: ModelAndGuide,
     x: Tensor,
@@ -56,7 +58,8 @@ def log_evidence(
     :func:`~probvae.inference.evaluation.limited_memory`.
 
     Raises :class:`~probvae.errors.NotLinearGaussianError` for ``"exact"`` where there is no closed form and
-    :class:`~probvae.errors.ArgumentError` for ``"quadrature"`` with d > 2 or an unknown method.
+    :class:`~probvae.errors.ArgumentError` for ``"quadrature"`` with d > 2 or an unknown method;
+    :class:`~probvae.errors.NonFiniteError` where data overflow in the networks.
     Source: see :func:`~probvae.inference.exact.exact_log_evidence`, :func:`~probvae.inference.quadrature.quadrature`,
     :func:`~probvae.inference.annealing.annealed_log_evidence`.
 

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
 from probvae.inference.evaluation import ModelAndGuide, check_data, drawn_tiles, draws, limited_memory
+from probvae.inference.overflow import overflow_named
 from probvae.inference.products import fast_products
 from probvae.inference.traces import LogWeights
 
@@ -26,6 +27,7 @@ class ImportanceResult(NamedTuple):
     ess: Tensor
 
 
+@overflow_named()
 def importance_log_evidence(
     vae: ModelAndGuide, x: Tensor, num_samples: int = 1000, seed: int = 0, *, memory_limit: int | None = None
 ) -> ImportanceResult:
@@ -39,7 +41,8 @@ def importance_log_evidence(
     sd(w) / (mean(w) sqrt(K)); it comes from the weights that were drawn, so it knows nothing of a region that the
     guide never visits.
 
-    Raises :class:`~probvae.errors.ArgumentError` for K < 1 and :class:`~probvae.errors.DataError` for bad data.
+    Raises :class:`~probvae.errors.ArgumentError` for K < 1, :class:`~probvae.errors.DataError` for bad data, and
+    :class:`~probvae.errors.NonFiniteError` where they overflow in the networks.
     Source: Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519, equation 8.
 
     >>> import probvae

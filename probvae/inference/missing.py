@@ -9,6 +9,7 @@ from probvae._seed import isolated_seed
 from probvae._shapes import check_count
 from probvae.errors import ArgumentError
 from probvae.inference.evaluation import ModelAndGuide, check_data, chunks
+from probvae.inference.overflow import overflow_named
 
 # Draws at which the decoder is evaluated together
 _AT_ONCE = 64
@@ -29,6 +30,7 @@ class Imputed(NamedTuple):
 
 
 @torch.no_grad()
+@overflow_named()
 def impute(
     vae: ModelAndGuide,
     x: Tensor,
@@ -49,7 +51,8 @@ def impute(
     weights ``num_draws`` draws are resampled; ``interval`` is the probability of the central interval that is taken
     from them. A row without missing entries comes back as it is.
 
-    Raises :class:`~probvae.errors.ArgumentError` for a model without ``missing="mask"``.
+    Raises :class:`~probvae.errors.ArgumentError` for a model without ``missing="mask"``, and
+    :class:`~probvae.errors.NonFiniteError` where data overflow in the networks.
     Source: Mattei and Frellsen (2019), "MIWAE", arXiv:1812.02633, equation 10.
 
     >>> import probvae

@@ -228,8 +228,9 @@ def _first_box(model: LatentModel, x: Tensor, guide: Guide | None) -> Box:
         q = guide.distribution(x.to(weights.dtype))
         mean, variance = (moment.double() for moment in mean_and_variance(q))
         reach = 10 * variance.sqrt()
-        lower, upper = (mean - reach).min(0).values, (mean + reach).max(0).values
-        box = Box(torch.minimum(box.lower, lower), torch.maximum(box.upper, upper))
+        known = (mean.abs() + reach).isfinite().all(1)  # a guide that overflows says nothing
+        lower, upper = (mean - reach)[known], (mean + reach)[known]
+        box = Box(torch.cat([box.lower[None], lower]).amin(0), torch.cat([box.upper[None], upper]).amax(0))
     return box
 
 

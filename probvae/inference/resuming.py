@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from probvae.run_files import parse_object
 if TYPE_CHECKING:
     from probvae.inference.training import Trainer
 
+# Of what is in a checkpoint. It is another one than that of a run, which is read for years: a checkpoint is for days.
+_FORMAT = 2
 # Attributes of the trainer that are plain numbers
 _NUMBERS = ("totals", "best", "good_epoch")
 
@@ -37,6 +40,7 @@ def checkpoint_of(trainer: "Trainer", batch: int, lines: Sequence[str], constant
         **_named("optimizer", {name: tensor.clone() for name, tensor in trainer.steps.optimizer.state_dict().items()}),
         **_named("random", _generators(trainer.x.device)),
         **({"order": feeder["drawn"]} if "drawn" in feeder else {}),
+        **_named("history", _history(trainer, lines)),
     }
     weights = trainer.good_state
     if trainer.good_epoch != trainer.epoch or batch:
@@ -46,9 +50,8 @@ def checkpoint_of(trainer: "Trainer", batch: int, lines: Sequence[str], constant
         "step": trainer.steps.num_done,
         "skipped": trainer.skipped.numbers(),
         "best_epoch": trainer.result.best_epoch,
-        "history": "\n".join(lines),
-        "seconds": [record["seconds"] for record in trainer.result.history],
         "path": trainer.result.path,
+        "format": _FORMAT,
     }
     return Checkpoint(trainer.epoch, batch, weights, constant, tensors, numbers)
 
@@ -72,6 +75,11 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
 
 def _restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
     numbers, tensors = checkpoint.numbers, checkpoint.tensors
+    if numbers.get("format") != _FORMAT:
+        raise RunError(
+            f"checkpoint {checkpoint.name}: expected format {_FORMAT}, got {numbers.get('format')}: another version of "
+            "probvae wrote it. Resume the fit with that version, or fit anew."
+        )
     _check_same(parse_object(checkpoint.metadata["fit"], checkpoint.name), _description(trainer))
     if numbers["path"] != trainer.result.path:
         warnings.warn(
@@ -88,10 +96,22 @@ def _restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
         setattr(trainer, name, numbers[name])
     trainer.epoch, trainer.steps.num_done = checkpoint.epoch, numbers["step"]
     trainer.skipped = SkippedSteps.of(numbers["skipped"])
-    records = zip(map(json.loads, numbers["history"].splitlines()), numbers["seconds"], strict=True)
-    trainer.result.history = [{**record, "seconds": seconds} for record, seconds in records]
+    trainer.result.history = _records(**_part("history", tensors))
     trainer.result.best_epoch = numbers["best_epoch"]
     _set_generators(_part("random", tensors), trainer.x.device)
+
+
+def _history(trainer: "Trainer", lines: Sequence[str]) -> dict[str, Tensor]:
+    """The records as bytes and numbers: as text in JSON their quotes would be escaped, twice, at every checkpoint."""
+    return {
+        "lines": torch.from_numpy(np.frombuffer("\n".join(lines).encode(), np.uint8).copy()),
+        "seconds": torch.tensor([record["seconds"] for record in trainer.result.history], dtype=torch.float64),
+    }
+
+
+def _records(lines: Tensor, seconds: Tensor) -> list[dict[str, Any]]:
+    texts = lines.numpy().tobytes().decode().splitlines()
+    return [{**json.loads(text), "seconds": time} for text, time in zip(texts, seconds.tolist(), strict=True)]
 
 
 def _description(trainer: "Trainer") -> dict[str, Any]:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError, SkippedStepsWarning
-from probvae.inference.bad_sites import Refusals
 from probvae.inference.checkpoints import Checkpoint
 from probvae.inference.distributed import Ranks
 from probvae.inference.epoch_values import mean_variance, set_optimal_variance, validation_bound
 from probvae.inference.evaluation import ModelAndGuide
 from probvae.inference.objectives import Objective
+from probvae.inference.overflow import Refusals, reason_of
 from probvae.inference.preparation import FitOptions, Prepared
 from probvae.inference.progress import EpochProgress
 from probvae.inference.saving import Saver, saving
@@ -203,7 +203,7 @@ class Trainer:
         except Refusals as error:
             if isinstance(error, ArgumentError):
                 raise
-            self._fail(self._trouble(batch, str(error).split("\n")[0]))
+            self._fail(self._trouble(batch, reason_of(error)))
         for name, value in record.items():
             if value is not None and not math.isfinite(value):
                 self._fail(self._trouble(batch, f"after this step {name} is {value}"))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError
-from probvae.inference.bad_sites import Refusals, first_bad_gradient, first_bad_site
+from probvae.inference.bad_sites import first_bad_gradient, first_bad_site
 from probvae.inference.compiled.adam import Adam
 from probvae.inference.compiled.paths import StepPath, choose_path
 from probvae.inference.compiled.program import LossAndGradient, clipped
@@ -20,6 +20,7 @@ from probvae.inference.distributed import Ranks
 from probvae.inference.evaluation import ModelAndGuide, at_rows, check_supports
 from probvae.inference.feeding import Source
 from probvae.inference.objectives import Objective, StepLoss
+from probvae.inference.overflow import Refusals, reason_of
 from probvae.inference.preparation import FitOptions
 
 Gradients = Sequence[Tensor | None]
@@ -198,7 +199,7 @@ class Steps:
         except Refusals as error:
             if isinstance(error, ArgumentError):
                 raise
-            self.refused = str(error).split("\n")[0]
+            self.refused = reason_of(error)
             return StepLoss(*rows.new_full((3,), math.nan))
 
     def _kl_weight(self) -> float:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError, PathWarning, TraceError
-from probvae.inference.bad_sites import Refusals
 from probvae.inference.compiled.adam import Adam
 from probvae.inference.compiled.check import disagreement
 from probvae.inference.compiled.inductor import check_compiler
@@ -16,6 +15,7 @@ from probvae.inference.compiled.program import LossAndGradient
 from probvae.inference.compiled.recording import Recording
 from probvae.inference.compiled.simplification import simplified
 from probvae.inference.compiled.steps import CompiledUpdate, GraphUpdate
+from probvae.inference.overflow import Refusals
 
 # Tracing and its check cost as much as some forty steps through Pyro's handlers, of which the graph saves half
 _STEPS_WORTH_TRACING = 100
