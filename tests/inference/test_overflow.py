@@ -44,7 +44,7 @@ def make(guide: type) -> probvae.VAE:
 @pytest.mark.parametrize("call", CALLS)
 def test_an_overflow_is_told_as_one(call: str, guide: type) -> None:
     x = torch.tensor([[LARGE, -LARGE, LARGE], [1.0, 2.0, 3.0]])
-    with pytest.raises(NonFiniteError, match="^x: expected data whose numbers stay finite") as told:
+    with pytest.raises(NonFiniteError, match=r"^x: expected data whose numbers stay finite") as told:
         CALLS[call](make(guide), x)
     assert "scaling='standardize'" in str(told.value)
     assert "\n" not in str(told.value)
