@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -31,6 +32,7 @@ from probvae.assembly import build_objective, build_vae
 from probvae.data import column_variances
 from probvae.errors import ProbvaeError
 from probvae.inference.guides import Guide
+from probvae.inference.quadrature import quadrature
 from probvae.models import Likelihood
 from probvae.recipes import Recipe, check_recipe, resolve
 from tests.faults.running import Hang, alarm
@@ -38,10 +40,11 @@ from tests.faults.running import Hang, alarm
 NUMBERS, MESSAGE = "finite numbers", "message"
 NOT_FINITE, WARNING, TRACEBACK, HANG = "not finite", "warning of another package", "traceback", "hang"
 RIGHT = (NUMBERS, MESSAGE)
-# on a busy machine; a case takes about half a second
-_SECONDS = 120
-# Of a search for the best member of a family; whole it is 12 stages of 100 steps, and nearly all of a case's time
-_SHORT_SEARCH = {"_MAX_STAGES": 3, "_STEPS_IN_A_STAGE": 10}
+# of the processor, so that a busy machine makes no hang; a case takes about half a second
+_SECONDS = 60
+# The search for the best member of a family, else 12 stages of 100 steps, and the cells of quadrature, else 20,000,
+# are nearly all of a case's time
+_SHORT_SEARCH, _FEW_CELLS = {"_MAX_STAGES": 3, "_STEPS_IN_A_STAGE": 10}, 300
 _SHAPE = (24, 3)
 _SEED = 0
 _NUM_CATEGORIES, _NUM_LEVELS = 4, 16
@@ -298,12 +301,11 @@ def all_cases(extremes: Sequence[str] = tuple(EXTREMES)) -> list[Case]:
 def extremes(num: int, seed: int = 0, workers: int = 1, progress: bool = False) -> dict[str, Any]:
     """``num`` extremes that ``seed`` draws (at most all), with all likelihoods and guides: what they came to.
 
-    ``counts`` has the verdicts, ``wrong`` the details of those that are not right. The searches for best members are
-    short.
+    ``counts`` has the verdicts, ``wrong`` the details of those that are not right. The cases are ``quick`` ones.
     """
     cases = all_cases(Random(seed).sample(list(EXTREMES), min(num, len(EXTREMES))))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        told = pool.map(_with_short_search, cases, chunksize=4)
+        told = pool.map(partial(run_case, quick=True), cases, chunksize=4)
         shown = track(told, "extremes", len(cases), console=Console(stderr=True), disable=not progress)
         outcomes = dict(zip(cases, shown, strict=True))
     wrong = {", ".join(case): outcome for case, outcome in outcomes.items() if outcome.verdict not in RIGHT}
@@ -315,20 +317,16 @@ def extremes(num: int, seed: int = 0, workers: int = 1, progress: bool = False) 
     }
 
 
-def _with_short_search(case: Case) -> Outcome:
-    return run_case(case, short_search=True)
-
-
-def run_case(case: Case, ledger: bool = True, short_search: bool = False) -> Outcome:
+def run_case(case: Case, ledger: bool = True, quick: bool = False) -> Outcome:
     """Fit and evaluate, with the ``ledger`` of gaps or without, in a folder that is gone afterwards.
 
-    A ``short_search`` for the best members takes the same steps, but 3 stages of 10 instead of 12 of 100.
+    A ``quick`` ledger goes the same way, but breaks its search and its integration off early.
     """
-    search = patch.multiple("probvae.inference.refine", **_SHORT_SEARCH) if short_search else nullcontext()
-    with tempfile.TemporaryDirectory(prefix="extreme-") as home, warnings.catch_warnings(record=True) as told, search:
+    effort = _little_effort() if quick else nullcontext()
+    with tempfile.TemporaryDirectory(prefix="extreme-") as home, warnings.catch_warnings(record=True) as told, effort:
         warnings.simplefilter("always")
         try:
-            with alarm(_SECONDS), _default_dtype(EXTREMES[case.extreme].dtype):
+            with alarm(_SECONDS, of_processor=True), _default_dtype(EXTREMES[case.extreme].dtype):
                 numbers = _numbers(case, Path(home), ledger)
         except ProbvaeError as error:
             return Outcome(MESSAGE, str(error))
@@ -341,6 +339,16 @@ def run_case(case: Case, ledger: bool = True, short_search: bool = False) -> Out
         return Outcome(WARNING, f"{foreign[0].filename}:{foreign[0].lineno}: {foreign[0].message}")
     bad = [name for name, value in numbers if not np.isfinite(value)]
     return Outcome(NOT_FINITE, ", ".join(bad)) if bad else Outcome(NUMBERS)
+
+
+@contextmanager
+def _little_effort() -> Iterator[None]:
+    few_cells = partial(quadrature, max_cells=_FEW_CELLS)
+    with (
+        patch.multiple("probvae.inference.refine", **_SHORT_SEARCH),
+        patch("probvae.inference.evidence.quadrature", few_cells),
+    ):
+        yield
 
 
 @contextmanager
