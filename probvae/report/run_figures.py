@@ -1,6 +1,9 @@
 """Which pictures a run gets, and from what numbers."""
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +21,7 @@ from probvae.generation import Sample, decode_grid, sample
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
 from probvae.inference.guides import Guide
 from probvae.inference.local_families import as_normal
-from probvae.inference.quadrature import posterior_grid
+from probvae.inference.quadrature import QuadratureError, posterior_grid
 from probvae.report import figures
 from probvae.report._tensors import as_double
 from probvae.vae import VAE
@@ -33,6 +36,7 @@ _GRID_POINTS = 81
 _CURVE_POINTS = 401
 _TOLERANCE = 1e-2  # nats, which no eye sees
 _DRAWS_OF_A_REGION = 2000
+_Drawn = TypeVar("_Drawn", figures.CurvePanel, figures.PosteriorPanel)
 
 
 def draw_fit(experiment: Experiment) -> None:
@@ -60,7 +64,10 @@ def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult, folder: Path) -> Path |
 
 
 def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | TotalGap, num: int = NUM_POSTERIORS) -> Figure | None:
-    """Exact posteriors with the guide on top, for data from the smallest to the largest gap; d = 1 and 2 only."""
+    """Exact posteriors with the guide on top, for data from the smallest to the largest gap; d = 1 and 2 only.
+
+    Data whose posterior no grid covers are left out; None where that is all of them.
+    """
     if vae.model.latent_dim > 2:
         return None
     order = gap.total.value.argsort()
@@ -71,8 +78,16 @@ def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | TotalGap, num: int = 
         for row in rows
     ]
     if vae.model.latent_dim == 1:
-        return figures.posterior_curves([_curves(*part) for part in parts])
-    return figures.posterior_contours([_panel(*part) for part in parts])
+        curves = list(_drawable(_curves, parts))
+        return figures.posterior_curves(curves) if curves else None
+    panels = list(_drawable(_panel, parts))
+    return figures.posterior_contours(panels) if panels else None
+
+
+def _drawable(draw: Callable[..., _Drawn], parts: Iterable[tuple[VAE, Tensor, str, Guide | None]]) -> Iterator[_Drawn]:
+    for part in parts:
+        with suppress(QuadratureError):
+            yield draw(*part)
 
 
 @torch.no_grad()
