@@ -277,6 +277,13 @@ def ledger_of(
     num_bad = int((~torch.stack([gap.total.value, gap.approximation.value, gap.truth.value]).isfinite()).any(0).sum())
     if num_bad:
         return None, {"not_computed": f"log p(x) or a bound of it is not finite for {num_bad} of {len(x)} data"}
+    # an error like that is a bound on what may hide between the nodes: the integral is not known at all
+    unknown = gap.truth.standard_error > (1 + gap.truth.value.abs())
+    if gap.truth.method == "quadrature" and unknown.any():
+        return None, {
+            "not_computed": f"log p(x) is not known for {int(unknown.sum())} of {len(x)} data: quadrature gives it to "
+            f"{float(gap.truth.standard_error.max()):.2g} nats"
+        }
     return gap, gap.summary()
 
 

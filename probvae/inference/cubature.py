@@ -94,6 +94,11 @@ class _Cells(NamedTuple):
         )
 
 
+def nodes_of_a_cell(d: int) -> int:
+    """How many points of R^d the rule takes in one cell."""
+    return int(_NUM_NODES[d] ** d)
+
+
 def integrate(log_density: LogDensity, num_data: int, box: Box, tolerance: float, max_cells: int) -> Leaves:
     r"""The integrals of ``num_data`` densities over the box, as cells that add up to them.
 
@@ -199,7 +204,7 @@ def _evaluate(log_density: LogDensity, cells: _Cells, box: Box) -> _Sums:
 def _chunks(cells: _Cells) -> Iterator[_Cells]:
     """Neighbouring pairs, so many that neither their cells' nodes nor their tables take much memory."""
     rank = cells.code.unique_consecutive(return_inverse=True)[1].cpu().numpy()
-    most = max(1, _CHUNK_NODES // _NUM_NODES[cells.centre.shape[1]] ** cells.centre.shape[1])
+    most = max(1, _CHUNK_NODES // nodes_of_a_cell(cells.centre.shape[1]))
     start = 0
     while start < len(rank):
         end = min(start + _CHUNK_PAIRS, int(np.searchsorted(rank, rank[start] + most)))

@@ -11,7 +11,8 @@ from torch import Tensor
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count, check_matrix, check_positive
 from probvae.errors import ArgumentError, ProbvaeError
-from probvae.inference.cubature import Box, Leaves, integrate, log_sum, total_error
+from probvae.inference.counted_work import numbers_made
+from probvae.inference.cubature import Box, Leaves, integrate, log_sum, nodes_of_a_cell, total_error
 from probvae.inference.guides import Guide
 from probvae.inference.log_joint import LogJoint, double_copy
 from probvae.inference.moments import mean_and_variance
@@ -25,6 +26,10 @@ _MAX_WIDENINGS = 10
 _SHELL = 0.75  # past this share of the box's half width begins its outer shell
 # Beyond a box of half width R, a density that falls like 1/z^2 has three times the mass of the shell from 0.75 R to R.
 _BEYOND_SHELL = 3.0
+_MAX_CELLS = 20_000
+# What log p(z) may cost in one box, in numbers made on the way: three minutes. A flow makes ten thousand a z.
+_MAX_NUMBERS = 2**37
+_COUNTED_DRAWS = 64
 _ROUNDING = 8 * torch.finfo(torch.float64).eps
 
 
@@ -56,7 +61,7 @@ class PosteriorGrid(NamedTuple):
 
 @torch.no_grad()
 def quadrature(
-    model: LatentModel, x: Tensor, *, tolerance: float = 1e-6, guide: Guide | None = None, max_cells: int = 20_000
+    model: LatentModel, x: Tensor, *, tolerance: float = 1e-6, guide: Guide | None = None, max_cells: int | None = None
 ) -> QuadratureResult:
     r"""log p(x) and the moments of p(z|x) by adaptive integration over z, for d <= 2 and any model.
 
@@ -82,7 +87,8 @@ def quadrature(
         of which the prior's region shows no sign.
     max_cells
         A datum with so many cells is not refined any more; its error is then above the tolerance, and
-        ``converged`` says so.
+        ``converged`` says so. The default is 20,000, or fewer where log p(z) is so costly (a VampPrior of many flows
+        is) that all data together would take more than minutes a box.
 
     Raises :class:`~probvae.errors.ArgumentError` for d > 2, and :class:`QuadratureError` where the density is NaN or
     infinite, or the last box still does not cover the posterior.
@@ -94,11 +100,13 @@ def quadrature(
     (torch.Size([5]), torch.Size([5, 2, 2]), True)
     """
     check_positive(tolerance, "tolerance")
-    check_count(max_cells, "max_cells")
+    if max_cells is not None:
+        check_count(max_cells, "max_cells")
     _check_model(model, x)
     # read in float64 from here on: the ends of a prior's support too would otherwise be off by their rounding
     model = double_copy(model, x.device)
     with dist.validation_enabled(False):  # outside the prior's support the density is 0, not an error
+        max_cells = max_cells or _affordable_cells(model, x)
         boxes = [_first_box(model, rows, guide) for rows in x.split(_BLOCK)]
         blocks = zip(x.split(_BLOCK), boxes, strict=True)
         parts = [_block(model, rows, box, tolerance, max_cells) for rows, box in blocks]
@@ -146,6 +154,15 @@ def _check_model(model: LatentModel, x: Tensor) -> None:
     check_matrix(x, model.data_dim)
     model.check_given()
     model.likelihood.check_data(x)
+
+
+def _affordable_cells(model: LatentModel, x: Tensor) -> int:
+    """For each datum, by the numbers that log p(z) makes on its way: data share few of their cells."""
+    with isolated_seed(0, x.device):
+        prior = model.prior()
+        z = prior.sample(torch.Size((_COUNTED_DRAWS,)))
+    numbers_of_a_cell = numbers_made(lambda: prior.log_prob(z)) * nodes_of_a_cell(model.latent_dim) / _COUNTED_DRAWS
+    return max(1, min(_MAX_CELLS, int(_MAX_NUMBERS / (numbers_of_a_cell * max(1, len(x))))))
 
 
 def _block(model: LatentModel, x: Tensor, box: Box, tolerance: float, max_cells: int) -> QuadratureResult:

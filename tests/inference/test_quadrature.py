@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from probvae.errors import ArgumentError, DataError, ShapeError
 from probvae.inference import DiagonalGuide, MLPEncoder
+from probvae.inference import quadrature as quadrature_module
 from probvae.inference.log_joint import LogJoint, double_copy
 from probvae.inference.quadrature import QuadratureError, QuadratureResult, posterior_grid, quadrature
 from probvae.models import (
@@ -312,6 +313,35 @@ def test_a_limit_on_cells_is_reported_and_not_hidden() -> None:
     result = quadrature(absolute_model(0.01, dim=2), torch.ones(1, 2), tolerance=1e-10, max_cells=300)
     assert not result.converged.any()
     assert (result.error > 1e-10).all()
+
+
+class CostlyPrior(StandardNormalPrior):
+    """A standard normal that makes ``numbers`` numbers more than it needs for each z."""
+
+    numbers = 1
+
+    def forward(self):
+        p, numbers = super().forward(), self.numbers
+
+        class Costly(type(p)):
+            def log_prob(self, z: Tensor) -> Tensor:
+                return super().log_prob(z) + z.new_zeros(*z.shape[:-1], numbers).sum(-1)
+
+        return Costly(p.base_dist, p.reinterpreted_batch_ndims)
+
+
+def test_a_costly_prior_gets_fewer_cells_and_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quadrature_module, "_MAX_NUMBERS", 10**8)
+    model = absolute_model(0.01, dim=2)
+    model.prior, x = CostlyPrior(2), torch.ones(1, 2)
+    cheap = quadrature(model, x, tolerance=1e-9)
+    model.prior.numbers = 10_000
+    costly = quadrature(model, x, tolerance=1e-9)
+    assert cheap.converged.all()
+    assert not costly.converged.any()
+    assert costly.error > 1e-9
+    # a limit that is named holds
+    assert_close(quadrature(model, x, tolerance=1e-9, max_cells=20_000).log_evidence, cheap.log_evidence)
 
 
 def test_three_latent_dimensions_are_refused_with_the_remedy() -> None:
