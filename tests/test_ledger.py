@@ -8,9 +8,11 @@ from torch import nn
 from torch.testing import assert_close
 
 import probvae
+from probvae.data import Dataset
 from probvae.diagnostics import posterior_gap
 from probvae.errors import ArgumentError, NotLinearGaussianError, UnknownNameError
-from probvae.inference import DiagonalGuide, LinearEncoder, MLPEncoder
+from probvae.experiment import ledger_of
+from probvae.inference import DiagonalGuide, LinearEncoder, MLPEncoder, quadrature
 from probvae.inference.evidence import best_method, log_evidence
 from probvae.inference.refine import refine
 from probvae.models import GaussianLikelihood, LatentModel, MLPDecoder, StandardNormalPrior
@@ -182,3 +184,15 @@ def test_family_that_refine_does_not_know() -> None:
     vae.guide = Odd(MLPEncoder(3), 2).double()
     with pytest.raises(ArgumentError, match="refine knows normal guides"):
         refine(vae, torch.zeros(2, 3, dtype=torch.float64))
+
+
+def test_an_evidence_that_quadrature_does_not_know_makes_no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peaks of width 1e-4 between the nodes of 64 cells: finite numbers, with an error of 1e131 nats."""
+    vae = network_vae()
+    data = Dataset(vae.model(num_data=4).detach().numpy(), "peaks")
+    assert ledger_of(vae.float(), data, seed=0)[1]["truth"] == "quadrature"
+    vae.model.likelihood = GaussianLikelihood(3, variance=1e-8)
+    monkeypatch.setattr(quadrature, "_MAX_CELLS", 64)
+    gap, summary = ledger_of(vae, data, seed=0)
+    assert gap is None
+    assert summary["not_computed"].startswith("log p(x) is not known for 4 of 4 data: quadrature gives it to ")
