@@ -436,14 +436,14 @@ def environment_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
 
 @contextmanager
 def _told_how_to_go_on(folder: Path) -> Iterator[None]:
-    """Ctrl-C inside the block says how to go on, where there is something to go on with."""
+    """Ctrl-C or SIGTERM inside the block says how to go on, where there is something to go on with."""
     try:
         yield
     except KeyboardInterrupt as error:
         if isinstance(error, FitInterruptedError) or not folder.exists():
             raise
         message = f"interrupted. Go on with: probvae fit --resume {folder}"
-        raise FitInterruptedError(message, signal.SIGINT) from error
+        raise FitInterruptedError(message, getattr(error, "signal_number", signal.SIGINT)) from error
 
 
 def _tell_differences(then: dict[str, Any], now: dict[str, Any]) -> None:
