@@ -44,7 +44,6 @@ class BoundedAllocation(TorchDispatchMode):
             raise RunError(f"expected at most {limit} {what}, as the weights are few, got a description of more")
         return func(*args, **kwargs)
 
-
     def _size_of_result(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
         """Known for what was done before with tensors of the same sizes: the thousandth layer is like the first."""
         key = func, _form(args), _form(kwargs)

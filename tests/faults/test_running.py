@@ -13,7 +13,17 @@ import pytest
 from probvae.data import files
 from probvae.errors import DataError
 from tests.faults import running
-from tests.faults.running import HANG, LEFT_BEHIND, MESSAGE, NOT_BAD, TOO_MUCH_MEMORY, TRACEBACK, UNCLEAR, alarm, run_case
+from tests.faults.running import (
+    HANG,
+    LEFT_BEHIND,
+    MESSAGE,
+    NOT_BAD,
+    TOO_MUCH_MEMORY,
+    TRACEBACK,
+    UNCLEAR,
+    alarm,
+    run_case,
+)
 
 MB = 2**20
 
