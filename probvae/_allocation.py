@@ -1,17 +1,19 @@
 """A bound on what may be built from a description that a stranger wrote."""
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from probvae._dispatch import DispatchMode
 from probvae.errors import RunError
 
 
-class BoundedAllocation(TorchDispatchMode):
+class BoundedAllocation(DispatchMode):
     """Inside the block all operations together may make ``most_numbers``, and there may be ``most_steps`` of them.
 
     Sizes are found on torch's meta device before anything is allocated. Raises
@@ -28,10 +30,6 @@ class BoundedAllocation(TorchDispatchMode):
         self._numbers, self._steps = most_numbers, most_steps
         self._limits = most_numbers, most_steps
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch's guard against its compiler would import the compiler, for more than a second
-
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -45,9 +43,18 @@ class BoundedAllocation(TorchDispatchMode):
 
 
 def _size_of_result(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
-    """How many numbers ``func`` would make; 0 where that depends on values, which are in memory then."""
+    """How many numbers ``func`` would make; 0 where that depends on values, which are in memory then.
+
+    On the meta device some operators are written in Python, and import torch's compiler: more than a second. The most
+    frequent kinds of these are counted without it.
+    """
     if func._schema.is_mutable:
         return 0
+    if torch.Tag.pointwise in func.tags:
+        return _broadcast_size([leaf.shape for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)])
+    size = _given_size(func, args, kwargs)
+    if size is not None:
+        return size
     args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (tuple(args), kwargs))
     if "device" in kwargs or any(argument.name == "device" for argument in func._schema.arguments):
         kwargs["device"] = torch.device("meta")
@@ -56,3 +63,17 @@ def _size_of_result(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> i
     except (RuntimeError, NotImplementedError, ValueError):
         return 0  # `func` itself is about to say what is wrong
     return sum(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+
+
+def _broadcast_size(shapes: Sequence[torch.Size]) -> int:
+    """Of what an operation element by element makes of tensors that it can broadcast."""
+    return math.prod(max(sizes) for sizes in zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1))
+
+
+def _given_size(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:
+    """The product of an argument ``size`` of new memory, as of ``torch.full``; None where there is none."""
+    names = [argument.name for argument in func._schema.arguments]
+    if "size" not in names or "self" in names:
+        return None
+    size = {**dict(zip(names, args, strict=False)), **kwargs}["size"]
+    return math.prod(size) if isinstance(size, Sequence) else None
