@@ -54,7 +54,7 @@ def draw_fit(experiment: Experiment) -> None:
         draw_posteriors(vae, experiment.x, experiment.gap, folder)
 
 
-def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult, folder: Path) -> Path | None:
+def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult | TotalGap, folder: Path) -> Path | None:
     """:func:`posterior_figure`, saved where there is one."""
     figure = posterior_figure(vae, x, gap)
     return None if figure is None else figures.save_figure(figure, folder, "posteriors")[0]
