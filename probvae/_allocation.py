@@ -1,10 +1,10 @@
 """A bound on what may be built from a description that a stranger wrote."""
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -43,18 +43,11 @@ class BoundedAllocation(DispatchMode):
 
 
 def _size_of_result(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
-    """How many numbers ``func`` would make; 0 where that depends on values, which are in memory then.
-
-    On the meta device some operators are written in Python, and import torch's compiler: more than a second. The most
-    frequent kinds of these are counted without it.
-    """
+    """How many numbers ``func`` would make; 0 where that depends on values, which are in memory then."""
     if func._schema.is_mutable:
         return 0
-    if torch.Tag.pointwise in func.tags:
-        return _broadcast_size([leaf.shape for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)])
-    size = _given_size(func, args, kwargs)
-    if size is not None:
-        return size
+    if torch.Tag.pointwise in func.tags:  # on the meta device some of these import torch's compiler
+        return _size_together(leaf.shape for leaf in tree_leaves((tuple(args), kwargs)) if isinstance(leaf, Tensor))
     args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (tuple(args), kwargs))
     if "device" in kwargs or any(argument.name == "device" for argument in func._schema.arguments):
         kwargs["device"] = torch.device("meta")
@@ -65,15 +58,9 @@ def _size_of_result(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> i
     return sum(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
 
 
-def _broadcast_size(shapes: Sequence[torch.Size]) -> int:
-    """Of what an operation element by element makes of tensors that it can broadcast."""
-    return math.prod(max(sizes) for sizes in zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1))
-
-
-def _given_size(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:
-    """The product of an argument ``size`` of new memory, as of ``torch.full``; None where there is none."""
-    names = [argument.name for argument in func._schema.arguments]
-    if "size" not in names or "self" in names:
-        return None
-    size = {**dict(zip(names, args, strict=False)), **kwargs}["size"]
-    return math.prod(size) if isinstance(size, Sequence) else None
+def _size_together(shapes: Iterable[Sequence[int]]) -> int:
+    """How many numbers there are where these shapes are broadcast; 0 where they cannot be."""
+    try:
+        return math.prod(np.broadcast_shapes(*shapes))
+    except ValueError:
+        return 0

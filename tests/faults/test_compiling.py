@@ -13,7 +13,20 @@ import pytest
 from tests.faults.killing import ROOT, command, content_of
 
 QUIET = ("--no-gap", "--no-figures", "--no-progress")
-FIT = ("fit", "--num-data", "200", "--hidden", "8", "--epochs", "3000", "--batch-size", "50", "--compile", "yes", *QUIET)
+FIT = (
+    "fit",
+    "--num-data",
+    "200",
+    "--hidden",
+    "8",
+    "--epochs",
+    "3000",
+    "--batch-size",
+    "50",
+    "--compile",
+    "yes",
+    *QUIET,
+)
 GO_ON = "Go on with: probvae fit --resume run\n"
 
 
@@ -115,7 +128,9 @@ def check_ends_as(place: Place, compiled: Place) -> None:
 def test_signals_while_compiled_steps_run(place: Place, compiled: Place) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         before = set((place.run / "checkpoints").glob("epoch*"))
-        code, err = ended(place, place.go_on(), lambda: set((place.run / "checkpoints").glob("epoch*")) - before, number)
+        code, err = ended(
+            place, place.go_on(), lambda: set((place.run / "checkpoints").glob("epoch*")) - before, number
+        )
         assert code == 128 + number
         assert err.startswith("\nprobvae: interrupted after epoch ")
         assert err.endswith(GO_ON)

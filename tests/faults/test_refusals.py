@@ -20,7 +20,7 @@ REFUSED = {
     "layers": ([*FIT, "--hidden", "1000000,1000000"], 2, "at most 536870912 weights"),
     "transforms": ([*FIT, "--prior", "flow", "--set", "model.prior.num_transforms=1000000000"], 2, "20000 steps"),
     "components": ([*FIT, "--prior", "mixture", "--set", "model.prior.num_components=1000000000"], 2, "at most"),
-    "storage": ([*FIT, "--latent-dim", "9223372036854775807"], 2, "expected at most 536870912 weights"),
+    "storage": ([*FIT, "--latent-dim", "9223372036854775807"], 2, "overflowed"),
     "a part's own part": (
         [*FIT, "--guide", "exact", "--set", "inference.guide.model=5"],
         2,
