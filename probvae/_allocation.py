@@ -1,17 +1,19 @@
 """A bound on what may be built from a description that a stranger wrote."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from probvae._dispatch import DispatchMode
 from probvae.errors import RunError
 
 
-class BoundedAllocation(TorchDispatchMode):
+class BoundedAllocation(DispatchMode):
     """Inside the block all operations together may make ``most_numbers``, and there may be ``most_steps`` of them.
 
     Sizes are found on torch's meta device before anything is allocated. Raises
@@ -28,10 +30,6 @@ class BoundedAllocation(TorchDispatchMode):
         self._numbers, self._steps = most_numbers, most_steps
         self._limits = most_numbers, most_steps
         self._sizes: dict[Any, int] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch's guard against its compiler would import the compiler, for more than a second
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -65,6 +63,8 @@ def _size_of_result(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> i
     """How many numbers ``func`` would make; 0 where that depends on values, which are in memory then."""
     if func._schema.is_mutable:
         return 0
+    if torch.Tag.pointwise in func.tags:  # on the meta device some of these import torch's compiler
+        return _size_together(leaf.shape for leaf in tree_leaves((tuple(args), kwargs)) if isinstance(leaf, Tensor))
     args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (tuple(args), kwargs))
     if "device" in kwargs or any(argument.name == "device" for argument in func._schema.arguments):
         kwargs["device"] = torch.device("meta")
@@ -73,3 +73,11 @@ def _size_of_result(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> i
     except (RuntimeError, NotImplementedError, ValueError):
         return 0  # `func` itself is about to say what is wrong
     return sum(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+
+
+def _size_together(shapes: Iterable[Sequence[int]]) -> int:
+    """How many numbers there are where these shapes are broadcast; 0 where they cannot be."""
+    try:
+        return math.prod(np.broadcast_shapes(*shapes))
+    except ValueError:
+        return 0

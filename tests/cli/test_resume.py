@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from probvae.inference.checkpoints import read_checkpoint, write_checkpoint
+from probvae.inference.checkpoints import packed, read_checkpoint, write_checkpoint
 from tests.cli.conftest import Run, run_process
 from tests.faults.killing import content_of
 
@@ -132,7 +132,7 @@ def test_checkpoint_of_another_format_is_refused(
         assert checkpoint.numbers["format"] == 2
         others = {name: value for name, value in checkpoint.numbers.items() if name != "format"}
         numbers = others if number is None else {**others, "format": number}
-        write_checkpoint(file.parent, checkpoint._replace(numbers=numbers))
+        write_checkpoint(file.parent, packed(checkpoint._replace(numbers=numbers)))
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     refused = probvae(*RESUME, "run", cwd=tmp_path)
     assert refused.returncode == 2

@@ -15,7 +15,8 @@ from probvae.inference.compiled.compiler import ended_by_signals, remove_unfinis
 from probvae.inference.compiled.recording import Recording, Value, mapped
 from probvae.inference.compiled.simplification import constants
 
-# Held tensors stay as they are and inputs are brought into form: they need no check at every step
+# Held tensors stay as they are and inputs are brought into form: they need no check at every step. Not every version
+# of torch knows every one of these.
 _OPTIONS = {"fallback_random": True, "compile_threads": 1, "size_asserts": False, "alignment_asserts": False}
 
 
@@ -35,7 +36,8 @@ def compiled(recording: Recording) -> Callable[..., Sequence[Tensor]]:
 
             remove_unfinished(Path(cache_dir()))
             remove_unfinished(Path(default_cache_dir(), "precompiled_headers"), nested=False)
-            options = {**_OPTIONS, "cpp_wrapper": inputs[0].device.type == "cpu"}
+            wanted = {**_OPTIONS, "cpp_wrapper": inputs[0].device.type == "cpu"}
+            options = {name: value for name, value in wanted.items() if hasattr(torch._inductor.config, name)}
             with ended_by_signals():
                 run: Any = torch._inductor.compile(module, [*inputs, *held], options)
     except Exception as error:  # a compiler has as many ways to fail as it has versions: there is another path
