@@ -181,7 +181,7 @@ def _inside(folder: Path, temporary: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
-    """For a case: what it computes is measured by the processor, which others may have; what it waits for by the clock."""
+    """What a case computes is measured by the processor, which others may have; what it waits for, by the clock."""
     with alarm(SECONDS, of_processor=True), alarm(_SHARED * SECONDS):
         yield
 
