@@ -62,8 +62,8 @@ class Fit:
         return set((self.run / "checkpoints").glob("epoch*"))
 
     def is_compiling(self) -> bool:
-        """Whether the compiler is at the step itself."""
-        return any(self.cache.glob("*/*.main_CxxBuild")) and "cc1plus" in self.processes()
+        """Whether the compiler is at work; where the cache has all else, at the step itself."""
+        return any(self.cache.glob("*/*_CxxBuild")) and "cc1plus" in self.processes()
 
     def processes(self) -> list[str]:
         """The names of all that are alive in its session."""
@@ -81,7 +81,7 @@ class Fit:
 
 def library(cache: Path) -> Path:
     """What the compiler makes of the step."""
-    return next(cache.glob("*/*.main.so"))
+    return max(cache.glob("*/*.so"), key=lambda file: file.stat().st_size)
 
 
 def check_whole(fit: Fit) -> None:
