@@ -85,7 +85,8 @@ def main() -> None:
         print(readable(text.getvalue()), end="", file=sys.stderr)
         sys.exit(MISTAKE)
     except (click.Abort, KeyboardInterrupt) as error:
-        cause = error.__cause__  # click makes an Abort of every KeyboardInterrupt, after a new line
+        # click makes an Abort of every KeyboardInterrupt, after a new line; not every version says from which
+        cause = error.__context__
         told = cause if isinstance(cause, FitInterruptedError | TerminatedError) else KeyboardInterrupt("interrupted.")
         _complain(told)
         sys.exit(128 + getattr(told, "signal_number", signal.SIGINT))
