@@ -326,7 +326,7 @@ def run_case(case: Case, ledger: bool = True, quick: bool = False) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="extreme-") as home, warnings.catch_warnings(record=True) as told, effort:
         warnings.simplefilter("always")
         try:
-            with alarm(_SECONDS, of_processor=True), _default_dtype(EXTREMES[case.extreme].dtype):
+            with alarm(_SECONDS), _default_dtype(EXTREMES[case.extreme].dtype):
                 numbers = _numbers(case, Path(home), ledger)
         except ProbvaeError as error:
             return Outcome(MESSAGE, str(error))

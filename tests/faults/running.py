@@ -177,18 +177,29 @@ def _inside(folder: Path, temporary: Path) -> Iterator[None]:
         tempfile.tempdir = before
 
 
+def _seconds_without_core() -> float:
+    """How long this thread was ready to run, and did not."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
 @contextlib.contextmanager
-def alarm(seconds: float, of_processor: bool = False) -> Iterator[None]:
-    """Raise Hang after ``seconds`` of the clock, or of the processor's time that this process takes."""
-    timer, sign = (signal.ITIMER_PROF, signal.SIGPROF) if of_processor else (signal.ITIMER_REAL, signal.SIGALRM)
+def alarm(seconds: float) -> Iterator[None]:
+    """The block may take so many seconds, but for those in which other processes had all the cores."""
+    begin, waited = time.monotonic(), _seconds_without_core()
 
     def ring(*_: Any) -> None:
-        raise Hang
+        left = seconds + _seconds_without_core() - waited - (time.monotonic() - begin)
+        if left <= 0:
+            raise Hang
+        signal.setitimer(signal.ITIMER_REAL, max(left, 0.01))
 
-    before = signal.signal(sign, ring)
-    signal.setitimer(timer, seconds)
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(timer, 0)
-        signal.signal(sign, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -84,50 +84,41 @@ def library(cache: Path) -> Path:
     return next(cache.glob("*/*.main.so"))
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run that nobody disturbed, and what the compiler made for it."""
-    home = tmp_path_factory.mktemp("whole")
-    assert Fit(home, home / "cache").ended() == (0, "")
-    assert '"path": "compiled"' in (home / "run" / "environment.json").read_text()
-    return home
-
-
-@pytest.fixture
-def cache(whole: Path, tmp_path: Path) -> Path:
-    """A cache of the compiler that lacks the step."""
-    shutil.copytree(whole / "cache", tmp_path / "cache")
-    library(tmp_path / "cache").unlink()
-    return tmp_path / "cache"
+def check_whole(fit: Fit) -> None:
+    assert fit.ended() == (0, "")
+    assert '"path": "compiled"' in (fit.run / "environment.json").read_text()
 
 
 @pytest.mark.slow
-def test_signals(whole: Path, cache: Path, tmp_path: Path) -> None:
-    """SIGINT and SIGTERM while the step is compiled, and while the compiled step runs."""
-    fit = Fit(tmp_path, cache)
+def test_compiled_fit_is_stopped_everywhere(tmp_path: Path) -> None:
+    """SIGTERM, SIGINT and SIGKILL while the step is compiled, the first two also while the compiled step runs."""
+    home, full, cache = tmp_path / "home", tmp_path / "full", tmp_path / "cache"
+    home.mkdir()
+    whole = Fit(tmp_path, full)
+    check_whole(whole)
+    shutil.copytree(full, cache)
+    library(cache).unlink()
+
+    fit = Fit(home, cache)
     assert fit.ended_by(signal.SIGTERM, Fit.is_compiling) == (143, "\nprobvae: interrupted.\n")
     assert fit.processes() == []
     assert not fit.run.exists()
-    for number, again in ((signal.SIGTERM, whole / "cache"), (signal.SIGINT, whole / "cache")):
-        code, err = Fit(tmp_path, again).ended_by(number, Fit.is_running)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        code, err = Fit(home, full).ended_by(number, Fit.is_running)
         assert code == 128 + number
         assert err.startswith("\nprobvae: interrupted after epoch ")
         assert err.endswith(GO_ON)
-    fit = Fit(tmp_path, cache)
+
+    fit = Fit(home, cache)
     assert fit.ended_by(signal.SIGINT, Fit.is_compiling) == (130, f"\nprobvae: interrupted. {GO_ON}")
     assert fit.processes() == []
-    assert Fit(tmp_path, cache).ended() == (0, "")
-    assert '"path": "compiled"' in (tmp_path / "run" / "environment.json").read_text()
-    assert content_of(tmp_path / "run") == content_of(whole / "run")
 
+    assert Fit(home, cache).ended_by(signal.SIGKILL, Fit.is_compiling)[0] == -signal.SIGKILL
+    # as if it had been in the middle of writing: a process that loaded this would end with a bus error
+    half = cache / library(full).relative_to(full)
+    half.write_bytes(library(full).read_bytes()[:4096])
 
-@pytest.mark.slow
-def test_killed_while_half_a_library_is_written(whole: Path, cache: Path, tmp_path: Path) -> None:
-    """A process that loads it ends with a bus error, and so would all that come after."""
-    fit = Fit(tmp_path, cache)
-    assert fit.ended_by(signal.SIGKILL, Fit.is_compiling)[0] == -signal.SIGKILL
-    half = cache / library(whole / "cache").relative_to(whole / "cache")
-    half.write_bytes(library(whole / "cache").read_bytes()[:4096])
-    assert Fit(tmp_path, cache).ended() == (0, "")
-    assert '"path": "compiled"' in (tmp_path / "run" / "environment.json").read_text()
-    assert content_of(tmp_path / "run") == content_of(whole / "run")
+    fit = Fit(home, cache)
+    check_whole(fit)
+    assert content_of(fit.run) == content_of(whole.run)
