@@ -91,7 +91,7 @@ def main() -> None:
     if options.kills:
         result["kills"] = kills(options.kills, options.workers)
     if options.extremes:
-        result["extremes"] = extremes(options.extremes, workers=options.workers)
+        result["extremes"] = extremes(options.extremes, workers=options.workers, progress=True)
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     show(result)

@@ -15,6 +15,8 @@ LEVELS = [
     (
         "errors",
         "_allocation",
+        "_dispatch",
+        "_signals",
         "_arviz",
         "_dispatch",
         "_faults",

@@ -18,8 +18,10 @@ from probvae.models import LatentModel
 State = tuple[Tensor, ...]
 
 _DRAWS_OF_A_CHECK = 256
-_DRAWS_AT_ONCE = 16
 _DRAWS_OF_A_SCALE = 32
+# Few data take all draws in one pass, many a few: numbers of x, or of a layer, that a pass may have
+_NUMBERS_AT_ONCE = 2**20
+_LEAST_WIDTH, _LEAST_DRAWS = 64, 16
 
 
 class LocalFamily(Protocol):
@@ -70,7 +72,7 @@ class NormalFamily:
         return self.at_noise(state, x, torch.randn(num_draws, *loc.shape, dtype=loc.dtype, device=loc.device))
 
     def fixed_log_ratios(self, state: State, x: Tensor) -> Iterator[Tensor]:
-        for part in self.even.split(_DRAWS_AT_ONCE):
+        for part in self.even.split(_draws_at_once(state, x)):
             yield self.at_noise(state, x, part[:, None, None].expand(-1, *state[0].shape))
 
     def at_noise(self, state: State, x: Tensor, noise: Tensor) -> Tensor:
@@ -94,15 +96,18 @@ class MemberFamily:
         self.model, self.guide = model, guide
 
     def prepared(self, state: State, x: Tensor) -> State:
-        parameters = state[0].detach().requires_grad_()
+        parameters = state[0].detach()
         information = torch.zeros_like(parameters)
-        with torch.enable_grad():
-            q = self.guide.member(parameters)
-            for z in q.sample(torch.Size((_DRAWS_OF_A_SCALE,))):
-                (score,) = torch.autograd.grad(q.log_prob(z).sum(), parameters, retain_graph=True)
-                information += score.square()
+        draws = min(_DRAWS_OF_A_SCALE, _draws_at_once(state, x))
+        for _ in range(_DRAWS_OF_A_SCALE // draws):
+            # a copy for each draw: one pass then gives the gradient of each
+            copies = parameters.expand(draws, *parameters.shape).clone().requires_grad_()
+            with torch.enable_grad():
+                q = self.guide.member(copies)
+                (scores,) = torch.autograd.grad(q.log_prob(q.sample()).sum(), copies)
+            information += scores.square().sum(0)
         scale = (information / _DRAWS_OF_A_SCALE).clamp(min=1.0).rsqrt()
-        return parameters.detach(), scale
+        return parameters, scale
 
     def zeros(self, state: State) -> list[Tensor]:
         return [torch.zeros_like(state[0])]
@@ -117,8 +122,9 @@ class MemberFamily:
 
     def fixed_log_ratios(self, state: State, x: Tensor) -> Iterator[Tensor]:
         with isolated_seed(0, x.device):
-            for _ in range(_DRAWS_OF_A_CHECK // _DRAWS_AT_ONCE):
-                yield self.log_ratio(state, x, _DRAWS_AT_ONCE)
+            draws = _draws_at_once(state, x)
+            for _ in range(_DRAWS_OF_A_CHECK // draws):
+                yield self.log_ratio(state, x, draws)
 
 
 def as_normal(q: Distribution) -> tuple[Tensor, Tensor, bool] | None:
@@ -134,6 +140,13 @@ def even_draws(num: int, latent_dim: int) -> Tensor:
     """Standard normal draws (num, d) that fill the space evenly: a bound at them has little error of its own."""
     engine = torch.quasirandom.SobolEngine(latent_dim, scramble=True, seed=0)
     return torch.special.ndtri(engine.draw(num, dtype=torch.float64).clamp(1e-9, 1 - 1e-9))
+
+
+def _draws_at_once(state: State, x: Tensor) -> int:
+    """A power of two, so that all parts are of one size."""
+    num_members = state[0].shape[:2].numel()
+    most = _NUMBERS_AT_ONCE // (num_members * max(x.shape[1], _LEAST_WIDTH))
+    return min(_DRAWS_OF_A_CHECK, max(_LEAST_DRAWS, 2 ** (max(most, 1).bit_length() - 1)))
 
 
 def _apply(matrix: Tensor, vector: Tensor) -> Tensor:

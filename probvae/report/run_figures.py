@@ -16,9 +16,10 @@ from probvae.diagnostics.total_gap import TotalGap
 from probvae.experiment import Experiment, as_tensor
 from probvae.generation import Sample, decode_grid, sample
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
+from probvae.inference.evaluation import groups
 from probvae.inference.guides import Guide
 from probvae.inference.local_families import as_normal
-from probvae.inference.quadrature import posterior_grid
+from probvae.inference.quadrature import QuadratureResult, posterior_grid, quadrature
 from probvae.report import figures
 from probvae.report._tensors import as_double
 from probvae.vae import VAE
@@ -53,7 +54,7 @@ def draw_fit(experiment: Experiment) -> None:
         draw_posteriors(vae, experiment.x, experiment.gap, folder)
 
 
-def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult, folder: Path) -> Path | None:
+def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult | TotalGap, folder: Path) -> Path | None:
     """:func:`posterior_figure`, saved where there is one."""
     figure = posterior_figure(vae, x, gap)
     return None if figure is None else figures.save_figure(figure, folder, "posteriors")[0]
@@ -70,14 +71,24 @@ def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | TotalGap, num: int = 
         (vae.at(slice(row, row + 1)), x[row : row + 1], f"datum {row}: {float(gap.total.value[row]):.3g} nats", refined)
         for row in rows
     ]
+    pairs = zip(parts, _truths(vae, x, rows), strict=True)
     if vae.model.latent_dim == 1:
-        return figures.posterior_curves([_curves(*part) for part in parts])
-    return figures.posterior_contours([_panel(*part) for part in parts])
+        return figures.posterior_curves([_curves(*part, truth) for part, truth in pairs])
+    return figures.posterior_contours([_panel(*part, truth) for part, truth in pairs])
+
+
+def _truths(vae: VAE, x: Tensor, rows: list[int]) -> list[QuadratureResult]:
+    """The posterior of each of some data: of all together, which share the decoder's values, but for covariates."""
+    if groups(vae, len(x)) is not None:
+        parts = [(vae.at(slice(row, row + 1)), x[row : row + 1]) for row in rows]
+        return [quadrature(part.model, datum, tolerance=_TOLERANCE) for part, datum in parts]
+    whole = quadrature(vae.model, x[rows], tolerance=_TOLERANCE)
+    return [QuadratureResult(*(values[number : number + 1] for values in whole)) for number in range(len(rows))]
 
 
 @torch.no_grad()
-def _curves(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.CurvePanel:
-    (axis,), log_density = posterior_grid(vae.model, x, num_points=_CURVE_POINTS, tolerance=_TOLERANCE)
+def _curves(vae: VAE, x: Tensor, title: str, refined: Guide | None, truth: QuadratureResult) -> figures.CurvePanel:
+    (axis,), log_density = posterior_grid(vae.model, x, num_points=_CURVE_POINTS, truth=truth)
     nodes = axis.to(x).reshape(-1, 1, 1)
     guide = as_double(vae.guide.distribution(x).log_prob(nodes)[:, 0].exp())
     best = None if refined is None else as_double(refined.distribution(x).log_prob(nodes)[:, 0].exp())
@@ -85,8 +96,8 @@ def _curves(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.C
 
 
 @torch.no_grad()
-def _panel(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.PosteriorPanel:
-    axes, log_density = posterior_grid(vae.model, x, num_points=_GRID_POINTS, tolerance=_TOLERANCE)
+def _panel(vae: VAE, x: Tensor, title: str, refined: Guide | None, truth: QuadratureResult) -> figures.PosteriorPanel:
+    axes, log_density = posterior_grid(vae.model, x, num_points=_GRID_POINTS, truth=truth)
     first, second = (axis.cpu().numpy() for axis in axes)
     guide = _in_plane(vae.guide.distribution(x))
     best = None if refined is None else _in_plane(refined.distribution(x))

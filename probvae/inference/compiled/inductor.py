@@ -4,12 +4,14 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from operator import getitem
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from probvae.errors import TraceError
+from probvae.inference.compiled.compiler import ended_by_signals, remove_unfinished
 from probvae.inference.compiled.recording import Recording, Value, mapped
 from probvae.inference.compiled.simplification import constants
 
@@ -29,9 +31,13 @@ def compiled(recording: Recording) -> Callable[..., Sequence[Tensor]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, of its own old parts
             import torch._inductor
+            from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 
+            remove_unfinished(Path(cache_dir()))
+            remove_unfinished(Path(default_cache_dir(), "precompiled_headers"), nested=False)
             options = {**_OPTIONS, "cpp_wrapper": inputs[0].device.type == "cpu"}
-            run: Any = torch._inductor.compile(module, [*inputs, *held], options)
+            with ended_by_signals():
+                run: Any = torch._inductor.compile(module, [*inputs, *held], options)
     except Exception as error:  # a compiler has as many ways to fail as it has versions: there is another path
         raise TraceError(f"inductor: {type(error).__name__}: {error}".split("\n")[0]) from error
     forms = [_form(tensor) for tensor in inputs]
