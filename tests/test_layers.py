@@ -98,7 +98,8 @@ def test_a_short_fit_imports_no_compiler(tmp_path: Path) -> None:
         "sys.argv = 'probvae fit --data iris --epochs 1 --batch-size 32 --no-gap --no-figures --out run'.split()\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
         "assert 'torch' in sys.modules\n"
-        "heavy = {'torch._dynamo', 'torch._inductor', 'sympy'}\nprint(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+        "heavy = {'torch._dynamo', 'torch._inductor', 'sympy'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
