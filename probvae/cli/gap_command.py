@@ -40,6 +40,7 @@ def command(
     from probvae._files import write_text
     from probvae.cli.output import print_gap, print_line
     from probvae.experiment import binarized, given, ledger_of, split
+    from probvae.inference.evidence import MAX_QUADRATURE_DIM
     from probvae.recipes import read_run_recipe
     from probvae.report.run_figures import draw_posteriors
     from probvae.vae import load
@@ -61,3 +62,5 @@ def command(
         return
     print_gap(summary)
     print_line(f"wrote {folder / 'gap.json'}" + (f" and {picture}" if picture else ""))
+    if picture is None and vae.model.latent_dim <= MAX_QUADRATURE_DIM:
+        print_line("no picture of the posteriors: no grid of moderate size covers them")

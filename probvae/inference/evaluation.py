@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import torch
+from pyro.distributions import validation_enabled
 from torch import Tensor, nn
 from torch.distributions import Distribution, TransformedDistribution, constraints
 
@@ -306,7 +307,16 @@ def _blocks(tile: _Tile, num_samples: int, per_draw: int) -> Iterator[_Block]:
     prior = tile.vae.model.prior()
     size = max(1, _tile_bytes(tile.x) // (per_draw * len(tile.x)))
     for start in range(0, num_samples, size):
-        yield _Block(tile, tile.q.sample(torch.Size((min(size, num_samples - start),))), prior)
+        yield _Block(tile, _drawn(tile, min(size, num_samples - start)), prior)
+
+
+def _drawn(tile: _Tile, num_samples: int) -> Tensor:
+    try:
+        return tile.q.sample(torch.Size((num_samples,)))
+    except RuntimeError:  # of torch's generators, which do not say that it was a NaN: its checks do
+        with validation_enabled():
+            tile.vae.guide.distribution(tile.x)
+        raise
 
 
 def _evaluated(

@@ -1,5 +1,6 @@
 """Which pictures a run gets, and from what numbers."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from probvae.inference import posterior_mean, posterior_scale, reconstruct
 from probvae.inference.evaluation import groups
 from probvae.inference.guides import Guide
 from probvae.inference.local_families import as_normal
-from probvae.inference.quadrature import QuadratureResult, posterior_grid, quadrature
+from probvae.inference.quadrature import QuadratureError, QuadratureResult, posterior_grid, quadrature
 from probvae.report import figures
 from probvae.report._tensors import as_double
 from probvae.vae import VAE
@@ -61,7 +62,10 @@ def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult | TotalGap, folder: Path
 
 
 def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | TotalGap, num: int = NUM_POSTERIORS) -> Figure | None:
-    """Exact posteriors with the guide on top, for data from the smallest to the largest gap; d = 1 and 2 only."""
+    """Exact posteriors with the guide on top, for data from the smallest to the largest gap; d = 1 and 2 only.
+
+    Data whose posterior no grid covers are left out; None where that is all of them.
+    """
     if vae.model.latent_dim > 2:
         return None
     order = gap.total.value.argsort()
@@ -71,19 +75,30 @@ def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | TotalGap, num: int = 
         (vae.at(slice(row, row + 1)), x[row : row + 1], f"datum {row}: {float(gap.total.value[row]):.3g} nats", refined)
         for row in rows
     ]
-    pairs = zip(parts, _truths(vae, x, rows), strict=True)
+    pairs = [(*part, truth) for part, truth in zip(parts, _truths(vae, x, rows), strict=True) if truth is not None]
+    if not pairs:
+        return None
     if vae.model.latent_dim == 1:
-        return figures.posterior_curves([_curves(*part, truth) for part, truth in pairs])
-    return figures.posterior_contours([_panel(*part, truth) for part, truth in pairs])
+        return figures.posterior_curves([_curves(*pair) for pair in pairs])
+    return figures.posterior_contours([_panel(*pair) for pair in pairs])
 
 
-def _truths(vae: VAE, x: Tensor, rows: list[int]) -> list[QuadratureResult]:
-    """The posterior of each of some data: of all together, which share the decoder's values, but for covariates."""
-    if groups(vae, len(x)) is not None:
-        parts = [(vae.at(slice(row, row + 1)), x[row : row + 1]) for row in rows]
-        return [quadrature(part.model, datum, tolerance=_TOLERANCE) for part, datum in parts]
-    whole = quadrature(vae.model, x[rows], tolerance=_TOLERANCE)
-    return [QuadratureResult(*(values[number : number + 1] for values in whole)) for number in range(len(rows))]
+def _truths(vae: VAE, x: Tensor, rows: list[int]) -> list[QuadratureResult | None]:
+    """The posterior of each of some data, None where no grid covers it.
+
+    All are integrated together, which share the decoder's values, but where covariates or a posterior forbid it.
+    """
+    if groups(vae, len(x)) is None:
+        with suppress(QuadratureError):
+            whole = quadrature(vae.model, x[rows], tolerance=_TOLERANCE)
+            return [QuadratureResult(*(values[number : number + 1] for values in whole)) for number in range(len(rows))]
+    return [_truth(vae.at(slice(row, row + 1)), x[row : row + 1]) for row in rows]
+
+
+def _truth(vae: VAE, x: Tensor) -> QuadratureResult | None:
+    with suppress(QuadratureError):
+        return quadrature(vae.model, x, tolerance=_TOLERANCE)
+    return None
 
 
 @torch.no_grad()

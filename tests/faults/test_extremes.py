@@ -32,6 +32,7 @@ FOUND = (
     Case("a learning rate of 1e30 in float64", "student-t", "diagonal"),
     Case("a learning rate of 1e30", "gaussian", "low-rank"),
     Case("missing entries", "gaussian", "free"),
+    Case("a held-out outlier of 1e18", "poisson", "semi-amortized"),
 )
 
 

@@ -51,6 +51,15 @@ def test_an_overflow_is_told_as_one(call: str, guide: type) -> None:
     assert not isinstance(told.value, ArgumentError)
 
 
+@pytest.mark.parametrize("call", ["elbo", "many draws", "importance", "gap"])
+def test_an_overflow_in_any_row_is_told_as_one(call: str) -> None:
+    """Of the first rows the memory of a draw is counted, with torch's checks; of the others it is not."""
+    x = torch.zeros(5, 3)
+    x[3] = torch.tensor([LARGE, -LARGE, LARGE])
+    with pytest.raises(NonFiniteError, match=r"^x: expected data whose numbers stay finite"):
+        CALLS[call](make(DiagonalGuide), x)
+
+
 def test_a_guide_that_overflows_does_not_hinder_quadrature() -> None:
     vae, x = make(DiagonalGuide).double(), torch.randn(4, 3, dtype=torch.float64)
     expected = log_evidence(vae, x, "quadrature").value

@@ -12,6 +12,7 @@ from probvae.report.figures import CurvePanel, posterior_curves
 from probvae.report.figures.importance import effective_draws, pareto_k
 from probvae.report.figures.ledger import Mean, ledger, total_gap
 from probvae.report.run_figures import posterior_figure
+from probvae.vae import VAE
 from tests.test_ledger import absolute_vae
 
 
@@ -93,3 +94,13 @@ def test_exact_posterior_of_one_latent_is_where_both_modes_are() -> None:
     expected = 0.5 / np.sqrt(2 * np.pi * 0.1 / 1.1)
     np.testing.assert_allclose([at[0], at[2]], expected, rtol=0.02)
     assert at[1] < 0.05 * expected
+
+
+@pytest.mark.parametrize("vae", [absolute_vae(0.1), VAE.example().double()], ids=["d = 1", "d = 2"])
+def test_posteriors_that_no_grid_covers_are_left_out(vae: VAE) -> None:
+    x = torch.full((2, vae.model.data_dim), 1e18, dtype=torch.float64)
+    x[1] = 0.5
+    gap = TotalGap(Gap(torch.ones(2), torch.zeros(2)), log_evidence(vae, x[1:]), "a test")
+    drawn = [axes for axes in posterior_figure(vae, x, gap).axes if axes.collections]
+    assert [axes.get_title(loc="left") for axes in drawn] == ["datum 1: 1 nats"]
+    assert posterior_figure(vae, x[[0, 0]], gap) is None
