@@ -101,6 +101,24 @@ class Loss(nn.Module):
         return -0.5 * (squares + x.numel() * (log_variance + LOG_TWO_PI))
 
 
+class ImportanceWeightedLoss(nn.Module):
+    """Minus the importance-weighted bound of W1's model with K draws, written out by hand."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.num_draws = Encoder(workload), Decoder(workload), workload.num_draws
+
+    def forward(self, x: Tensor) -> Tensor:
+        loc, scale = self.encoder(x)
+        noise = torch.randn(self.num_draws, *loc.shape)
+        z = loc + scale * noise
+        log_ratio = 0.5 * (noise.square() - z.square()).sum(-1) + scale.log().sum(-1)
+        logits = self.decoder(z)
+        target = x.expand_as(logits)
+        log_likelihood = -functional.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(-1)
+        return -(torch.logsumexp(log_likelihood + log_ratio, 0) - math.log(self.num_draws)).sum()
+
+
 class Model(nn.Module):
     """p(z) p(x|z) as a Pyro program."""
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from speed_networks import Batches, Guide, Loss, Model, make_data, matrix_products
+from speed_networks import Batches, Guide, ImportanceWeightedLoss, Loss, Model, make_data, matrix_products
 from speed_worker import Run, Workload, serve
 
 import probvae
@@ -50,7 +50,7 @@ def compiled(workload: Workload) -> Run:
 
 
 def _by_hand(workload: Workload, prepared: Callable[[nn.Module], Callable[[Tensor], Tensor]], fused: bool) -> Run:
-    loss, batches = Loss(workload), Batches(workload)
+    loss, batches = (Loss if workload.num_draws == 1 else ImportanceWeightedLoss)(workload), Batches(workload)
     optimizer = torch.optim.Adam(loss.parameters(), lr=LEARNING_RATE, fused=fused)
     evaluate = prepared(loss)
 

@@ -1,17 +1,19 @@
 """A bound on what may be built from a description that a stranger wrote."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from probvae._dispatch import DispatchMode
 from probvae.errors import RunError
 
 
-class BoundedAllocation(TorchDispatchMode):
+class BoundedAllocation(DispatchMode):
     """Inside the block all operations together may make ``most_numbers``, and there may be ``most_steps`` of them.
 
     Sizes are found on torch's meta device before anything is allocated. Raises
@@ -27,27 +29,42 @@ class BoundedAllocation(TorchDispatchMode):
         super().__init__()
         self._numbers, self._steps = most_numbers, most_steps
         self._limits = most_numbers, most_steps
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch's guard against its compiler would import the compiler, for more than a second
+        self._sizes: dict[Any, int] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
         self._steps -= 1
-        self._numbers -= _size_of_result(func, args, kwargs)
+        self._numbers -= self._size_of_result(func, args, kwargs)
         if self._numbers < 0 or self._steps < 0:
             what, limit = ("numbers", self._limits[0]) if self._numbers < 0 else ("steps", self._limits[1])
             raise RunError(f"expected at most {limit} {what}, as the weights are few, got a description of more")
         return func(*args, **kwargs)
+
+    def _size_of_result(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
+        """Known for what was done before with tensors of the same sizes: the thousandth layer is like the first."""
+        key = func, _form(args), _form(kwargs)
+        if key not in self._sizes:
+            self._sizes[key] = _size_of_result(func, args, kwargs)
+        return self._sizes[key]
+
+
+def _form(value: Any) -> Any:
+    """What the size of a result depends on."""
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype
+    if isinstance(value, Mapping):
+        return tuple((name, _form(part)) for name, part in value.items())
+    return tuple(map(_form, value)) if isinstance(value, list | tuple) else value
 
 
 def _size_of_result(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
     """How many numbers ``func`` would make; 0 where that depends on values, which are in memory then."""
     if func._schema.is_mutable:
         return 0
+    if torch.Tag.pointwise in func.tags:  # on the meta device some of these import torch's compiler
+        return _size_together(leaf.shape for leaf in tree_leaves((tuple(args), kwargs)) if isinstance(leaf, Tensor))
     args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (tuple(args), kwargs))
     if "device" in kwargs or any(argument.name == "device" for argument in func._schema.arguments):
         kwargs["device"] = torch.device("meta")
@@ -56,3 +73,11 @@ def _size_of_result(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> i
     except (RuntimeError, NotImplementedError, ValueError):
         return 0  # `func` itself is about to say what is wrong
     return sum(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+
+
+def _size_together(shapes: Iterable[Sequence[int]]) -> int:
+    """How many numbers there are where these shapes are broadcast; 0 where they cannot be."""
+    try:
+        return math.prod(np.broadcast_shapes(*shapes))
+    except ValueError:
+        return 0

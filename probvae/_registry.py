@@ -28,7 +28,7 @@ class Registered:
             return
         if name in cls.registry:
             raise ConfigError(f"{cls.family} name {name!r} is taken by {cls.registry[name].__name__}.")
-        cls.registry[name] = cls  # type: ignore[assignment]
+        cls.registry[name] = cls  # type: ignore[assignment]  # Self of a ClassVar is not bound to cls
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         instance = super().__new__(cls)
@@ -59,13 +59,17 @@ class Registered:
 
 def option_names(component: type) -> dict[str, inspect.Parameter]:
     """The constructor's parameters of a component, by name, in order (without ``self``)."""
-    parameters = inspect.signature(component.__init__).parameters  # type: ignore[misc]
-    return {name: parameter for name, parameter in parameters.items() if name != "self"}
+    return {name: parameter for name, parameter in _constructor(component).parameters.items() if name != "self"}
+
+
+def _constructor(component: type) -> inspect.Signature:
+    # not that of the class itself, which would be of __new__ above
+    return inspect.signature(component.__init__)  # type: ignore[misc]  # a subclass may have another: it is asked for
 
 
 def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     try:
-        bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs)  # type: ignore[misc]
+        bound = _constructor(cls).bind(None, *args, **kwargs)
     except TypeError:
         return {}  # wrong arguments: __init__ itself is about to say so, in Python's own words
     bound.apply_defaults()  # a saved model must not change when a default does

@@ -3,8 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from io import FileIO
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,38 +22,33 @@ _NAMES = {
 
 
 class Packed(NamedTuple):
-    """Tensors as a safetensors file has them: a header with names, dtypes, shapes and places, and their own bytes."""
+    """What a safetensors file has: names, dtypes, shapes and places as JSON, and the tensors' bytes in one piece."""
 
-    header: dict[str, dict[str, Any]]
-    parts: list[memoryview]
+    header: str
+    data: Tensor
 
     def digest(self, metadata: Mapping[str, str]) -> str:
         """SHA-256 of names, dtypes, shapes and values, and of the text beside them."""
-        found = hashlib.sha256(json.dumps([self.header, dict(metadata)], sort_keys=True).encode())
-        for part in self.parts:
-            found.update(part)
+        text = json.dumps([self.header, dict(metadata)], sort_keys=True)
+        found = hashlib.sha256(text.encode())
+        found.update(self.data.numpy().data)
         return found.hexdigest()
 
 
+@torch.no_grad()
 def pack(tensors: Mapping[str, Tensor]) -> Packed:
-    """Bring tensors into the order of a file: large numbers first, so that each lies at a multiple of its size."""
-    header: dict[str, dict[str, Any]] = {}
-    parts: list[memoryview] = []
-    place = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
-        part = _bytes_of(tensor)
-        offsets = [place, place + len(part)]
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
-        parts.append(part)
-        place += len(part)
-    return Packed(header, parts)
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    values = tensor.detach().cpu().contiguous()
-    if values.dtype is torch.bfloat16:  # numpy has none
-        values = values.view(torch.int16)
-    return values.numpy().reshape(-1).view("u1").data
+    """A copy of the tensors in a file's order: large numbers first, so that each lies at a multiple of its size."""
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    ends = list(accumulate(tensor.nbytes for _, tensor in ordered))
+    starts = [0, *ends[:-1]]
+    header = {
+        name: {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        for (name, tensor), start, end in zip(ordered, starts, ends, strict=True)
+    }
+    data = torch.empty(ends[-1] if ends else 0, dtype=torch.uint8)
+    for (_, tensor), start, end in zip(ordered, starts, ends, strict=True):
+        data[start:end].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+    return Packed(json.dumps(header), data)
 
 
 def write_packed(path: Path, packed: Packed, metadata: Mapping[str, str]) -> None:
@@ -60,15 +57,21 @@ def write_packed(path: Path, packed: Packed, metadata: Mapping[str, str]) -> Non
     The package safetensors keeps Python's lock while it writes, and a fit would wait for it at every checkpoint; it
     also writes the texts in another order each time. Source: https://huggingface.co/docs/safetensors ("Format").
     """
-    header = json.dumps({"__metadata__": dict(metadata), **packed.header}).encode()
+    separator = ", " if packed.data.numel() or packed.header != "{}" else ""
+    header = ('{"__metadata__": ' + json.dumps(dict(metadata)) + separator + packed.header[1:]).encode()
     header += b" " * (-len(header) % 8)
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            file.writelines(packed.parts)
+        with temporary.open("wb", buffering=0) as file:
+            _write_all(file, memoryview(len(header).to_bytes(8, "little") + header))
+            _write_all(file, packed.data.numpy().data)
 
     write_atomic(path, write)
+
+
+def _write_all(file: FileIO, content: memoryview) -> None:
+    while content:
+        content = content[file.write(content) :]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

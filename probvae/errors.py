@@ -71,6 +71,17 @@ class FitInterruptedError(KeyboardInterrupt):
         self.signal_number = signal_number
 
 
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM has come where there is no fit's state to save; ``signal_number`` is its number.
+
+    The command line raises it, so that what is open is closed as after Ctrl-C.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("interrupted.")
+        self.signal_number = signal_number
+
+
 class TraceError(ProbvaeError, RuntimeError):
     """A program cannot be traced: its structure may depend on data."""
 

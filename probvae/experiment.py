@@ -23,8 +23,9 @@ from probvae._seed import isolated_seed
 from probvae.assembly import build_objective, build_vae
 from probvae.data import Dataset, RowsOnDisk, column_variances, load_data
 from probvae.data.on_disk import blocks, rows_in
-from probvae.diagnostics import GapResult, posterior_gap
+from probvae.diagnostics import GapResult
 from probvae.diagnostics.gap import LEDGER_DATA, check_density
+from probvae.diagnostics.total_gap import TotalGap, gap_as_known
 from probvae.diagnostics.verdicts import mean_with_error
 from probvae.errors import (
     ArgumentError,
@@ -79,7 +80,7 @@ class Experiment:
     held_out: Dataset
     x: Tensor
     fit: FitResult
-    gap: GapResult | None
+    gap: GapResult | TotalGap | None
     summary: dict[str, Any]
     run: Run
 
@@ -263,18 +264,22 @@ def _refused_as_failed() -> Iterator[None]:
 
 def ledger_of(
     vae: VAE, data: Dataset, seed: int, truth: str = "auto", num_data: int | None = None
-) -> tuple[GapResult | None, dict[str, Any]]:
-    """The ledger of gaps on the first data, and its means; or None and the reason why there is none."""
+) -> tuple[GapResult | TotalGap | None, dict[str, Any]]:
+    """The ledger of gaps on the first data, and its means; or None and the reason why there is none.
+
+    For a guide whose family cannot be searched it is the total alone, with the reason.
+    """
     method = best_method(vae) if truth == "auto" else truth
     rows = slice(num_data or LEDGER_DATA.get(method, LEDGER_DATA["annealed"]))
     vae, x = vae.at(rows), binarized(data, seed)[rows]
     try:
         check_density(vae)
         with _refused_as_failed():
-            gap = posterior_gap(vae, x, truth=method, seed=seed)
+            gap = gap_as_known(vae, x, truth=method, seed=seed)
     except (ArgumentError, FitError, NotLinearGaussianError) as error:
         return None, {"not_computed": str(error)}
-    num_bad = int((~torch.stack([gap.total.value, gap.approximation.value, gap.truth.value]).isfinite()).any(0).sum())
+    entries = [gap.total.value, gap.truth.value, *([gap.approximation.value] if isinstance(gap, GapResult) else [])]
+    num_bad = int((~torch.stack(entries).isfinite()).any(0).sum())
     if num_bad:
         return None, {"not_computed": f"log p(x) or a bound of it is not finite for {num_bad} of {len(x)} data"}
     # an error like that is a bound on what may hide between the nodes: the integral is not known at all
@@ -287,7 +292,7 @@ def ledger_of(
     return gap, gap.summary()
 
 
-def first_ledger(vae: VAE, data: Dataset, seed: int) -> tuple[GapResult | None, dict[str, Any]]:
+def first_ledger(vae: VAE, data: Dataset, seed: int) -> tuple[GapResult | TotalGap | None, dict[str, Any]]:
     """:func:`ledger_of` on as few data as a fit can wait for."""
     return ledger_of(vae, data, seed, num_data=_FIRST_LEDGER_DATA[best_method(vae)])
 
@@ -438,14 +443,14 @@ def environment_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
 
 @contextmanager
 def _told_how_to_go_on(folder: Path) -> Iterator[None]:
-    """Ctrl-C inside the block says how to go on, where there is something to go on with."""
+    """Ctrl-C or SIGTERM inside the block says how to go on, where there is something to go on with."""
     try:
         yield
     except KeyboardInterrupt as error:
         if isinstance(error, FitInterruptedError) or not folder.exists():
             raise
         message = f"interrupted. Go on with: probvae fit --resume {folder}"
-        raise FitInterruptedError(message, signal.SIGINT) from error
+        raise FitInterruptedError(message, getattr(error, "signal_number", signal.SIGINT)) from error
 
 
 def _tell_differences(then: dict[str, Any], now: dict[str, Any]) -> None:

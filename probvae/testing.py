@@ -12,7 +12,7 @@ A contract is no oracle: a wrong formula can be a density too. Write the formula
 """
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import torch
@@ -29,6 +29,7 @@ from probvae.inference.guides import Guide, PerDatumGuide
 from probvae.inference.objectives import Objective
 from probvae.inference.traces import log_weights
 from probvae.models import Decoder, LatentModel, Likelihood, Prior
+from probvae.models.conditioning import CovariatePrior
 from probvae.vae import VAE
 
 # Standard errors between an estimate and the truth: one false alarm in two million checks
@@ -58,7 +59,7 @@ def _built(prior: Prior) -> dist.TorchDistribution:
     if num_covariates is None:
         return prior()
     y = torch.linspace(-1.0, 1.0, num_covariates, dtype=_dtype(prior))
-    return prior.given(y.unsqueeze(0))  # type: ignore[operator]
+    return cast(CovariatePrior, prior).given(y.unsqueeze(0))
 
 
 def check_likelihood(likelihood: Likelihood, dtype: torch.dtype | None = None) -> None:

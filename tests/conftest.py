@@ -1,16 +1,34 @@
 """Guards: every test is seeded, validation is on, and nothing global is left changed."""
 
-from collections.abc import Iterator
+import gc
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
+import filelock
 import pyro
 import pytest
 import torch
 from torch.distributions import Distribution
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
 
 def pytest_configure() -> None:
     # The tests' tensors are small: more threads save nothing, and cost fiftyfold where cores are shared.
     torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported here stays: a quarter of the time went into looking through it for garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -49,3 +67,22 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """A folder that a function fills, once for all workers: the first that asks for the name, while the others wait."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, finished = shared / name, shared / f"{name}.finished"
+        with filelock.FileLock(shared / f"{name}.lock"):
+            if not finished.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                finished.touch()
+        return folder
+
+    return made

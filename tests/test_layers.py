@@ -15,7 +15,10 @@ LEVELS = [
     (
         "errors",
         "_allocation",
+        "_dispatch",
+        "_signals",
         "_arviz",
+        "_dispatch",
         "_faults",
         "_files",
         "_tensor_files",
@@ -86,6 +89,21 @@ def test_import_is_light(code: str) -> None:
     check = f"{code}; import sys; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_short_fit_imports_no_compiler(tmp_path: Path) -> None:
+    """torch's would take more than a second, half the time of the whole process."""
+    code = (
+        "import sys\nfrom probvae.cli import main\n"
+        "sys.argv = 'probvae fit --data iris --epochs 1 --batch-size 32 --no-gap --no-figures --out run'.split()\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert 'torch' in sys.modules\n"
+        "heavy = {'torch._dynamo', 'torch._inductor', 'sympy'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("[]\n")
 
 
 def test_user_settings_of_waiting_threads_stay() -> None:

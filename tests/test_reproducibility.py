@@ -28,7 +28,7 @@ from probvae.recipes import check_recipe, resolve
 DIM, NUM_DATA = 3, 24
 # what else is written holds times, or names the run's folder
 COMPARED = ("model.safetensors", "metrics.jsonl", "config.toml")
-FIT = ("--epochs", "3", "--hidden", "8", "--num-data", "300", "--no-figures", "--no-progress")
+FIT = ("--epochs", "3", "--hidden", "8", "--latent-dim", "1", "--num-data", "300", "--no-figures", "--no-progress")
 
 
 def data() -> Tensor:

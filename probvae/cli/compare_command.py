@@ -190,8 +190,8 @@ def _cells(result: "Comparison", entry: "Entry") -> tuple[str, ...]:
 def _gaps(gap: dict[str, Any]) -> str:
     if "not_computed" in gap:
         return "-"
-    total, approximation, amortisation = (gap[part]["value"] for part in ("total", "approximation", "amortisation"))
-    return f"{_short(total)}\n{_short(approximation)}+{_short(amortisation)}"
+    parts = [_short(gap[part]["value"]) for part in ("approximation", "amortisation") if part in gap]
+    return "\n".join([_short(gap["total"]["value"]), *(["+".join(parts)] if parts else [])])
 
 
 def _short(value: float) -> str:

@@ -83,12 +83,12 @@ def command(
 
 
 def _data(programs: "ProgramFile", program: str, data: str | None, options: dict[str, str | None]) -> "Tensor":
-    given = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if data is not None:
         from probvae.data import load_data
         from probvae.experiment import as_tensor
 
-        return as_tensor(load_data(data, **given))  # type: ignore[arg-type]
+        return as_tensor(load_data(data, **given))
     if given:
         raise ConfigError(
             f"{', '.join(given)}: these prepare DATA, and none was named. Give DATA, or prepare x yourself."

@@ -32,6 +32,8 @@ def command(
 ) -> None:
     """Say how wrong the posterior of RUN is: total = approximation + amortisation, in nats per datum.
 
+    Where the guide's family cannot be searched, the total alone and the reason.
+
     The held-out data of the run are taken unless --data names others. Writes gap.json, and for two latent
     dimensions a picture of exact posteriors with the guide on top.
     """

@@ -4,6 +4,7 @@ import io
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from importlib import import_module
 
 import click
@@ -12,8 +13,9 @@ from probvae import __version__
 from probvae._launched import launched_rank, local_rank, num_launched
 from probvae._memory import keep_freed_memory
 from probvae._printable import printable
+from probvae._signals import first_signal, terminate
 from probvae._waiting import wait_briefly
-from probvae.errors import FitError, FitInterruptedError, ProbvaeError, RankError, RunError
+from probvae.errors import FitError, FitInterruptedError, ProbvaeError, RankError, RunError, TerminatedError
 
 COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",
@@ -73,7 +75,9 @@ def main() -> None:
     keep_freed_memory()
     wait_briefly()
     try:
-        sys.exit(group.main(standalone_mode=False) or 0)
+        # the launcher of several processes waits for those that it ends: they end at once
+        with nullcontext() if num_launched() > 1 else first_signal(terminate, signal.SIGTERM):
+            sys.exit(group.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         _let_others_speak(error)
         text = io.StringIO()
@@ -81,8 +85,9 @@ def main() -> None:
         print(readable(text.getvalue()), end="", file=sys.stderr)
         sys.exit(MISTAKE)
     except (click.Abort, KeyboardInterrupt) as error:
-        cause = error.__cause__  # click makes an Abort of every KeyboardInterrupt, after a new line
-        told = cause if isinstance(cause, FitInterruptedError) else KeyboardInterrupt("interrupted.")
+        # click makes an Abort of every KeyboardInterrupt, after a new line; not every version says from which
+        cause = error.__context__
+        told = cause if isinstance(cause, FitInterruptedError | TerminatedError) else KeyboardInterrupt("interrupted.")
         _complain(told)
         sys.exit(128 + getattr(told, "signal_number", signal.SIGINT))
     except ProbvaeError as error:

@@ -86,10 +86,12 @@ def print_gap(gap: Mapping[str, Any] | None) -> None:
         "approximation": "  approximation: a richer guide could win it",
         "amortisation": "  amortisation: a better encoder could win it",
     }
-    rows = [(text, *_numbers(gap[name]), "nats per datum") for name, text in lines.items()]
+    rows = [(text, *_numbers(gap[name]), "nats per datum") for name, text in lines.items() if name in gap]
     error = f", to {gap['truth_error']:.1g} nats" if gap["truth_error"] else ""
     caption = f"log p(x) by {gap['truth']} ({gap['kind']}{error})"
-    if gap["num_converged"] < gap["num_data"]:
+    if "not_split" in gap:
+        caption += f"; not split into family and encoder ({gap['not_split']})"
+    elif gap["num_converged"] < gap["num_data"]:
         caption += f"; best guide found for {gap['num_converged']} of {gap['num_data']} data"
     print_table(f"posterior gap on {gap['num_data']} data", ["", "value", "s.e.", "unit"], rows, caption)
 

@@ -1,7 +1,9 @@
 """MNIST and its kin, read by torchvision."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +51,7 @@ def _read(class_name: str, name: str, data_dir: str | Path | None, split: str | 
     return Dataset(x, name, images.targets.numpy(), image_shape=(pixels.shape[1], pixels.shape[2]))
 
 
-def _open(loader, class_name: str, folder: Path, train: bool, download: bool):  # type: ignore[no-untyped-def]
+def _open(loader: Callable[..., Any], class_name: str, folder: Path, train: bool, download: bool) -> Any:
     try:
         return loader(root=str(folder), train=train, download=False)
     except RuntimeError:

@@ -10,17 +10,16 @@ from torch import Tensor
 from probvae._shapes import check_count
 from probvae.diagnostics.advice import advice_for
 from probvae.diagnostics.calibration import calibration, calibration_on_data
-from probvae.diagnostics.gap import LEDGER_DATA, GapResult, check_density, posterior_gap
+from probvae.diagnostics.gap import LEDGER_DATA, GapResult, check_density
 from probvae.diagnostics.importance import ImportanceDiagnostic, importance_diagnostic
 from probvae.diagnostics.latent_usage import latent_usage
 from probvae.diagnostics.predictive_check import predictive_check
-from probvae.diagnostics.total_gap import TotalGap, total_gap
+from probvae.diagnostics.total_gap import TotalGap, gap_as_known
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnostic, NotComputed, Verdict, judge
 from probvae.errors import ArgumentError, NotLinearGaussianError, ProbvaeError
 from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data
 from probvae.inference.evidence import Estimate, best_method, log_evidence
 from probvae.inference.overflow import overflow_named
-from probvae.inference.refine import not_refinable
 
 _QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 20, "annealed": 5}
 Progress = Callable[[str, int, int], None]
@@ -159,10 +158,7 @@ def _gap(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) ->
     check_density(vae)
     method = best_method(vae) if settings.truth == "auto" else settings.truth
     rows = slice(settings.ledger_data.get(method, settings.ledger_data["annealed"]))
-    vae, x = at_rows(vae, rows), x[rows]
-    options: dict[str, Any] = {"truth": method, "num_samples": settings.num_draws, "seed": settings.seed}
-    reason = not_refinable(vae, x)
-    return posterior_gap(vae, x, **options) if reason is None else total_gap(vae, x, reason, **options)
+    return gap_as_known(at_rows(vae, rows), x[rows], truth=method, num_samples=settings.num_draws, seed=settings.seed)
 
 
 def _importance(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:

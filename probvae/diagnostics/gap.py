@@ -199,7 +199,8 @@ def paired_bounds(
                 q = guide.distribution(rows)
                 pair.append(weighted_draws(part, rows, num_samples, q=q).log_weights)
         columns.append(torch.stack(pair))
-    return torch.cat(columns, dim=-1).unbind(0)  # type: ignore[return-value]
+    one, other = torch.cat(columns, dim=-1)
+    return one, other
 
 
 def _ledger(evidence: Estimate, own: Tensor, best: Tensor, converged: Tensor, refined: Guide) -> GapResult:

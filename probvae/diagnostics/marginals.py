@@ -59,11 +59,9 @@ def marginal_kl(q: Distribution, p: Distribution, z: Tensor) -> Tensor:
 
     which for a normal prior is a lower bound: of all densities with these moments the normal has the largest entropy.
     """
-    method = marginal_kl_method(q, p)
-    if method == "moments":
-        one, other = (Normal(mean, variance.sqrt()) for mean, variance in map(mean_and_variance, (q, p)))
-        return kl_divergence(one, other)
-    one, other = marginals(q), marginals(p)  # type: ignore[assignment]
-    if method == "closed form":
+    one, other = marginals(q), marginals(p)
+    if one is None or other is None:
+        return kl_divergence(*(Normal(mean, variance.sqrt()) for mean, variance in map(mean_and_variance, (q, p))))
+    if has_analytic_kl(one, other):
         return kl_divergence(one, other)
     return (one.log_prob(z) - other.log_prob(z)).mean(0)

@@ -8,11 +8,19 @@ from torch import Tensor
 
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
-from probvae.diagnostics.gap import NUM_SAMPLES, Gap, monte_carlo_error, total_gap_verdict
+from probvae.diagnostics.gap import (
+    NUM_SAMPLES,
+    Gap,
+    GapResult,
+    monte_carlo_error,
+    posterior_gap,
+    total_gap_verdict,
+)
 from probvae.diagnostics.verdicts import NOT_COMPUTED, HypothesisTest, Verdict
-from probvae.inference.evaluation import ModelAndGuide, tiles
+from probvae.inference.evaluation import ModelAndGuide, check_data, tiles
 from probvae.inference.evidence import Estimate, log_evidence
 from probvae.inference.importance import weighted_draws
+from probvae.inference.refine import not_refinable
 
 
 @dataclass(frozen=True)
@@ -60,3 +68,20 @@ def total_gap(
     log_w = torch.cat(parts, dim=1)
     error = (monte_carlo_error(log_w).square() + evidence.standard_error.double().square()).sqrt()
     return TotalGap(Gap(evidence.value.double() - log_w.mean(0), error), evidence, reason)
+
+
+def gap_as_known(
+    vae: ModelAndGuide, x: Tensor, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
+) -> GapResult | TotalGap:
+    """:func:`~probvae.posterior_gap`; :func:`total_gap` with the reason, where the guide's family cannot be searched.
+
+    ``x`` is (N, D). Nats per datum. Raises what these functions raise.
+
+    >>> import probvae
+    >>> gap_as_known(probvae.VAE.example(), torch.zeros(5, 3)).summary()["num_converged"]
+    5
+    """
+    check_data(vae, x)
+    options: dict[str, Any] = {"truth": truth, "num_samples": num_samples, "seed": seed}
+    reason = not_refinable(vae, x)
+    return posterior_gap(vae, x, **options) if reason is None else total_gap(vae, x, reason, **options)

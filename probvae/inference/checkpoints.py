@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor
 
 from probvae._faults import fault_point
-from probvae._tensor_files import pack, read_tensors, write_packed
+from probvae._tensor_files import Packed, pack, read_tensors, write_packed
 from probvae.errors import CheckpointWarning, RunError
 from probvae.run_files import parse_object, run_file
 
@@ -27,7 +27,7 @@ class Checkpoint(NamedTuple):
     """The state after ``epoch`` epochs and ``batch`` minibatches of the next.
 
     ``weights`` and what else a model file has in ``metadata``, the ``tensors`` of optimiser, order and random
-    generators by name, and the ``numbers`` that JSON can hold.
+    generators by name, and the ``numbers`` that JSON can hold. The tensors may be those that the fit works on.
     """
 
     epoch: int
@@ -43,15 +43,29 @@ class Checkpoint(NamedTuple):
         return f"epoch-{self.epoch:06d}" + (f"-batch-{self.batch:06d}" if self.batch else "") + ".safetensors"
 
 
-def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+class PackedCheckpoint(NamedTuple):
+    """A checkpoint as it was, whatever the fit does after it."""
+
+    name: str
+    tensors: Packed
+    metadata: dict[str, str]
+
+
+def packed(checkpoint: Checkpoint) -> PackedCheckpoint:
+    """A copy of all its numbers."""
+    tensors = {**checkpoint.weights, **{TRAINING + name: part for name, part in checkpoint.tensors.items()}}
+    metadata = {**checkpoint.metadata, "training": json.dumps(checkpoint.numbers)}
+    return PackedCheckpoint(checkpoint.name, pack(tensors), metadata)
+
+
+def write_checkpoint(folder: Path, checkpoint: PackedCheckpoint) -> None:
     """Write it into ``folder`` and keep the newest two there.
 
     The file is one that a model can be loaded from. Raises :class:`~probvae.errors.RunError` where it cannot be
     written; the checkpoints before it are then as they were.
     """
-    tensors = {**checkpoint.weights, **{TRAINING + name: part for name, part in checkpoint.tensors.items()}}
-    packed, metadata = pack(tensors), {**checkpoint.metadata, "training": json.dumps(checkpoint.numbers)}
-    write_packed(folder / checkpoint.name, packed, {**metadata, "sha256": packed.digest(metadata)})
+    name, tensors, metadata = checkpoint
+    write_packed(folder / name, tensors, {**metadata, "sha256": tensors.digest(metadata)})
     try:
         for file in _newest_first(folder)[NUM_KEPT:]:
             fault_point("checkpoint-old")
@@ -106,7 +120,7 @@ class CheckpointWriter:
         self.folder = folder
         self._worker = ThreadPoolExecutor(1, "probvae-checkpoint")
         self._lock = threading.Lock()
-        self._waiting: Checkpoint | None = None
+        self._waiting: PackedCheckpoint | None = None
         self._tasks: list[Future[None]] = []
 
     def __enter__(self) -> Self:
@@ -120,10 +134,11 @@ class CheckpointWriter:
             self._raise_failures()
 
     def put(self, checkpoint: Checkpoint) -> None:
-        """Have it written; raises what a write before it raised."""
+        """Have it written as it is now; raises what a write before it raised."""
         self._raise_failures()
+        now = packed(checkpoint)
         with self._lock:
-            self._waiting = checkpoint
+            self._waiting = now
         self._tasks.append(self._worker.submit(self._write))
 
     def finish(self) -> None:

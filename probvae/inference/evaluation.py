@@ -1,11 +1,11 @@
 """The bound and its parts on given data, in chunks that bound the memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from itertools import chain, groupby
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -47,6 +47,18 @@ class ModelAndGuide(Protocol):
 
     model: LatentModel
     guide: Guide
+
+
+class RowsGiven(ModelAndGuide, Protocol):
+    """What ``vae.given(y)`` is to this package, where y has a row for each of ``num_given`` data."""
+
+    num_given: int
+
+    def groups(self, num_data: int) -> list[Tensor]:
+        """See :func:`groups`."""
+
+    def with_columns(self, columns: Sequence[Tensor]) -> ModelAndGuide:
+        """The same weights with other covariates."""
 
 
 class Bound(NamedTuple):
@@ -355,7 +367,7 @@ def _count_bytes(vae: ModelAndGuide, x: Tensor) -> int:
     with isolated_seed(0, x.device), torch.no_grad():
         prior, q = part.model.prior(), part.guide.distribution(x)
         few, many = (q.sample(torch.Size((number,))) for number in (1, 3))
-        peaks = [peak_bytes(lambda z=z: _terms(part, x, z, prior, q)) for z in (few, many)]  # type: ignore[misc]
+        peaks = [peak_bytes(partial(_terms, part, x, z, prior, q)) for z in (few, many)]
     return (peaks[1] - peaks[0]) // (2 * len(x))
 
 
@@ -391,10 +403,13 @@ def groups(vae: ModelAndGuide, num_data: int) -> list[Tensor] | None:
 
     Methods that evaluate the model at one z for many data take one group at a time, and ``at_rows(vae, group[:1])``.
     """
-    if getattr(vae, "num_given", None) is None:
-        return None
-    found: list[Tensor] = vae.groups(num_data)  # type: ignore[attr-defined]
-    return found
+    given = with_rows_given(vae)
+    return None if given is None else given.groups(num_data)
+
+
+def with_rows_given(vae: ModelAndGuide) -> RowsGiven | None:
+    """The pair itself, where its covariates are those of certain data."""
+    return None if getattr(vae, "num_given", None) is None else cast(RowsGiven, vae)
 
 
 def at_rows(vae: ModelAndGuide, rows: slice | Tensor) -> ModelAndGuide:

@@ -16,9 +16,9 @@ and exposures stay with their rows.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -408,7 +408,7 @@ def _no_labels() -> DataError:
 
 def _length(dataset: Dataset[Any]) -> int:
     try:
-        return len(dataset)  # type: ignore[arg-type]
+        return len(cast(Sized, dataset))
     except TypeError as error:
         raise ArgumentError("x: expected a Dataset with a length, got one without. Give it __len__.") from error
 

@@ -1,10 +1,10 @@
 """Ctrl-C and SIGTERM, noticed between two steps."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+
+from probvae._signals import first_signal
 
 
 class Interruption:
@@ -13,30 +13,14 @@ class Interruption:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
+    def note(self, number: signal.Signals) -> None:
+        """This one has come."""
+        self.signal = number
+
 
 @contextmanager
 def noticed_signals() -> Iterator[Interruption]:
-    """SIGINT and SIGTERM only make a note inside the block; the second one does what it did before.
-
-    Python hands signals to the main thread: in another one nothing is noticed, and nothing changed.
-    """
+    """SIGINT and SIGTERM only make a note inside the block; the second one does what it did before."""
     interruption = Interruption()
-    if threading.current_thread() is not threading.main_thread():
+    with first_signal(interruption.note):
         yield interruption
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def note(number: int, frame: FrameType | None) -> None:
-        interruption.signal = signal.Signals(number)
-        restore()
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield interruption
-    finally:
-        restore()

@@ -1,6 +1,6 @@
 """What a model must be for its posterior to have a closed form, and its numbers when it is."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,8 @@ def linear_gaussian(model: LatentModel) -> LinearGaussian:
             "LinearDecoder, GaussianLikelihood and a Gaussian or Gaussian-mixture prior."
         )
     weight, bias = affine
-    variance = model.likelihood.variance(bias).expand(len(weight))  # type: ignore[operator]
+    # of a likelihood with that distribution of GaussianLikelihood
+    variance = cast(GaussianLikelihood, model.likelihood).variance(bias).expand(len(weight))
     return LinearGaussian(weight, bias, variance, mixture)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from probvae._dispatch import DispatchMode
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
@@ -23,7 +24,7 @@ def peak_bytes(function: Callable[[], object]) -> int:
     return count.peak
 
 
-class _LiveStorages(TorchDispatchMode):
+class _LiveStorages(DispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0

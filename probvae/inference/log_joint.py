@@ -1,5 +1,6 @@
 """log p(x, z) in float64 for many data and many z at once, on a copy of the model."""
 
+import math
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -107,10 +108,17 @@ def _categorical_form(log_p: Tensor, x: Tensor) -> AffineForm:
 
 
 def _normal_form(loc: Tensor, scale: Tensor, x: Tensor) -> AffineForm:
+    shared = scale.stride(0) == 0  # one c, or one for each dimension: the same for all z
+    scale = scale[:1] if shared else scale
     precision = scale.square().reciprocal()
-    normaliser = (scale.log() + 0.5 * torch.log(2 * torch.tensor(torch.pi, dtype=x.dtype))).sum(-1)
-    offset = -0.5 * (loc.square() * precision).sum(-1) - normaliser
-    statistics = torch.cat([x, x.square()], dim=1)
-    natural = torch.cat([loc * precision, -0.5 * precision], dim=1)
-    magnitude = float((x.square().max(0).values * precision).sum(-1).max())
+    normaliser = (scale.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
+    natural = loc * precision
+    offset = -0.5 * torch.linalg.vecdot(loc, natural) - normaliser
+    squares = x.square()
+    magnitude = float((squares.max(0).values * precision).sum(-1).max())
+    if shared:
+        constant = -0.5 * (squares @ precision.T)
+        statistics, natural = torch.cat([x, constant], dim=1), nn.functional.pad(natural, (0, 1), value=1.0)
+    else:
+        statistics, natural = torch.cat([x, squares], dim=1), torch.cat([natural, -0.5 * precision], dim=1)
     return AffineForm(statistics, natural, offset, magnitude)

@@ -189,9 +189,10 @@ def _by_rows(function: Callable[..., Tensor], shape: torch.Size, *values: Tensor
 
 def _prior(programs: Programs) -> Prior:
     normal = _normal(programs, programs.model, programs.template)
-    if normal is None:
+    parts = None if normal is None else as_normal(normal)
+    if parts is None:
         return ProgramPrior(programs)
-    loc, factor, full = as_normal(normal)  # type: ignore[misc]
+    loc, factor, full = parts
     return DistributionPrior(_normal_of(loc[0], factor[0], full))
 
 

@@ -30,21 +30,21 @@ def constant_part(trainer: "Trainer") -> dict[str, str]:
 
 
 def checkpoint_of(trainer: "Trainer", batch: int, lines: Sequence[str], constant: Mapping[str, str]) -> Checkpoint:
-    """All that the steps after ``batch`` minibatches of the epoch depend on, in memory of its own.
+    """All that the steps after ``batch`` minibatches of the epoch depend on.
 
     ``lines`` are the records of the epochs before, and ``constant`` is :func:`constant_part`: texts that are made once
     and not at every checkpoint.
     """
     feeder = trainer.steps.feeder.state()
     tensors = {
-        **_named("optimizer", {name: tensor.clone() for name, tensor in trainer.steps.optimizer.state_dict().items()}),
+        **_named("optimizer", trainer.steps.optimizer.state_dict()),
         **_named("random", _generators(trainer.x.device)),
         **({"order": feeder["drawn"]} if "drawn" in feeder else {}),
         **_named("history", _history(trainer, lines)),
     }
     weights = trainer.good_state
     if trainer.good_epoch != trainer.epoch or batch:
-        weights, tensors = trainer.snapshot(), {**tensors, **_named("good", trainer.good_state)}
+        weights, tensors = trainer.vae.state_dict(), {**tensors, **_named("good", trainer.good_state)}
     numbers = {
         **{name: getattr(trainer, name) for name in _NUMBERS},
         "step": trainer.steps.num_done,

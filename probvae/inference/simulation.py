@@ -8,7 +8,7 @@ from torch import Tensor
 
 from probvae._seed import isolated_seed
 from probvae._shapes import check_count
-from probvae.inference.evaluation import ModelAndGuide, at_rows
+from probvae.inference.evaluation import ModelAndGuide, at_rows, with_rows_given
 
 
 class Pairs(NamedTuple):
@@ -52,6 +52,7 @@ def _device(vae: ModelAndGuide) -> torch.device:
 def _for_draws(vae: ModelAndGuide, num_draws: int) -> ModelAndGuide:
     """The pair for ``num_draws`` new data: covariates that are there for other data are drawn from, at random."""
     vae.model.check_given()
-    if getattr(vae, "num_given", None) in (None, num_draws):
+    given = with_rows_given(vae)
+    if given is None or given.num_given == num_draws:
         return vae
-    return at_rows(vae, torch.randint(vae.num_given, (num_draws,)))  # type: ignore[attr-defined]
+    return at_rows(vae, torch.randint(given.num_given, (num_draws,)))

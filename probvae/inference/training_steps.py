@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from probvae.inference.compiled.program import LossAndGradient, clipped
 from probvae.inference.compiled.restoring import restored
 from probvae.inference.compiled.steps import GraphUpdate, step_where_finite
 from probvae.inference.distributed import Ranks
-from probvae.inference.evaluation import ModelAndGuide, at_rows, check_supports
+from probvae.inference.evaluation import ModelAndGuide, RowsGiven, at_rows, check_supports
 from probvae.inference.feeding import Source
 from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.overflow import Refusals, reason_of
@@ -185,7 +185,7 @@ class Steps:
         """The objective as a function of such inputs."""
         weight = others[-1] if self.options.kl_warmup else 1.0
         columns = others[:-1] if self.options.kl_warmup else others
-        pair = self.given.with_columns(columns) if columns else self.given  # type: ignore[attr-defined]
+        pair = cast(RowsGiven, self.given).with_columns(columns) if columns else self.given
         with self.ranks.noise(self.options.batch_size):
             return self.objective.step_loss(pair.model, pair.guide, self._at_use(rows), weight)
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from probvae._dispatch import DispatchMode
 
 
-class UnionNoise(TorchDispatchMode):
+class UnionNoise(DispatchMode):
     r"""Inside the block, random operators draw for ``num_data`` rows and hand out those in ``rows``.
 
     A process that works on the rows a to b of a minibatch so gets the random numbers that one process would have drawn

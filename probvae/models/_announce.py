@@ -22,5 +22,5 @@ def announce_parameters(module: nn.Module, prefix: str) -> None:
 def _announce(parameter: nn.Parameter) -> Tensor:
     # An alias carries the attribute that SVI asks for; on the parameter itself it would break pickling.
     alias = parameter.detach()
-    alias.unconstrained = lambda: parameter  # type: ignore[attr-defined]
+    alias.unconstrained = lambda: parameter  # type: ignore[attr-defined]  # Pyro's own, which no tensor has
     return alias

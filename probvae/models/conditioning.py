@@ -1,6 +1,6 @@
 """The parts of a conditional model once y is given: ordinary ones, which share their weights with it."""
 
-from typing import Self
+from typing import Protocol, Self, cast
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -8,6 +8,13 @@ from torch import Tensor, nn
 
 from probvae.errors import ConfigError
 from probvae.models.priors import Prior
+
+
+class CovariatePrior(Protocol):
+    """What a prior with ``num_covariates`` is to this package."""
+
+    def given(self, y: Tensor) -> TorchDistribution:
+        """p(z|y) for each row of ``y`` (N, C)."""
 
 
 class GivenDecoder(nn.Module):
@@ -35,7 +42,7 @@ class GivenPrior(Prior):
     y: Tensor
 
     def forward(self) -> TorchDistribution:
-        return self.prior.given(self.y)  # type: ignore[operator]
+        return cast(CovariatePrior, self.prior).given(self.y)
 
     @classmethod
     def example(cls) -> Self:

@@ -1,9 +1,7 @@
 """Which pictures a run gets, and from what numbers."""
 
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +17,10 @@ from probvae.diagnostics.total_gap import TotalGap
 from probvae.experiment import Experiment, as_tensor
 from probvae.generation import Sample, decode_grid, sample
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
+from probvae.inference.evaluation import groups
 from probvae.inference.guides import Guide
 from probvae.inference.local_families import as_normal
-from probvae.inference.quadrature import QuadratureError, posterior_grid
+from probvae.inference.quadrature import QuadratureError, QuadratureResult, posterior_grid, quadrature
 from probvae.report import figures
 from probvae.report._tensors import as_double
 from probvae.vae import VAE
@@ -36,7 +35,6 @@ _GRID_POINTS = 81
 _CURVE_POINTS = 401
 _TOLERANCE = 1e-2  # nats, which no eye sees
 _DRAWS_OF_A_REGION = 2000
-_Drawn = TypeVar("_Drawn", figures.CurvePanel, figures.PosteriorPanel)
 
 
 def draw_fit(experiment: Experiment) -> None:
@@ -57,7 +55,7 @@ def draw_fit(experiment: Experiment) -> None:
         draw_posteriors(vae, experiment.x, experiment.gap, folder)
 
 
-def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult, folder: Path) -> Path | None:
+def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult | TotalGap, folder: Path) -> Path | None:
     """:func:`posterior_figure`, saved where there is one."""
     figure = posterior_figure(vae, x, gap)
     return None if figure is None else figures.save_figure(figure, folder, "posteriors")[0]
@@ -77,22 +75,35 @@ def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | TotalGap, num: int = 
         (vae.at(slice(row, row + 1)), x[row : row + 1], f"datum {row}: {float(gap.total.value[row]):.3g} nats", refined)
         for row in rows
     ]
+    pairs = [(*part, truth) for part, truth in zip(parts, _truths(vae, x, rows), strict=True) if truth is not None]
+    if not pairs:
+        return None
     if vae.model.latent_dim == 1:
-        curves = list(_drawable(_curves, parts))
-        return figures.posterior_curves(curves) if curves else None
-    panels = list(_drawable(_panel, parts))
-    return figures.posterior_contours(panels) if panels else None
+        return figures.posterior_curves([_curves(*pair) for pair in pairs])
+    return figures.posterior_contours([_panel(*pair) for pair in pairs])
 
 
-def _drawable(draw: Callable[..., _Drawn], parts: Iterable[tuple[VAE, Tensor, str, Guide | None]]) -> Iterator[_Drawn]:
-    for part in parts:
+def _truths(vae: VAE, x: Tensor, rows: list[int]) -> list[QuadratureResult | None]:
+    """The posterior of each of some data, None where no grid covers it.
+
+    All are integrated together, which share the decoder's values, but where covariates or a posterior forbid it.
+    """
+    if groups(vae, len(x)) is None:
         with suppress(QuadratureError):
-            yield draw(*part)
+            whole = quadrature(vae.model, x[rows], tolerance=_TOLERANCE)
+            return [QuadratureResult(*(values[number : number + 1] for values in whole)) for number in range(len(rows))]
+    return [_truth(vae.at(slice(row, row + 1)), x[row : row + 1]) for row in rows]
+
+
+def _truth(vae: VAE, x: Tensor) -> QuadratureResult | None:
+    with suppress(QuadratureError):
+        return quadrature(vae.model, x, tolerance=_TOLERANCE)
+    return None
 
 
 @torch.no_grad()
-def _curves(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.CurvePanel:
-    (axis,), log_density = posterior_grid(vae.model, x, num_points=_CURVE_POINTS, tolerance=_TOLERANCE)
+def _curves(vae: VAE, x: Tensor, title: str, refined: Guide | None, truth: QuadratureResult) -> figures.CurvePanel:
+    (axis,), log_density = posterior_grid(vae.model, x, num_points=_CURVE_POINTS, truth=truth)
     nodes = axis.to(x).reshape(-1, 1, 1)
     guide = as_double(vae.guide.distribution(x).log_prob(nodes)[:, 0].exp())
     best = None if refined is None else as_double(refined.distribution(x).log_prob(nodes)[:, 0].exp())
@@ -100,8 +111,8 @@ def _curves(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.C
 
 
 @torch.no_grad()
-def _panel(vae: VAE, x: Tensor, title: str, refined: Guide | None) -> figures.PosteriorPanel:
-    axes, log_density = posterior_grid(vae.model, x, num_points=_GRID_POINTS, tolerance=_TOLERANCE)
+def _panel(vae: VAE, x: Tensor, title: str, refined: Guide | None, truth: QuadratureResult) -> figures.PosteriorPanel:
+    axes, log_density = posterior_grid(vae.model, x, num_points=_GRID_POINTS, truth=truth)
     first, second = (axis.cpu().numpy() for axis in axes)
     guide = _in_plane(vae.guide.distribution(x))
     best = None if refined is None else _in_plane(refined.distribution(x))

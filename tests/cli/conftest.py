@@ -1,6 +1,7 @@
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from unittest import mock
 import pytest
 
 from probvae.cli import main
+from tests.conftest import Once
 
 QUICK_REPORT = ("--quick", "--num-data", "40", "--draws", "100", "--no-progress")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -40,20 +42,27 @@ def probvae(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_run(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder that `probvae fit` itself wrote, in a process of its own: two epochs on the digits."""
-    home = tmp_path_factory.mktemp("runs")
-    done = run_process("fit", "--epochs", "2", "--out", "small", "--hidden", "32", "--no-progress", cwd=home)
-    assert done.returncode == 0, done.stderr
-    assert "held-out data of digits" in done.stdout
-    return home / "small"
+
+    def fit(home: Path) -> None:
+        done = run_process("fit", "--epochs", "2", "--out", "small", "--hidden", "32", "--no-progress", cwd=home)
+        assert done.returncode == 0, done.stderr
+        assert "held-out data of digits" in done.stdout
+
+    # each worker has a copy: what locks the run is in nobody's way
+    return Path(shutil.copytree(once("small-run", fit) / "small", tmp_path_factory.mktemp("runs") / "small"))
 
 
 @pytest.fixture(scope="session")
-def small_report(probvae: Run, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of a quick report on a few data of that run, and what the terminal showed."""
-    folder = tmp_path_factory.mktemp("report")
-    done = probvae("report", small_run, *QUICK_REPORT, "--out", folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return folder, done.stdout
+def small_report(probvae: Run, small_run: Path, once: Once) -> tuple[Path, str]:
+    """The folder of a quick report on a few data of that run, to be read only, and what the terminal showed."""
+
+    def report(home: Path) -> None:
+        done = probvae("report", small_run, *QUICK_REPORT, "--out", home / "report")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        (home / "shown.txt").write_text(done.stdout)
+
+    home = once("small-report", report)
+    return home / "report", (home / "shown.txt").read_text()

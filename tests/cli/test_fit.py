@@ -76,6 +76,7 @@ def test_table_shows_the_numbers(probvae, tmp_path: Path) -> None:
         "0.25",
         "--guide",
         "full-covariance",
+        "--no-gap",
     )
     done = probvae("fit", *options, "--out", tmp_path / "iris", "--hidden", "8", "--latent-dim", "3")
     assert done.returncode == 0, done.stderr

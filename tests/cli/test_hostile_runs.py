@@ -434,6 +434,12 @@ def test_bound_is_on_what_is_made_together() -> None:
         torch.arange(3.0)[:, None].expand(3, 10**9).clone()
     with BoundedAllocation(100, 100), pytest.raises(RunError, match="at most 100 numbers"):
         torch.zeros(3).new_zeros(10**12)
+    with BoundedAllocation(960, 100):
+        torch.zeros(30, 1) + torch.zeros(30)  # 60 numbers, and 900 made of them
+    with BoundedAllocation(959, 100), pytest.raises(RunError, match="at most 959 numbers"):
+        torch.zeros(30, 1) + torch.zeros(30)
+    with BoundedAllocation(100, 100), pytest.raises(RuntimeError, match="must match"):
+        torch.zeros(3) + torch.zeros(2)
 
 
 def test_loading_leaves_the_random_numbers_alone(folder: Path) -> None:

@@ -173,6 +173,7 @@ def test_older_report_stays_when_the_new_one_cannot_be_written(probvae, small_ru
     assert files_in(tmp_path) == {"report.html": b"old"}
 
 
+@pytest.mark.slow
 def test_text_of_the_data_is_escaped(probvae, tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     rng = np.random.default_rng(0)

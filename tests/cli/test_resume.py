@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from probvae.inference.checkpoints import packed, read_checkpoint, write_checkpoint
 from tests.cli.conftest import Run, run_process
 from tests.faults.killing import content_of
 
@@ -117,6 +118,30 @@ def test_no_run_to_resume(probvae: Run, tmp_path: Path) -> None:
     refused = probvae("fit", "--resume", tmp_path / "nowhere")
     assert refused.returncode == 2
     assert "nowhere" in refused.stderr
+
+
+@pytest.mark.parametrize("number", [None, 1, 3])
+def test_checkpoint_of_another_format_is_refused(
+    number: int | None, probvae: Run, small_run: Path, tmp_path: Path
+) -> None:
+    """Whole, with a right checksum, but written by another version; the first ones had no number."""
+    run = shutil.copytree(small_run, tmp_path / "run")
+    (run / "model.safetensors").unlink()
+    for file in (run / "checkpoints").glob("*.safetensors"):
+        checkpoint = read_checkpoint(file)
+        assert checkpoint.numbers["format"] == 2
+        others = {name: value for name, value in checkpoint.numbers.items() if name != "format"}
+        numbers = others if number is None else {**others, "format": number}
+        write_checkpoint(file.parent, packed(checkpoint._replace(numbers=numbers)))
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    refused = probvae(*RESUME, "run", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert refused.stderr == (
+        f"probvae: checkpoint epoch-000002.safetensors: expected format 2, got {number}: another version of probvae "
+        "wrote it. Resume the fit with that version, or fit anew.\n"
+    )
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
 def test_changed_data_are_refused(probvae: Run, tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """The judge of the bad inputs sees each fault that it claims to see, put in on purpose."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +13,17 @@ import pytest
 from probvae.data import files
 from probvae.errors import DataError
 from tests.faults import running
-from tests.faults.running import HANG, LEFT_BEHIND, MESSAGE, NOT_BAD, TOO_MUCH_MEMORY, TRACEBACK, UNCLEAR, run_case
+from tests.faults.running import (
+    HANG,
+    LEFT_BEHIND,
+    MESSAGE,
+    NOT_BAD,
+    TOO_MUCH_MEMORY,
+    TRACEBACK,
+    UNCLEAR,
+    alarm,
+    run_case,
+)
 
 MB = 2**20
 
@@ -85,3 +98,22 @@ def _folders(home: Path) -> list[str]:
     for kind in kinds:
         (home / kind).mkdir()
     return kinds
+
+
+def test_time_without_a_core_is_no_hang() -> None:
+    """A third of a second's work on a core that four processes share."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+    try:
+        time.sleep(0.2)
+        begin, end = time.perf_counter(), time.thread_time() + 0.33
+        with alarm(0.5, of_processor=True):
+            while time.thread_time() < end:
+                pass
+        assert time.perf_counter() - begin > 0.5
+    finally:
+        os.sched_setaffinity(0, cores)
+        for other in others:
+            other.kill()
+            other.wait()

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from probvae.errors import RankError
 from probvae.inference.distributed import Ranks, process_group
+from tests.conftest import Once
 from tests.inference import shared_fits
 from tests.inference.shared_fits import CASES, data, fitted, gradients
 from tests.launching import environment, torchrun
@@ -21,13 +22,15 @@ EQUAL = {"rtol": 1e-7, "atol": 1e-7}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(once: Once) -> Path:
     """Where two processes left what they fitted together."""
-    folder = tmp_path_factory.mktemp("two")
-    command = torchrun("--standalone", shared_fits.__file__, folder)
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def fit(folder: Path) -> None:
+        command = torchrun("--standalone", shared_fits.__file__, folder)
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+    return once("two-processes", fit)
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,18 @@ def model_and_data(likelihood: Likelihood) -> tuple[LatentModel, torch.Tensor]:
     return model, model(num_data=6).detach()
 
 
+def per_dimension() -> Likelihood:
+    likelihood = GaussianLikelihood(3, variance="per-dimension")
+    likelihood.log_variance.data = torch.tensor([0.1, 2.0, 30.0]).log()
+    return likelihood
+
+
 @pytest.mark.parametrize(
     ("likelihood", "by_product"),
     [
         (GaussianLikelihood(3, variance=0.3), True),
+        (per_dimension(), True),
+        (GaussianLikelihood(3, variance="per-datum", initial_variance=2.0), True),
         (BernoulliLikelihood(3), True),
         (PoissonLikelihood(3), True),
         (PoissonLikelihood(3).given_exposure(torch.tensor([[7.0]])), True),

@@ -46,12 +46,23 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "samples": lambda: samples(_rows(30, 3), None, data=_rows(20, 3)),
     "grid": lambda: decoded_grid(_rows(9, 16).reshape(3, 3, 16), (4, 4), (-2.0, 2.0)),
 }
-every_figure = pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES.keys())
 
 
-@every_figure
-def test_both_files_are_whole_and_sized(draw: Callable[[], Figure], tmp_path: Path) -> None:
-    figure = draw()
+@pytest.fixture(scope="module", params=FIGURES.values(), ids=FIGURES.keys())
+def draw(request: pytest.FixtureRequest) -> Callable[[], Figure]:
+    """What draws one of them anew."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def figure(draw: Callable[[], Figure]) -> Figure:
+    """One of them, drawn once for all tests."""
+    drawn = draw()
+    drawn.canvas.draw()
+    return drawn
+
+
+def test_both_files_are_whole_and_sized(figure: Figure, tmp_path: Path) -> None:
     png, svg = save_figure(figure, tmp_path / "figures", "c=0.1")
     assert [path.name for path in (png, svg)] == ["c=0.1.png", "c=0.1.svg"]
     assert sorted(path.name for path in png.parent.iterdir()) == ["c=0.1.png", "c=0.1.svg"]
@@ -62,34 +73,25 @@ def test_both_files_are_whole_and_sized(draw: Callable[[], Figure], tmp_path: Pa
     assert "<svg" in svg.read_text(encoding="utf-8")
 
 
-@every_figure
-def test_the_svg_is_the_same_each_time(draw: Callable[[], Figure], tmp_path: Path) -> None:
-    figure = draw()
+def test_the_svg_is_the_same_each_time(draw: Callable[[], Figure], figure: Figure, tmp_path: Path) -> None:
     first = save_figure(figure, tmp_path, "first")[1].read_bytes()
     assert save_figure(figure, tmp_path, "again")[1].read_bytes() == first
     assert save_figure(draw(), tmp_path, "anew")[1].read_bytes() == first
     assert b"<dc:date>" not in first
 
 
-@every_figure
-def test_no_text_is_cut_off(draw: Callable[[], Figure]) -> None:
-    figure = draw()
-    figure.canvas.draw()
+def test_no_text_is_cut_off(figure: Figure) -> None:
     box, whole = figure.get_tightbbox(), figure.get_size_inches()
     assert min(box.x0, box.y0) >= 0
     assert box.x1 <= whole[0]
     assert box.y1 <= whole[1]
 
 
-@every_figure
-def test_the_users_style_neither_counts_nor_changes(draw: Callable[[], Figure], tmp_path: Path) -> None:
-    plain = draw()
-    plain.canvas.draw()
-    expected = np.asarray(plain.canvas.buffer_rgba())
+def test_the_users_style_neither_counts_nor_changes(draw: Callable[[], Figure], figure: Figure, tmp_path: Path) -> None:
+    expected = np.asarray(figure.canvas.buffer_rgba())
     with style.context(["dark_background", {"font.size": 30, "axes.grid": True, "svg.hashsalt": "mine"}]):
         before = _settings()
-        figure = draw()
-        save_figure(figure, tmp_path, "figure")
+        save_figure(draw(), tmp_path, "figure")
         assert _settings() == before
         dark = draw()
         dark.canvas.draw()

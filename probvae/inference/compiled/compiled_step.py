@@ -119,7 +119,8 @@ class CompiledStep:
     def _losses(self, *batch: Tensor) -> Sequence[Tensor]:
         if isinstance(self.objective, Objective):
             return self.objective.step_loss(self.model, self.guide, *batch)
-        return [self.objective.differentiable_loss(self.model, self.guide, *batch)]  # type: ignore[attr-defined]
+        loss = self.objective.differentiable_loss  # type: ignore[attr-defined]  # of all ELBOs but their base class
+        return [loss(self.model, self.guide, *batch)]
 
     def _parameters(self, modules: Sequence[nn.Module], example: Sequence[Tensor]) -> Iterator[nn.Parameter]:
         """Those of the modules, and those that Pyro is told of while the programs run."""

@@ -4,16 +4,19 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from operator import getitem
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from probvae.errors import TraceError
+from probvae.inference.compiled.compiler import ended_by_signals, remove_unfinished
 from probvae.inference.compiled.recording import Recording, Value, mapped
 from probvae.inference.compiled.simplification import constants
 
-# Held tensors stay as they are and inputs are brought into form: they need no check at every step
+# Held tensors stay as they are and inputs are brought into form: they need no check at every step. Not every version
+# of torch knows every one of these.
 _OPTIONS = {"fallback_random": True, "compile_threads": 1, "size_asserts": False, "alignment_asserts": False}
 
 
@@ -29,9 +32,14 @@ def compiled(recording: Recording) -> Callable[..., Sequence[Tensor]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, of its own old parts
             import torch._inductor
+            from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 
-            options = {**_OPTIONS, "cpp_wrapper": inputs[0].device.type == "cpu"}
-            run: Any = torch._inductor.compile(module, [*inputs, *held], options)
+            remove_unfinished(Path(cache_dir()))
+            remove_unfinished(Path(default_cache_dir(), "precompiled_headers"), nested=False)
+            wanted = {**_OPTIONS, "cpp_wrapper": inputs[0].device.type == "cpu"}
+            options = {name: value for name, value in wanted.items() if hasattr(torch._inductor.config, name)}
+            with ended_by_signals():
+                run: Any = torch._inductor.compile(module, [*inputs, *held], options)
     except Exception as error:  # a compiler has as many ways to fail as it has versions: there is another path
         raise TraceError(f"inductor: {type(error).__name__}: {error}".split("\n")[0]) from error
     forms = [_form(tensor) for tensor in inputs]

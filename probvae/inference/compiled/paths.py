@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+from torch._ops import OpOverload
 
 from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError, PathWarning, TraceError
@@ -85,8 +86,8 @@ def worth_compiling(recording: Recording, num_steps: int) -> bool:
     return num_steps * saved > 2 * (_COMPILING + _COMPILING_OPERATOR * len(nodes))
 
 
-def _computes(operator: object) -> bool:
-    return operator._schema.name not in _PRODUCTS  # type: ignore[attr-defined]
+def _computes(operator: OpOverload) -> bool:
+    return operator._schema.name not in _PRODUCTS
 
 
 def _graph_path(program: LossAndGradient, optimizer: Adam, recording: Recording, batch: Sequence[Tensor]) -> StepPath:

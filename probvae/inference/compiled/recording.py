@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from probvae._dispatch import DispatchMode
 from probvae.errors import TraceError
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], 
     return recorder.recording(outputs)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(DispatchMode):
     def __init__(self, inputs: Sequence[Tensor], held: Iterable[Tensor]) -> None:
         super().__init__()
         self.nodes: list[Node] = []
@@ -117,10 +117,6 @@ class _Recorder(TorchDispatchMode):
         self.made: set[int] = set()
         self.inputs = [self._add(tensor, moves=True) for tensor in inputs]
         self.made |= {value.storage for value in self.inputs}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch's guard against its compiler would import the compiler, for longer than a short fit takes
 
     def recording(self, outputs: Sequence[Tensor]) -> Recording:
         return Recording(self.nodes, self.inputs, self.held_storages, [self._value(tensor) for tensor in outputs])

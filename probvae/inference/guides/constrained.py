@@ -50,7 +50,7 @@ class ConstrainedGuide(LocalGuide, name="constrained"):
         return getattr(self.guide, "encoder", None)
 
     @property
-    def amortized(self) -> bool:  # type: ignore[override]
+    def amortized(self) -> bool:  # type: ignore[override]  # of a class, but here of the guide inside
         """As the inner guide is."""
         return self.guide.amortized
 

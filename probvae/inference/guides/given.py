@@ -21,7 +21,7 @@ class GivenGuide(Guide):
         self.register_buffer("y", y, persistent=False)
 
     @property
-    def amortized(self) -> bool:  # type: ignore[override]
+    def amortized(self) -> bool:  # type: ignore[override]  # of a class, but here of the guide inside
         """As the guide is."""
         return self.guide.amortized
 

@@ -1,7 +1,7 @@
 """A table whose columns have different types."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -96,7 +96,7 @@ class MixedLikelihood(Likelihood, name="mixed"):
         return [getattr(part, method)(piece) for part, piece in pieces]
 
     def _parts(self) -> list[Likelihood]:
-        return list(self.parts)  # type: ignore[arg-type]
+        return [cast(Likelihood, part) for part in self.parts]
 
     def _columns(self) -> list[list[int]]:
         return [kind.columns for kind in self.kinds]

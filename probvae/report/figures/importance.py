@@ -1,5 +1,7 @@
 """How well draws of the guide can be weighted into draws of the posterior."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
@@ -45,8 +47,8 @@ def pareto_k(values: ArrayLike, threshold: float) -> Figure:
         axes.scatter(share[rows], k[rows].clip(low, high), s=16, color=colour, marker=marker, lw=0)
     for level, line, name in ((threshold, "--", f"threshold {threshold:.2g}"), (1.0, ":", "no mean above 1")):
         axes.axhline(level, color=INK, lw=1, ls=line, zorder=0)
-        place = {"xycoords": ("axes fraction", "data"), "xytext": (0, 2), "textcoords": "offset points"}
-        axes.annotate(name, (0.01, level), fontsize=SMALL, **place)  # type: ignore[arg-type]
+        above: dict[str, Any] = {"xytext": (0.0, 2.0), "textcoords": "offset points"}
+        axes.annotate(name, (0.01, level), fontsize=SMALL, xycoords=("axes fraction", "data"), **above)
     axes.set_xlim(0, 100)
     axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.set_xlabel("share of the data with a smaller one, %")

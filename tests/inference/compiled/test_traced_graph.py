@@ -25,10 +25,12 @@ from probvae.inference import (
     MLPEncoder,
     Objective,
 )
+from probvae.inference.compiled.check import disagreement
 from probvae.inference.compiled.program import LossAndGradient
 from probvae.inference.compiled.simplification import simplified
 from probvae.inference.compiled.source import as_function
 from probvae.models import (
+    BernoulliLikelihood,
     Decoder,
     GaussianLikelihood,
     LatentModel,
@@ -99,6 +101,39 @@ def with_guide(guide: Guide) -> Pair:
 @pytest.mark.parametrize("name", sorted(Objective.registry))
 def test_objectives(name: str, dtype: torch.dtype) -> None:
     check_pair(small_vae(), Objective.registry[name].example(), torch.randn(6, 3), dtype)
+
+
+def test_the_check_knows_the_rounding_of_importance_weights() -> None:
+    """log w is about -500, and has a rounding of 3e-5: so has each weight, and a gradient that is their mean."""
+    model = LatentModel(StandardNormalPrior(4), MLPDecoder(4, 784, (30,)), BernoulliLikelihood(784))
+    vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(784, (30,)), 4))
+    program, x = program_of(vae, IWAEObjective(num_particles=20)), torch.rand(64, 784).round()
+    exact, loosest = as_function(simplified(program.record((x,)))), 1e-3
+    assert disagreement(program, exact, (x,)) is None
+    losses, gradients = slice(len(program(x)) - len(program.parameters)), slice(-len(program.parameters), None)
+
+    def off(x: Tensor) -> list[Tensor]:
+        found = list(exact(x))
+        return [*found[losses], *(gradient + loosest * gradient.abs().max() for gradient in found[gradients])]
+
+    assert "output" in str(disagreement(program, off, (x,)))
+
+
+@pytest.mark.parametrize("error", [2e-5, 1e-3])
+def test_the_check_sees_an_error_of_a_gradient_and_of_a_loss(error: float) -> None:
+    """Relative to the largest entry of the gradient, and to the largest of the losses."""
+    program, x = program_of(small_vae(), ELBOObjective()), torch.randn(32, 3)
+    exact = as_function(simplified(program.record((x,))))
+    assert disagreement(program, exact, (x,)) is None
+    num_losses = len(program(x)) - len(program.parameters)
+    for number in range(len(program(x))):
+
+        def off(x: Tensor, number: int = number) -> list[Tensor]:
+            found = list(exact(x))
+            size = max(found[:num_losses]) if number < num_losses else found[number].abs().max()
+            return [*found[:number], found[number] + error * size, *found[number + 1 :]]
+
+        assert ("the loss" if number == 0 else f"output {number} ") in str(disagreement(program, off, (x,)))
 
 
 @pytest.mark.parametrize("free_bits", [0.0, 0.4])
