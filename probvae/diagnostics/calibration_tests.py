@@ -8,6 +8,7 @@ prediction from x, do not depend on x where E[z|x] does not.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -40,8 +41,7 @@ def calibration_tests(result: CalibrationResult) -> list[HypothesisTest]:
         ("tarp", uniformity_p_value(result.tarp_level), *_of_balls(result.tarp_level)),
         ("log_weight", uniformity_p_value(result.log_weight_rank), *_of_log_weights(result.log_weight_rank)),
         ("c2st", result.c2st.p_value, *_of_classifier(result.c2st.accuracy)),
-        ("z_score", result.score_p_value, *_of_scores(result.score)),
-        ("spread", result.spread_p_value, *_of_spread(result.score)),
+        *_of_finite_scores(result),
     ]
     return [HypothesisTest(f"{result.section}/{name}", p, passed, rejected) for name, p, passed, rejected in found]
 
@@ -84,6 +84,16 @@ def _of_log_weights(rank: Tensor) -> tuple[str, str]:
 def _of_classifier(accuracy: float) -> tuple[str, str]:
     told = f"A classifier picks the true z from a pair with a drawn one in {accuracy:.1%} of the cases"
     return f"{told}; guessing gives 50 %", f"{told}: draws of the guide differ from the posterior's"
+
+
+def _of_finite_scores(result: CalibrationResult) -> list[tuple[str, float, str, str]]:
+    if not result.score.isfinite().all():
+        why = "the guide's standard deviation of some z is zero or not finite"
+        return [(name, math.nan, why, why) for name in ("z_score", "spread")]
+    return [
+        ("z_score", result.score_p_value, *_of_scores(result.score)),
+        ("spread", result.spread_p_value, *_of_spread(result.score)),
+    ]
 
 
 def _of_scores(score: Tensor) -> tuple[str, str]:

@@ -37,7 +37,8 @@ class Verdict:
 class HypothesisTest:
     """A test of a diagnostic: ``p_value`` is uniform on (0, 1), or larger, when the posterior is right.
 
-    ``passed`` and ``rejected`` are what to say in each case: one sentence, the second with what it means.
+    ``passed`` and ``rejected`` are what to say in each case: one sentence, the second with what it means. A p-value
+    that is NaN could not be computed, and both say why.
     """
 
     name: str
@@ -77,9 +78,12 @@ class NotComputed:
 
 
 def judge(tests: Sequence[HypothesisTest]) -> list[Verdict]:
-    """A verdict for each test, by its p-value adjusted for all of them."""
-    adjusted = holm([test.p_value for test in tests])
-    return [_judged(test, p) for test, p in zip(tests, adjusted, strict=True)]
+    """A verdict for each test, by its p-value adjusted for all of them that have one."""
+    adjusted = iter(holm([test.p_value for test in tests if not math.isnan(test.p_value)]))
+    return [
+        NotComputed(test.name, test.passed).verdicts()[0] if math.isnan(test.p_value) else _judged(test, next(adjusted))
+        for test in tests
+    ]
 
 
 def _judged(test: HypothesisTest, adjusted: float) -> Verdict:

@@ -284,6 +284,17 @@ def test_simulated_data_do_not_show_what_is_wrong_at_the_data() -> None:
     assert calibration_on_data(vae, x).tests()[0].p_value < 1e-10
 
 
+@pytest.mark.parametrize("score", [math.inf, -math.inf, math.nan])
+def test_scores_that_are_not_finite_are_not_ok(score: float) -> None:
+    result = calibration(exact_vae(), num_simulations=50, num_draws=20)
+    result.score[3, 1] = score
+    verdicts = {verdict.name: verdict for verdict in judge(result.tests())}
+    for name in ("calibration/z_score", "calibration/spread"):
+        assert verdicts[name].status == "not computed"
+        assert "standard deviation of some z is zero or not finite" in verdicts[name].message
+    assert verdicts["calibration/sbc"].status == "ok"
+
+
 def test_not_computed_with_the_reason() -> None:
     found = calibration(probvae.VAE(probvae.VAE.example().model, FreeGuide.example()))
     assert isinstance(found, NotComputed)

@@ -45,6 +45,13 @@ def test_judgement_takes_the_message_that_fits() -> None:
     assert judge([]) == []
 
 
+def test_a_p_value_that_is_nan_is_not_ok_and_counts_for_no_other() -> None:
+    tests = [HypothesisTest("a", math.nan, "why", "why"), HypothesisTest("b", 0.008, "fine", "broken")]
+    unknown, other = judge(tests)
+    assert (unknown.status, unknown.value, unknown.message) == ("not computed", None, "not computed: why")
+    assert (other.status, other.value) == ("fail", 0.008)
+
+
 def test_what_was_not_computed_says_why_and_is_not_ok() -> None:
     (verdict,) = NotComputed("calibration", "the guide is not amortised").verdicts()
     assert (verdict.status, verdict.value) == ("not computed", None)
