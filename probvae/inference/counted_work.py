@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from probvae._dispatch import DispatchMode
 
 
 def numbers_made(function: Callable[[], object]) -> int:
@@ -24,7 +25,7 @@ def numbers_made(function: Callable[[], object]) -> int:
     return count.made
 
 
-class _Numbers(TorchDispatchMode):
+class _Numbers(DispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.made = 0
