@@ -57,8 +57,9 @@ def _steps(threads: str, by_workload: dict[str, Any]) -> str:
     rows = [[TITLES[name], *(_step(rows.get(name)) for rows in by_workload.values())] for name in names]
     many = "" if threads == "1" else "s"
     title = f"Milliseconds a step, {threads} thread{many} (in brackets: times probvae compiled)"
-    remark = "\\* other processes took more than a tenth of the cores in most turns\n"
-    return f"### {title}\n\n{_table(['', *by_workload], rows)}\n{remark}"
+    remark = "\n\\* other processes took more than a tenth of the cores in most turns\n"
+    noisy = any(cell.endswith("*") for row in rows for cell in row[1:])
+    return f"### {title}\n\n{_table(['', *by_workload], rows)}{remark if noisy else ''}"
 
 
 def _step(row: dict[str, Any] | None) -> str:
@@ -111,7 +112,7 @@ def _scaled(row: dict[str, Any] | None) -> str:
 
 def _quality(found: dict[str, Any]) -> str:
     rows = [
-        [TITLES[name], f"{row['difference']:+.3f}", f"{row['standard_error']:.3f}"]
+        [TITLES[name], f"{row['difference']:+.1e}", f"{row['standard_error']:.1e}"]
         for name, row in found["differences"].items()
     ]
     title = (
