@@ -57,7 +57,7 @@ def write_packed(path: Path, packed: Packed, metadata: Mapping[str, str]) -> Non
     The package safetensors keeps Python's lock while it writes, and a fit would wait for it at every checkpoint; it
     also writes the texts in another order each time. Source: https://huggingface.co/docs/safetensors ("Format").
     """
-    separator = ", " if packed.data.numel() or packed.header != "{}" else ""
+    separator = ", " if packed.header != "{}" else ""
     header = ('{"__metadata__": ' + json.dumps(dict(metadata)) + separator + packed.header[1:]).encode()
     header += b" " * (-len(header) % 8)
 

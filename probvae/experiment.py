@@ -28,13 +28,13 @@ from probvae.diagnostics.gap import LEDGER_DATA, check_density
 from probvae.diagnostics.total_gap import TotalGap, gap_as_known
 from probvae.diagnostics.verdicts import mean_with_error
 from probvae.errors import (
-    ArgumentError,
     CheckpointWarning,
     ConfigError,
     DataError,
     FitError,
     FitInterruptedError,
-    NotLinearGaussianError,
+    NonFiniteError,
+    ProbvaeError,
 )
 from probvae.inference import (
     FitResult,
@@ -48,7 +48,7 @@ from probvae.inference import (
 )
 from probvae.inference.distributed import process_group
 from probvae.inference.evidence import best_method
-from probvae.inference.overflow import Refusals, reason_of
+from probvae.inference.overflow import overflow_named, reason_of
 from probvae.inference.refine import refine
 from probvae.models import GaussianLikelihood, MixedLikelihood, covariates_for
 from probvae.recipes import Recipe, merge, read_run_recipe, to_toml
@@ -250,12 +250,11 @@ def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
 
 @contextmanager
 def _refused_as_failed() -> Iterator[None]:
-    """torch's refusal of parameters that no distribution has, as the error of a fit."""
+    """Numbers that overflow, as the error of a fit."""
     try:
-        yield
-    except Refusals as error:
-        if isinstance(error, ArgumentError):
-            raise
+        with overflow_named():
+            yield
+    except NonFiniteError as error:
         raise FitError(
             f"the numbers overflow on the held-out data ({reason_of(error)}). The weights are kept. Look for outliers, "
             "use scaling='standardize', or a smaller learning_rate."
@@ -276,7 +275,7 @@ def ledger_of(
         check_density(vae)
         with _refused_as_failed():
             gap = gap_as_known(vae, x, truth=method, seed=seed)
-    except (ArgumentError, FitError, NotLinearGaussianError) as error:
+    except ProbvaeError as error:  # a posterior that no grid covers, among others
         return None, {"not_computed": str(error)}
     entries = [gap.total.value, gap.truth.value, *([gap.approximation.value] if isinstance(gap, GapResult) else [])]
     num_bad = int((~torch.stack(entries).isfinite()).any(0).sum())

@@ -60,7 +60,7 @@ def _sensitivity(gradients: Sequence[Tensor], others: Sequence[Tensor]) -> float
 
 
 def _difference(
-    expected: Sequence[Tensor], found: Sequence[Tensor], num_losses: int, least_tolerance: float
+    expected: Sequence[Tensor], found: Sequence[Tensor], num_losses: int, gradient_tolerance: float
 ) -> str | None:
     sizes = [float(tensor.abs().max()) for tensor in expected]
     # a small KL is a difference of numbers as large as the loss, with their rounding
@@ -68,10 +68,9 @@ def _difference(
     # a gradient that is nothing but rounding is as good as another
     overall = max(sizes)
     for number, (one, two) in enumerate(zip(expected, found, strict=True)):
-        tolerance = _TOLERANCE.get(one.dtype, _SINGLE_TOLERANCE)
-        if number >= num_losses:
-            tolerance = max(tolerance, least_tolerance)
-        allowed = tolerance * (sizes[number] + tolerance * overall)
+        least = _TOLERANCE.get(one.dtype, _SINGLE_TOLERANCE)
+        tolerance = least if number < num_losses else max(least, gradient_tolerance)
+        allowed = tolerance * sizes[number] + least**2 * overall
         error = float((one - two).abs().max())
         if not error <= allowed and not torch.allclose(one, two, rtol=0, atol=0, equal_nan=True):
             what = "the loss" if number == 0 else f"output {number}"

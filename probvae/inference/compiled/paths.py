@@ -16,7 +16,7 @@ from probvae.inference.compiled.program import LossAndGradient
 from probvae.inference.compiled.recording import Recording
 from probvae.inference.compiled.simplification import simplified
 from probvae.inference.compiled.steps import CompiledUpdate, GraphUpdate
-from probvae.inference.overflow import Refusals
+from probvae.inference.overflow import Refusals, reason_of
 
 # Tracing and its check cost as much as some forty steps through Pyro's handlers, of which the graph saves half
 _STEPS_WORTH_TRACING = 100
@@ -69,7 +69,7 @@ def choose_path(
     except TraceError as error:
         return _instead("plain", f"the program cannot be traced: {error}", compile != "auto")
     except Refusals as error:  # the first step will say where
-        return StepPath("plain", f"the program fails on the first batch: {error}".split("\n")[0])
+        return StepPath("plain", f"the program fails on the first batch: {reason_of(error)}")
     worth_it = compile is True or (compile == "auto" and worth_compiling(recording, num_steps))
     if not worth_it:
         return path
