@@ -36,7 +36,7 @@ from probvae import (
     fit,
 )
 from probvae.inference import analytic_kl, log_weights
-from probvae.inference.kl import has_analytic_kl
+from probvae.inference.densities.kl import has_analytic_kl
 from probvae.inference.objectives import STLObjective
 
 ROOT = Path(__file__).parent.parent

@@ -29,7 +29,7 @@ def work(folder: Path, batch_size: int) -> None:
     """One process of one run: fit, and write the data a second of each epoch but the first."""
     import probvae
     from probvae.inference import DiagonalGuide, MLPEncoder, fit
-    from probvae.inference.distributed import process_group
+    from probvae.inference.training.processes import process_group
     from probvae.models import GaussianLikelihood, LatentModel, MLPDecoder, StandardNormalPrior
 
     torch.manual_seed(0)

@@ -31,9 +31,9 @@ from rich.table import Table
 from torch import Tensor
 
 import probvae
-from probvae._seed import isolated_seed
-from probvae.inference.importance import importance_log_evidence
-from probvae.inference.traces import log_weights
+from probvae.foundation.seed import isolated_seed
+from probvae.inference.densities.traces import log_weights
+from probvae.inference.evidence.importance_sampling import importance_log_evidence
 
 ROOT = Path(__file__).parent.parent
 DATA_DIM, HIDDEN, LATENT_DIM = 784, 400, 20

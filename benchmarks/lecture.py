@@ -15,10 +15,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from probvae.assembly import build_objective, build_vae
 from probvae.data import load_data
+from probvae.experiments.build import build_objective, build_vae
+from probvae.experiments.recipe import read_recipe, resolve
 from probvae.inference import bound, fit, plug_in_loss
-from probvae.recipes import read_recipe, resolve
 
 ROOT = Path(__file__).parent.parent
 # Mean and standard deviation over three unmodified public re-runs of the notebook, epoch 10

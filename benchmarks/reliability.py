@@ -59,9 +59,9 @@ def _seconds(out: Path | None) -> float:
     import torch
 
     import probvae
-    from probvae.assembly import build_vae
-    from probvae.experiment import as_tensor
-    from probvae.recipes import resolve
+    from probvae.experiments.build import build_vae
+    from probvae.experiments.recipe import resolve
+    from probvae.experiments.run import as_tensor
 
     recipe, data = resolve([]), probvae.load_data("digits")
     torch.manual_seed(0)

@@ -20,12 +20,12 @@ from speed_networks import Batches, Guide, ImportanceWeightedLoss, Loss, Model, 
 from speed_worker import Run, Workload, serve
 
 import probvae
-from probvae._threads import threads_for_step
-from probvae.inference.importance import importance_log_evidence
+from probvae.foundation.process import threads_for_step
+from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from probvae.inference.objectives import ELBOObjective, IWAEObjective, Objective
-from probvae.inference.preparation import FitOptions, prepare
-from probvae.inference.training import Trainer
-from probvae.inference.training_steps import Steps
+from probvae.inference.training.loop import Trainer
+from probvae.inference.training.options import FitOptions, prepare
+from probvae.inference.training.steps import Steps
 
 LEARNING_RATE = 1e-3
 _SECONDS_TO_CHOOSE = 0.05

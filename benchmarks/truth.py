@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from probvae import VAE, fit, load_data, posterior_gap
-from probvae.assembly import build_vae
-from probvae.inference.annealing import bidirectional
-from probvae.inference.quadrature import quadrature
-from probvae.recipes import resolve
+from probvae.experiments.build import build_vae
+from probvae.experiments.recipe import resolve
+from probvae.inference.evidence.annealing import bidirectional
+from probvae.inference.evidence.quadrature import quadrature
 
 ROOT = Path(__file__).parent.parent
 

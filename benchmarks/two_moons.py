@@ -22,9 +22,9 @@ from sklearn.datasets import make_moons
 from torch import Tensor
 
 from probvae import VAE, fit, posterior_gap
-from probvae.assembly import build_vae
-from probvae.inference.evidence import log_evidence
-from probvae.recipes import resolve
+from probvae.experiments.build import build_vae
+from probvae.experiments.recipe import resolve
+from probvae.inference.evidence.log_evidence import log_evidence
 
 ROOT = Path(__file__).parent.parent
 PRIORS: dict[str, dict[str, Any]] = {

@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probvae.applications.generation import sample
     from probvae.data import Dataset, load_data
     from probvae.diagnostics import (
         c2st,
         calibrate_pairs,
         calibration,
         calibration_on_data,
-        distance_bounds,
         importance_diagnostic,
         latent_usage,
         posterior_gap,
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         resample,
     )
     from probvae.diagnostics.diagnose import diagnose
-    from probvae.diagnostics.programs import diagnose_program, program_vae
-    from probvae.generation import sample
+    from probvae.diagnostics.program_diagnosis import diagnose_program, program_vae
+    from probvae.diagnostics.weights import distance_bounds
     from probvae.inference import (
         ConstrainedGuide,
         ConvEncoder,
@@ -51,8 +51,10 @@ if TYPE_CHECKING:
         plug_in_loss,
     )
     from probvae.inference.compiled.compiled_step import CompiledStep
-    from probvae.inference.evidence import log_evidence
-    from probvae.inference.refine import refine
+    from probvae.inference.evaluation.refine import refine
+    from probvae.inference.evidence.log_evidence import log_evidence
+    from probvae.inference.pair import VAE, load
+    from probvae.inference.training.probabilistic_pca import fit_probabilistic_pca
     from probvae.models import (
         BernoulliLikelihood,
         CategoricalLikelihood,
@@ -83,9 +85,7 @@ if TYPE_CHECKING:
         UniformHypercubePrior,
         VampPrior,
     )
-    from probvae.probabilistic_pca import fit_probabilistic_pca
     from probvae.report.arviz import to_arviz
-    from probvae.vae import VAE, load
 
 __version__ = "0.1.0"
 
@@ -104,12 +104,12 @@ _HOMES = {
         "resample",
     ),
     "probvae.diagnostics.diagnose": ("diagnose",),
-    "probvae.diagnostics.programs": ("diagnose_program", "program_vae"),
-    "probvae.generation": ("sample",),
+    "probvae.diagnostics.program_diagnosis": ("diagnose_program", "program_vae"),
+    "probvae.applications.generation": ("sample",),
     "probvae.inference.compiled.compiled_step": ("CompiledStep",),
-    "probvae.inference.evidence": ("log_evidence",),
-    "probvae.inference.refine": ("refine",),
-    "probvae.probabilistic_pca": ("fit_probabilistic_pca",),
+    "probvae.inference.evidence.log_evidence": ("log_evidence",),
+    "probvae.inference.evaluation.refine": ("refine",),
+    "probvae.inference.training.probabilistic_pca": ("fit_probabilistic_pca",),
     "probvae.inference": (
         "ConstrainedGuide",
         "ConvEncoder",
@@ -168,7 +168,7 @@ _HOMES = {
         "VampPrior",
     ),
     "probvae.report.arviz": ("to_arviz",),
-    "probvae.vae": ("VAE", "load"),
+    "probvae.inference.pair": ("VAE", "load"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

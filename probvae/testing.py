@@ -23,14 +23,14 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from probvae._seed import isolated_seed
+from probvae.foundation.seed import isolated_seed
+from probvae.inference.densities.traces import log_weights
 from probvae.inference.encoders import Encoder
 from probvae.inference.guides import Guide, PerDatumGuide
 from probvae.inference.objectives import Objective
-from probvae.inference.traces import log_weights
+from probvae.inference.pair import VAE
 from probvae.models import Decoder, LatentModel, Likelihood, Prior
-from probvae.models.conditioning import CovariatePrior
-from probvae.vae import VAE
+from probvae.models.covariates import CovariatePrior
 
 # Standard errors between an estimate and the truth: one false alarm in two million checks
 NUM_SIGMAS = 5.0

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from probvae import testing
 from probvae.inference import DiagonalGuide, ELBOObjective, Encoder, Guide, LinearEncoder, Objective
 from probvae.inference.objectives import StepLoss
+from probvae.inference.pair import VAE
 from probvae.models import Decoder, GaussianLikelihood, Likelihood, Prior
-from probvae.vae import VAE
 
 
 class GoodPrior(Prior):

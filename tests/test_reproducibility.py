@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 import probvae
-from probvae.experiment import run_recipe
+from probvae.experiments.recipe import check_recipe, resolve
+from probvae.experiments.run import run_recipe
 from probvae.inference import DiagonalGuide, MLPEncoder, posterior_mean, reconstruct
-from probvae.inference.evaluation import limited_memory
-from probvae.inference.refine import refine
+from probvae.inference.evaluation.bounds import limited_memory
+from probvae.inference.evaluation.refine import refine
 from probvae.models import GaussianLikelihood, LatentModel, MLPDecoder, StandardNormalPrior
-from probvae.recipes import check_recipe, resolve
 
 DIM, NUM_DATA = 3, 24
 # what else is written holds times, or names the run's folder

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # `exec` of the source that the package itself has just written for a traced step; program_file runs what the user names
 ALLOWED = {
     ("inference/compiled/source.py", "exec"),
-    ("program_file.py", "exec_module"),
+    ("inference/programs/program_file.py", "exec_module"),
 }
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle", "yaml"}
 FORBIDDEN_CALLS = {

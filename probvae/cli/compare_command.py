@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probvae import recipes
-from probvae._printable import printable
 from probvae.cli.fit_command import KEYS, recipe_of, recipes_of_options
 from probvae.cli.fit_command import command as fit_command
 from probvae.cli.run_options import memory_option
-from probvae.recipes import Recipe
+from probvae.experiments import recipe as recipes
+from probvae.experiments.recipe import Recipe
+from probvae.foundation.text import printable
 
 if TYPE_CHECKING:
-    from probvae.comparison import Comparison, Difference, Entry
+    from probvae.experiments.compare import Comparison, Difference, Entry
 
 # an axis of a sweep that sets two keys
 HIDDEN = "hidden"
@@ -49,7 +49,7 @@ def command(
     hold for all these fits. Writes compare.json and pictures.
     """
     from probvae.cli.output import shown_warnings
-    from probvae.comparison import compare
+    from probvae.experiments.compare import compare
 
     given = [*recipes_of_options(options), *map(recipes.parse_setting, settings)]
     with shown_warnings():
@@ -71,7 +71,7 @@ command.params += [parameter for parameter in fit_command.params if parameter.na
 
 
 def _read(arguments: tuple[str, ...], given: list[Recipe]) -> tuple[list["Entry"], dict[str, str]]:
-    from probvae.comparison import read_runs
+    from probvae.experiments.compare import read_runs
 
     if given or any("=" in text for text in arguments):
         raise click.UsageError("settings are for fits: give --sweep NAME=VALUE,... with them.")
@@ -82,7 +82,7 @@ def _read(arguments: tuple[str, ...], given: list[Recipe]) -> tuple[list["Entry"
 
 
 def _fit(files: list[str], axes: list[str], given: list[Recipe], out: Path) -> tuple[list["Entry"], dict[str, str]]:
-    from probvae.comparison import parse_sweep, run_sweep
+    from probvae.experiments.compare import parse_sweep, run_sweep
 
     recipe = recipes.resolve([*(recipes.read_recipe(Path(file)) for file in files), *given])
     chosen = parse_sweep(axes, {**KEYS, HIDDEN: HIDDEN})
@@ -118,8 +118,8 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _write(result: "Comparison", out: Path, figures: bool) -> None:
-    from probvae._files import write_text
     from probvae.cli.run_options import target_folder
+    from probvae.storage.files import write_text
 
     folder = target_folder(out, None)
     write_text(folder / "compare.json", json.dumps(result.as_data(), indent=2, allow_nan=False) + "\n")

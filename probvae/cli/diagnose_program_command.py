@@ -12,7 +12,7 @@ from probvae.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from probvae.program_file import ProgramFile
+    from probvae.inference.programs.program_file import ProgramFile
 
 
 @click.command("diagnose-program")
@@ -55,13 +55,13 @@ def command(
     Both programs take x: one plate over its rows with all sites in it, the same latent sites in both. Writes
     diagnosis.json.
     """
-    from probvae._files import write_text
     from probvae.cli.diagnosis_output import print_diagnosis, section_progress
     from probvae.cli.output import print_line, shown_warnings
     from probvae.diagnostics.diagnose import diagnose
-    from probvae.diagnostics.programs import program_vae
-    from probvae.program_file import read_programs
+    from probvae.diagnostics.program_diagnosis import program_vae
+    from probvae.inference.programs.program_file import read_programs
     from probvae.report.numbers import as_json as plain
+    from probvae.storage.files import write_text
 
     with shown_warnings():
         programs = read_programs(program)
@@ -86,7 +86,7 @@ def _data(programs: "ProgramFile", program: str, data: str | None, options: dict
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if data is not None:
         from probvae.data import load_data
-        from probvae.experiment import as_tensor
+        from probvae.experiments.run import as_tensor
 
         return as_tensor(load_data(data, **given))
     if given:

@@ -17,13 +17,13 @@ def command(run: Path, data: str | None, out: Path | None) -> None:
 
     DATA is a named data set or a file; without it, the run's own data are taken.
     """
-    from probvae._files import write_arrays
     from probvae.cli.output import print_line
-    from probvae.experiment import as_tensor, given
+    from probvae.experiments.recipe import read_run_recipe
+    from probvae.experiments.run import as_tensor, given
     from probvae.inference import posterior_mean, posterior_scale
-    from probvae.recipes import read_run_recipe
+    from probvae.inference.pair import load
     from probvae.report.run_figures import draw_latent_plane
-    from probvae.vae import load
+    from probvae.storage.files import write_arrays
 
     vae = load(run)
     source = load_data_for(run, vae, data)

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from probvae import recipes
 from probvae.cli.run_options import memory_option
-from probvae.recipes import Recipe
+from probvae.experiments import recipe as recipes
+from probvae.experiments.recipe import Recipe
 
 # option -> key of the recipe that it sets
 KEYS = {
@@ -133,7 +133,7 @@ def _check_alone(recipe_files: tuple[Path, ...], settings: tuple[str, ...], out:
 def run(recipe: Recipe | None, out: Path | None, gap: bool, figures: bool, progress: bool, as_json: bool) -> None:
     """Fit, draw, print; without a recipe, go on with the run in ``out``."""
     from probvae.cli import output
-    from probvae.experiment import resume_run, run_recipe
+    from probvae.experiments.run import resume_run, run_recipe
 
     with output.shown_warnings():
         if recipe is not None:

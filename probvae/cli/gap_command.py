@@ -37,13 +37,13 @@ def command(
     The held-out data of the run are taken unless --data names others. Writes gap.json, and for two latent
     dimensions a picture of exact posteriors with the guide on top.
     """
-    from probvae._files import write_text
     from probvae.cli.output import print_gap, print_line
-    from probvae.experiment import binarized, given, ledger_of, split
-    from probvae.inference.evidence import MAX_QUADRATURE_DIM
-    from probvae.recipes import read_run_recipe
+    from probvae.experiments.recipe import read_run_recipe
+    from probvae.experiments.run import binarized, given, ledger_of, split
+    from probvae.inference.evidence.log_evidence import MAX_QUADRATURE_DIM
+    from probvae.inference.pair import load
     from probvae.report.run_figures import draw_posteriors
-    from probvae.vae import load
+    from probvae.storage.files import write_text
 
     vae = load(run)
     recipe = read_run_recipe(run)

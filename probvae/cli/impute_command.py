@@ -29,12 +29,12 @@ def command(run: Path, data: str | None, num_draws: int, interval: float, seed: 
     RUN was fitted with --missing mask. Observed entries stay as they are; all numbers are in the units that the run was
     fitted in (after its scaling).
     """
-    from probvae._files import write_arrays
     from probvae.cli.output import print_line
-    from probvae.experiment import as_tensor, given
+    from probvae.experiments.recipe import read_run_recipe
+    from probvae.experiments.run import as_tensor, given
     from probvae.inference import impute
-    from probvae.recipes import read_run_recipe
-    from probvae.vae import load
+    from probvae.inference.pair import load
+    from probvae.storage.files import write_arrays
 
     vae = load(run)
     source = load_data_for(run, vae, data)

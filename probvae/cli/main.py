@@ -10,12 +10,10 @@ from importlib import import_module
 import click
 
 from probvae import __version__
-from probvae._launched import launched_rank, local_rank, num_launched
-from probvae._memory import keep_freed_memory
-from probvae._printable import printable
-from probvae._signals import first_signal, terminate
-from probvae._waiting import wait_briefly
 from probvae.errors import FitError, FitInterruptedError, ProbvaeError, RankError, RunError, TerminatedError
+from probvae.foundation.process import keep_freed_memory, launched_rank, local_rank, num_launched, wait_briefly
+from probvae.foundation.signals import first_signal, terminate
+from probvae.foundation.text import printable
 
 COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from probvae._launched import launched_rank
-from probvae._printable import printable
+from probvae.foundation.process import launched_rank
+from probvae.foundation.text import printable
 
 
 def note(message: str) -> None:

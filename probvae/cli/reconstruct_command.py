@@ -14,13 +14,13 @@ from probvae.cli.run_options import data_option, load_data_for, memory_option, o
 @memory_option
 def command(run: Path, data: str | None, out: Path | None) -> None:
     """Decode the posterior mean of each datum: reconstructions.npz (x, reconstruction, squared_error) and a picture."""
-    from probvae._files import write_arrays
     from probvae.cli.output import print_line
-    from probvae.experiment import as_tensor, given
+    from probvae.experiments.recipe import read_run_recipe
+    from probvae.experiments.run import as_tensor, given
     from probvae.inference import reconstruct
-    from probvae.recipes import read_run_recipe
+    from probvae.inference.pair import load
     from probvae.report.run_figures import draw_reconstructions
-    from probvae.vae import load
+    from probvae.storage.files import write_arrays
 
     vae = load(run)
     source = load_data_for(run, vae, data)

@@ -18,7 +18,7 @@ from probvae.cli.run_options import (
 )
 
 if TYPE_CHECKING:
-    from probvae.report.run_report import Report
+    from probvae.report.build_report import Report
 
 
 @click.command("report")
@@ -49,8 +49,8 @@ def command(
     """
     from probvae.cli.diagnosis_output import section_progress
     from probvae.cli.output import shown_warnings
-    from probvae.report.run_report import Options, report_run
-    from probvae.vae import load
+    from probvae.inference.pair import load
+    from probvae.report.build_report import Options, report_run
 
     vae = load(run)
     source = load_data_for(run, vae, data)

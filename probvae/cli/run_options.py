@@ -9,7 +9,7 @@ from probvae.errors import DataError
 
 if TYPE_CHECKING:
     from probvae.data import Dataset
-    from probvae.vae import VAE
+    from probvae.inference.pair import VAE
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder for the files [default: the run's].")
@@ -35,7 +35,7 @@ def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None)
         size = _num_bytes(value)
         if size < LEAST_MEMORY:
             raise click.BadParameter(f"expected at least 64MB, as in 512MB or 2GB, got {value!r}.", ctx, param)
-        from probvae.inference.evaluation import limited_memory
+        from probvae.inference.evaluation.bounds import limited_memory
 
         ctx.with_resource(limited_memory(size))
 
@@ -59,7 +59,7 @@ memory_option = click.option(
 
 def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
     """The run's own data, or others prepared in the same way, checked against the model's width."""
-    from probvae.experiment import load_run_data
+    from probvae.experiments.run import load_run_data
 
     data = load_run_data(run, source)
     if source is None:
@@ -76,7 +76,7 @@ def _tell_path(run: Path) -> None:
     """Where the run's data were read from: whoever made the run has chosen the file."""
     from probvae.cli.output import note
     from probvae.data import DATASETS
-    from probvae.recipes import read_run_recipe
+    from probvae.experiments.recipe import read_run_recipe
 
     path = read_run_recipe(run)["data"]["source"]
     if path not in DATASETS:

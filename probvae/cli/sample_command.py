@@ -15,12 +15,12 @@ from probvae.cli.run_options import load_data_for, out_option, run_argument, see
 @out_option
 def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path | None) -> None:
     """Draw new data from the model of RUN: samples.npz (z, mean, x) and a picture."""
-    from probvae._files import write_arrays
+    from probvae.applications.generation import sample
     from probvae.cli.output import print_line
     from probvae.cli.run_options import covariates_from_text
-    from probvae.generation import sample
+    from probvae.inference.pair import load
     from probvae.report.run_figures import draw_samples
-    from probvae.vae import load
+    from probvae.storage.files import write_arrays
 
     vae = load(run)
     if given is None and vae.model.covariates is not None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from probvae._shapes import check_count, check_positive
 from probvae.data.dataset import Dataset, LinearGaussianTruth
 from probvae.data.on_disk import IN_MEMORY_LIMIT, fits_in_memory
 from probvae.errors import DataError, unknown_name
+from probvae.foundation.checks import check_count, check_positive
 
 
 def digits(seed: int) -> Dataset:

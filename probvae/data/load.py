@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probvae._shapes import check_positive
-from probvae.data import builtin, files, vision
-from probvae.data.checks import check_values
+from probvae.data import builtin, vision
+from probvae.data import user_files as files
 from probvae.data.columns import take_covariates, take_exposure
 from probvae.data.dataset import Dataset
 from probvae.data.on_disk import IN_MEMORY_LIMIT
 from probvae.data.transforms import binarize, scale
+from probvae.data.valid_data import check_values
 from probvae.errors import ArgumentError, ConfigError, DataError, unknown_name
+from probvae.foundation.checks import check_positive
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,17 @@
 """How wrong the posterior is, and where that comes from."""
 
-from probvae.diagnostics.c2st import C2ST, c2st
-from probvae.diagnostics.calibration import CalibrationResult, calibrate_pairs, calibration, calibration_on_data
-from probvae.diagnostics.distance_bounds import DistanceBounds, distance_bounds
-from probvae.diagnostics.gap import Gap, GapResult, posterior_gap
-from probvae.diagnostics.importance import ImportanceDiagnostic, importance_diagnostic, resample
-from probvae.diagnostics.latent_usage import LatentUsageResult, latent_usage
-from probvae.diagnostics.predictive_check import PredictiveCheckResult, predictive_check
+from probvae.diagnostics.calibration.c2st import C2ST, c2st
+from probvae.diagnostics.calibration.calibrate import (
+    CalibrationResult,
+    calibrate_pairs,
+    calibration,
+    calibration_on_data,
+)
+from probvae.diagnostics.ledger.gap import Gap, GapResult, posterior_gap
+from probvae.diagnostics.prediction.predictive_check import PredictiveCheckResult, predictive_check
+from probvae.diagnostics.usage.latent_usage import LatentUsageResult, latent_usage
+from probvae.diagnostics.weights.distance_bounds import DistanceBounds, distance_bounds
+from probvae.diagnostics.weights.importance import ImportanceDiagnostic, importance_diagnostic, resample
 
 __all__ = [
     "C2ST",

@@ -5,16 +5,16 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from probvae.diagnostics.gap import Gap, GapResult
-from probvae.diagnostics.importance import ImportanceDiagnostic
-from probvae.diagnostics.latent_usage import LatentUsageResult
-from probvae.diagnostics.predictive_check import PredictiveCheckResult
-from probvae.diagnostics.richer_guide import full_covariance_gain
+from probvae.diagnostics.ledger.gap import Gap, GapResult
+from probvae.diagnostics.ledger.richer_guide import full_covariance_gain
+from probvae.diagnostics.prediction.predictive_check import PredictiveCheckResult
+from probvae.diagnostics.usage.latent_usage import LatentUsageResult
 from probvae.diagnostics.verdicts import FAIL, OK, WARN, Diagnostic, Verdict, mean_with_error, with_error
+from probvae.diagnostics.weights.importance import ImportanceDiagnostic
 from probvae.errors import ProbvaeError
-from probvae.inference.evaluation import ModelAndGuide, at_rows
-from probvae.inference.local_families import as_normal
-from probvae.inference.variance import floor_warning
+from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows
+from probvae.inference.evaluation.variance import floor_warning
+from probvae.inference.guides.families import as_normal
 
 # Standard errors that a number has to stand above zero
 _SIGMAS = 3.0

@@ -7,19 +7,19 @@ from typing import Any
 
 from torch import Tensor
 
-from probvae._shapes import check_count
 from probvae.diagnostics.advice import advice_for
-from probvae.diagnostics.calibration import calibration, calibration_on_data
-from probvae.diagnostics.gap import LEDGER_DATA, GapResult, check_density
-from probvae.diagnostics.importance import ImportanceDiagnostic, importance_diagnostic
-from probvae.diagnostics.latent_usage import latent_usage
-from probvae.diagnostics.predictive_check import predictive_check
-from probvae.diagnostics.total_gap import TotalGap, gap_as_known
+from probvae.diagnostics.calibration.calibrate import calibration, calibration_on_data
+from probvae.diagnostics.ledger.gap import LEDGER_DATA, GapResult, check_density
+from probvae.diagnostics.ledger.unsplit import TotalGap, gap_as_known
+from probvae.diagnostics.prediction.predictive_check import predictive_check
+from probvae.diagnostics.usage.latent_usage import latent_usage
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnostic, NotComputed, Verdict, judge
+from probvae.diagnostics.weights.importance import ImportanceDiagnostic, importance_diagnostic
 from probvae.errors import ArgumentError, NotLinearGaussianError, ProbvaeError
-from probvae.inference.evaluation import ModelAndGuide, at_rows, check_data
-from probvae.inference.evidence import Estimate, best_method, log_evidence
-from probvae.inference.overflow import overflow_named
+from probvae.foundation.checks import check_count
+from probvae.inference.densities.non_finite import overflow_named
+from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, check_data
+from probvae.inference.evidence.log_evidence import Estimate, best_method, log_evidence
 
 _QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 20, "annealed": 5}
 Progress = Callable[[str, int, int], None]

@@ -1,8 +1,9 @@
 """Everything about q: encoders, guides, objectives, and the fit."""
 
-from probvae.inference.best_guides import best_diagonal_guide
+from probvae.inference.densities.kl import analytic_kl
+from probvae.inference.densities.traces import LogWeights, log_weights
 from probvae.inference.encoders import ConvEncoder, Encoder, LinearEncoder, MaskedEncoder, MLPEncoder
-from probvae.inference.evaluation import (
+from probvae.inference.evaluation.bounds import (
     Bound,
     bound,
     elbo,
@@ -13,9 +14,8 @@ from probvae.inference.evaluation import (
     reconstruct,
     reconstruction_error,
 )
-from probvae.inference.exact import exact_log_evidence, exact_posterior, posterior_moments, posterior_precision
-from probvae.inference.fit import fit
-from probvae.inference.gaussian_gaps import diagonal_gap, forward_diagonal_gap, isotropic_gap
+from probvae.inference.evaluation.imputation import Imputed, impute
+from probvae.inference.evaluation.variance import equivalent_variance, optimal_variance
 from probvae.inference.guides import (
     ConstrainedGuide,
     DiagonalGuide,
@@ -30,10 +30,11 @@ from probvae.inference.guides import (
     PerDatumGuide,
     SemiAmortizedGuide,
 )
-from probvae.inference.imputation import Imputation, conditional_covariance, impute_exact
-from probvae.inference.kl import analytic_kl
-from probvae.inference.linear_gaussian import has_exact_posterior
-from probvae.inference.missing import Imputed, impute
+from probvae.inference.guides.best_diagonal import best_diagonal_guide
+from probvae.inference.linear.closed_form_model import has_exact_posterior
+from probvae.inference.linear.exact import exact_log_evidence, exact_posterior, posterior_moments, posterior_precision
+from probvae.inference.linear.exact_imputation import Imputation, conditional_covariance, impute_exact
+from probvae.inference.linear.gaussian_gaps import diagonal_gap, forward_diagonal_gap, isotropic_gap
 from probvae.inference.objectives import (
     AnalyticKLObjective,
     DReGObjective,
@@ -44,9 +45,8 @@ from probvae.inference.objectives import (
     RenyiObjective,
     STLObjective,
 )
-from probvae.inference.traces import LogWeights, log_weights
-from probvae.inference.training import FitResult
-from probvae.inference.variance import equivalent_variance, optimal_variance
+from probvae.inference.training.fit import fit
+from probvae.inference.training.loop import FitResult
 
 __all__ = [
     "AnalyticKLObjective",

@@ -8,7 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from probvae._networks import (
+from probvae.errors import ShapeError
+from probvae.foundation.checks import check_count, check_event
+from probvae.foundation.registry import Registered
+from probvae.models.networks import (
     Rows,
     activation_of,
     check_channels,
@@ -18,9 +21,6 @@ from probvae._networks import (
     hidden_layers,
     image_size,
 )
-from probvae._registry import Registered
-from probvae._shapes import check_count, check_event
-from probvae.errors import ShapeError
 
 
 class Encoder(nn.Module, Registered, ABC, family="encoder"):

@@ -1,16 +1,64 @@
-"""y in p(z|y) p(x|z, y): labels or numbers, and how they become the columns that networks read."""
+"""y in p(z|y) p(x|z, y): labels or numbers as columns for networks, and the parts of a model once y is fixed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
 
-from probvae._registry import Registered
-from probvae._shapes import check_count
-from probvae.errors import ArgumentError, DataError, ShapeError
+from probvae.errors import ArgumentError, ConfigError, DataError, ShapeError
+from probvae.foundation.checks import check_count
+from probvae.foundation.registry import Registered
+from probvae.models.priors import Prior
+
+
+class CovariatePrior(Protocol):
+    """What a prior with ``num_covariates`` is to this package."""
+
+    def given(self, y: Tensor) -> TorchDistribution:
+        """p(z|y) for each row of ``y`` (N, C)."""
+
+
+class GivenDecoder(nn.Module):
+    """z -> decoder([z, y]), for y with one row for each of N data, or one row for all: (N or 1, C)."""
+
+    def __init__(self, decoder: nn.Module, y: Tensor) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.register_buffer("y", y, persistent=False)
+
+    y: Tensor
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.decoder(joined(z, self.y))
+
+
+class GivenPrior(Prior):
+    """p(z|y) for a prior with covariates."""
+
+    def __init__(self, prior: Prior, y: Tensor) -> None:
+        super().__init__()
+        self.prior, self.latent_dim = prior, prior.latent_dim
+        self.register_buffer("y", y, persistent=False)
+
+    y: Tensor
+
+    def forward(self) -> TorchDistribution:
+        return cast(CovariatePrior, self.prior).given(self.y)
+
+    @classmethod
+    def example(cls) -> Self:
+        raise ConfigError("GivenPrior: made by model.given(y), not by itself.")
+
+
+def joined(values: Tensor, y: Tensor) -> Tensor:
+    """[values, y] (..., P + C) for ``values`` (..., P) and ``y`` (N or 1, C)."""
+    rows = y[0] if len(y) == 1 else y
+    return torch.cat([values, rows.to(values.dtype).expand(*values.shape[:-1], y.shape[-1])], dim=-1)
+
 
 _MAX_NAMED = 10
 

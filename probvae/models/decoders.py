@@ -8,10 +8,19 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from probvae._networks import Rows, activation_of, check_channels, check_dropout, halved, hidden_layers, image_size, up
-from probvae._registry import Registered
-from probvae._shapes import check_count
 from probvae.errors import ArgumentError
+from probvae.foundation.checks import check_count
+from probvae.foundation.registry import Registered
+from probvae.models.networks import (
+    Rows,
+    activation_of,
+    check_channels,
+    check_dropout,
+    halved,
+    hidden_layers,
+    image_size,
+    up,
+)
 
 
 class Decoder(nn.Module, Registered, ABC, family="decoder"):

@@ -1,16 +1,38 @@
 """The model p(z) p(x|z) as a Pyro program."""
 
 import pyro
+from pyro.poutine.runtime import am_i_wrapped, effectful
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from probvae._shapes import check_count, check_event
 from probvae.errors import ArgumentError, ShapeError, unknown_name
-from probvae.models._announce import announce_parameters
-from probvae.models.conditioning import GivenDecoder, GivenPrior
-from probvae.models.covariates import Covariates
+from probvae.foundation.checks import check_count, check_event
+from probvae.models.covariates import Covariates, GivenDecoder, GivenPrior
 from probvae.models.likelihoods import Likelihood
 from probvae.models.priors import DistributionPrior, Prior
+
+
+def announce_parameters(module: nn.Module, prefix: str) -> None:
+    """Send one message of type ``param`` for each trainable parameter of ``module``.
+
+    `pyro.infer.SVI` and the loss classes learn from such messages what to train. A ``pyro.param`` statement
+    would send them too, but it keeps the values in one store for the whole process, where two models of the
+    same shape overwrite each other. Outside a handler this does nothing.
+    """
+    if not am_i_wrapped():
+        return
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            _announce(parameter, name=f"{prefix}.{name}")
+
+
+@effectful(type="param")
+def _announce(parameter: nn.Parameter) -> Tensor:
+    # An alias carries the attribute that SVI asks for; on the parameter itself it would break pickling.
+    alias = parameter.detach()
+    alias.unconstrained = lambda: parameter  # type: ignore[attr-defined]  # Pyro's own, which no tensor has
+    return alias
+
 
 MISSING = {"refuse": "NaN is an error", "mask": "NaN is a missing entry, left out of log p(x|z)"}
 

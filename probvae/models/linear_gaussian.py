@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from probvae._shapes import check_matrix
 from probvae.errors import ArgumentError, ShapeError
+from probvae.foundation.checks import check_matrix
 from probvae.models.decoders import LinearDecoder
 from probvae.models.latent import LatentModel
 from probvae.models.likelihoods import GaussianLikelihood

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from probvae import __version__
-from probvae._arviz import quiet_arviz
-from probvae._seed import isolated_seed
-from probvae._shapes import check_count
-from probvae.diagnostics.importance import importance_diagnostic
+from probvae.diagnostics.weights.importance import importance_diagnostic
 from probvae.errors import ArgumentError, ShapeError
-from probvae.inference.evaluation import ModelAndGuide, check_data, chunks
+from probvae.foundation.arviz_import import quiet_arviz
+from probvae.foundation.checks import check_count
+from probvae.foundation.seed import isolated_seed
+from probvae.inference.evaluation.bounds import ModelAndGuide, check_data, chunks
 
 if TYPE_CHECKING:
     import xarray

@@ -7,8 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from probvae._printable import printable
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Verdict
+from probvae.foundation.text import printable
 from probvae.report.numbers import Grid, Number, short_text
 
 if TYPE_CHECKING:

@@ -9,21 +9,21 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probvae._files import refuse_link
-from probvae.comparison import Comparison, Difference, label_of
+from probvae.applications.generation import Sample, decode_grid, sample
 from probvae.data import Dataset
 from probvae.diagnostics import GapResult
-from probvae.diagnostics.total_gap import TotalGap
-from probvae.experiment import Experiment, as_tensor
-from probvae.generation import Sample, decode_grid, sample
+from probvae.diagnostics.ledger.unsplit import TotalGap
+from probvae.experiments.compare import Comparison, Difference, label_of
+from probvae.experiments.run import Experiment, as_tensor
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
-from probvae.inference.evaluation import groups
+from probvae.inference.evaluation.bounds import groups
+from probvae.inference.evidence.quadrature import QuadratureError, QuadratureResult, posterior_grid, quadrature
 from probvae.inference.guides import Guide
-from probvae.inference.local_families import as_normal
-from probvae.inference.quadrature import QuadratureError, QuadratureResult, posterior_grid, quadrature
+from probvae.inference.guides.families import as_normal
+from probvae.inference.pair import VAE
 from probvae.report import figures
-from probvae.report._tensors import as_double
-from probvae.vae import VAE
+from probvae.report.tensors import as_double
+from probvae.storage.files import refuse_link
 
 NUM_PAIRS = 16
 # what moves a fit along the curve of rate and distortion, as it is called in the picture

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import probvae as package
-from probvae.recipes import DEFAULT, read_recipe, resolve
+from probvae.experiments.recipe import DEFAULT, read_recipe, resolve
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,8 +36,8 @@ def test_run_folder_holds_what_the_design_says(small_run: Path) -> None:
 
 
 def test_summary_is_the_bound_of_the_saved_model_on_the_held_out_data(small_run: Path) -> None:
-    from probvae.experiment import as_tensor, load_recipe_data, split
-    from probvae.recipes import read_run_recipe
+    from probvae.experiments.recipe import read_run_recipe
+    from probvae.experiments.run import as_tensor, load_recipe_data, split
 
     summary = json.loads((small_run / "summary.json").read_text())
     recipe = read_run_recipe(small_run)
@@ -94,8 +94,8 @@ def test_table_shows_the_numbers(probvae, tmp_path: Path) -> None:
 def test_ledger_of_the_summary(small_run: Path) -> None:
     """The three numbers are those of the public function on the first held-out data, and they add up."""
     from probvae.diagnostics import posterior_gap
-    from probvae.experiment import as_tensor, load_recipe_data, split
-    from probvae.recipes import read_run_recipe
+    from probvae.experiments.recipe import read_run_recipe
+    from probvae.experiments.run import as_tensor, load_recipe_data, split
 
     gap = json.loads((small_run / "summary.json").read_text())["gap"]
     assert (gap["truth"], gap["kind"], gap["num_data"]) == ("quadrature", "exact", 150)
@@ -170,7 +170,7 @@ def test_file_of_the_user(probvae, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recipe", sorted([*ROOT.glob("models/*.toml"), *ROOT.glob("inference/*.toml")]), ids=str)
 def test_shipped_recipes_build(recipe: Path) -> None:
-    from probvae.assembly import build_objective, build_vae
+    from probvae.experiments.build import build_objective, build_vae
 
     resolved = resolve([read_recipe(recipe)])
     vae = build_vae(resolved, data_dim=9, data_variance=1.0)
@@ -180,7 +180,7 @@ def test_shipped_recipes_build(recipe: Path) -> None:
 
 def test_shipped_rocca_recipe_is_the_default() -> None:
     recipe = resolve([read_recipe(ROOT / "models/rocca.toml"), read_recipe(ROOT / "inference/diagonal.toml")])
-    from probvae.assembly import build_vae
+    from probvae.experiments.build import build_vae
 
     ours = build_vae(recipe, 5, 1.0).state_dict()
     default = build_vae(resolve([]), 5, 1.0).state_dict()

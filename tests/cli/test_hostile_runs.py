@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 
 import probvae as package
-from probvae._allocation import BoundedAllocation
-from probvae._files import staged, write_atomic
-from probvae._tensor_files import pack, read_tensors, write_tensors
 from probvae.errors import RunError
-from probvae.runs import _HALF_WRITTEN, Run
-from probvae.vae import VAE
+from probvae.foundation.operators import BoundedAllocation
+from probvae.inference.pair import VAE
+from probvae.storage.files import staged, write_atomic
+from probvae.storage.run_folder import _HALF_WRITTEN, Run
+from probvae.storage.tensor_files import pack, read_tensors, write_tensors
 from tests.cli.conftest import QUICK_REPORT
 
 STORED = Path(__file__).parents[1] / "stored_runs" / "v1"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from probvae.inference.checkpoints import packed, read_checkpoint, write_checkpoint
+from probvae.inference.training.checkpoints import packed, read_checkpoint, write_checkpoint
 from tests.cli.conftest import Run, run_process
 from tests.faults.killing import content_of
 

@@ -8,8 +8,8 @@ import pytest
 
 import probvae as package
 from probvae.errors import RunError
-from probvae.recipes import read_run_recipe
-from probvae.run_files import FORMAT
+from probvae.experiments.recipe import read_run_recipe
+from probvae.storage.untrusted import FORMAT
 from tests.stored_runs.store import HERE, numbers
 
 STORED = sorted(folder for folder in HERE.iterdir() if (folder / "run").is_dir())

@@ -156,7 +156,7 @@ import numpy as np, torch
 import probvae
 from probvae.data import RowsOnDisk
 from probvae.inference import DiagonalGuide, LinearEncoder
-from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
+from probvae.models import (GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior)
 from tests.memory import peak
 
 def make():

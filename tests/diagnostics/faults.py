@@ -14,13 +14,7 @@ from torch.distributions import constraints
 
 import probvae
 from probvae.inference import ExactGuide, Guide
-from probvae.models import (
-    GaussianLikelihood,
-    LatentModel,
-    LinearGaussianModel,
-    MixturePrior,
-    StandardNormalPrior,
-)
+from probvae.models import GaussianLikelihood, LatentModel, LinearGaussianModel, MixturePrior, StandardNormalPrior
 from tests import example_a
 
 Posterior = dist.TorchDistribution

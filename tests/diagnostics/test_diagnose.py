@@ -10,10 +10,10 @@ from torch.testing import assert_close
 import probvae
 from probvae.diagnostics import advice
 from probvae.diagnostics.diagnose import diagnose
-from probvae.diagnostics.richer_guide import full_covariance_gain
+from probvae.diagnostics.ledger.richer_guide import full_covariance_gain
 from probvae.errors import ArgumentError, NotLinearGaussianError, ShapeError
 from probvae.inference import DiagonalGuide, ExactGuide, MLPEncoder
-from probvae.inference.refine import refine
+from probvae.inference.evaluation.refine import refine
 from probvae.models import (
     BernoulliLikelihood,
     GaussianLikelihood,
@@ -27,7 +27,7 @@ from tests import example_a
 from tests.diagnostics import faults
 from tests.diagnostics.fault_matrix import CASES
 from tests.diagnostics.faults import faulty
-from tests.inference.test_programs import best_diagonal_vae, exact_vae, network_vae
+from tests.inference.programs.test_programs import best_diagonal_vae, exact_vae, network_vae
 
 
 def test_an_exact_guide_has_nothing_against_it() -> None:

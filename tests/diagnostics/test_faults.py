@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 import probvae
-from probvae.inference.simulation import simulate_pairs
+from probvae.inference.evaluation.simulation import simulate_pairs
 from tests.diagnostics.faults import FAULTS, bimodal_vae, correlated_vae, exact_vae, faulty, folded_vae
 
 EXACT = {"A": exact_vae, "correlated": correlated_vae, "bimodal": bimodal_vae, "folded": folded_vae}

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import probvae
-from probvae.diagnostics.importance import importance_diagnostic
-from probvae.diagnostics.programs import program_vae
+from probvae.diagnostics.program_diagnosis import program_vae
+from probvae.diagnostics.weights.importance import importance_diagnostic
 from probvae.errors import ArgumentError, ConfigError, DataError, ShapeError, SupportError
 from probvae.inference import DiagonalGuide, ExactGuide, LinearEncoder
-from probvae.inference.annealing import annealed_log_evidence
-from probvae.inference.simulation import simulate_pairs
+from probvae.inference.evaluation.simulation import simulate_pairs
+from probvae.inference.evidence.annealing import annealed_log_evidence
 from tests import example_a
 
 COVARIANCE = torch.linalg.inv(example_a.precision())
@@ -222,7 +222,7 @@ def test_the_tutorials_program() -> None:
         assert_close(vae.guide.distribution(x).mean, program.encoder(images)[:, :2])
     assert vae.model.latent_names == ["latent[0]", "latent[1]"]
     # what plans the memory must know how wide the networks are
-    from probvae.inference.evaluation import widest_layer
+    from probvae.inference.evaluation.bounds import widest_layer
 
     assert widest_layer(vae.model) == 16
     assert probvae.elbo(vae, x).shape == (6,)

@@ -2,9 +2,9 @@
 
 from random import Random
 
+from probvae.experiments.recipe import COMPONENTS, DEFAULT, KEYS, to_toml
 from probvae.inference import Encoder, Guide, Objective
 from probvae.models import Decoder, Likelihood, Prior
-from probvae.recipes import COMPONENTS, DEFAULT, KEYS, to_toml
 from tests.faults.damage import damaged
 
 FAMILIES = {family.family: family for family in (Prior, Likelihood, Decoder, Encoder, Guide, Objective)}

@@ -97,8 +97,8 @@ def _original() -> dict[str, bytes]:
 
     import numpy as np
 
-    from probvae.experiment import run_recipe
-    from probvae.recipes import resolve
+    from probvae.experiments.recipe import resolve
+    from probvae.experiments.run import run_recipe
 
     recipe: dict[str, dict[str, Any]] = {
         "data": {"source": "good.npy"},

@@ -27,14 +27,14 @@ from rich.progress import track
 from torch import Tensor
 
 import probvae
-from probvae import experiment
-from probvae.assembly import build_objective, build_vae
 from probvae.data import column_variances
 from probvae.errors import ProbvaeError
+from probvae.experiments import run as experiment
+from probvae.experiments.build import build_objective, build_vae
+from probvae.experiments.recipe import Recipe, check_recipe, resolve
+from probvae.inference.evidence.quadrature import quadrature
 from probvae.inference.guides import Guide
-from probvae.inference.quadrature import quadrature
 from probvae.models import Likelihood
-from probvae.recipes import Recipe, check_recipe, resolve
 from tests.faults.running import Hang, alarm
 
 NUMBERS, MESSAGE = "finite numbers", "message"
@@ -346,7 +346,7 @@ def _little_effort() -> Iterator[None]:
     few_cells = partial(quadrature, max_cells=_FEW_CELLS)
     with (
         patch.multiple("probvae.inference.refine", **_SHORT_SEARCH),
-        patch("probvae.inference.evidence.quadrature", few_cells),
+        patch("probvae.inference.evidence.log_evidence.quadrature", few_cells),
     ):
         yield
 

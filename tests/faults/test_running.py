@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from probvae.data import files
+from probvae.data import user_files as files
 from probvae.errors import DataError
 from tests.faults import running
 from tests.faults.running import (

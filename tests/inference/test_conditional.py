@@ -21,7 +21,7 @@ from probvae.inference import (
     exact_log_evidence,
     posterior_mean,
 )
-from probvae.inference.evidence import log_evidence
+from probvae.inference.evidence.log_evidence import log_evidence
 from probvae.models import (
     GaussianLikelihood,
     LabelCovariates,
@@ -89,7 +89,7 @@ def test_ledger_of_a_conditional_model() -> None:
 def test_chunks_keep_data_and_covariates_together(monkeypatch: pytest.MonkeyPatch) -> None:
     vae, x = linear_model("full"), torch.randn(6, 4, dtype=torch.float64)
     whole = posterior_mean(vae.given(LABELS), x)
-    monkeypatch.setattr("probvae.inference.evaluation.MEMORY_LIMIT", 6 * 8 * 7 * 2)  # two rows
+    monkeypatch.setattr("probvae.inference.evaluation.bounds.MEMORY_LIMIT", 6 * 8 * 7 * 2)  # two rows
     assert torch.equal(posterior_mean(vae.given(LABELS), x), whole)
 
 

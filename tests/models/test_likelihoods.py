@@ -7,9 +7,9 @@ import torch
 from torch.testing import assert_close
 
 import probvae
-from probvae import specification
 from probvae.errors import ArgumentError, ConfigError, FloorWarning, SupportError, UnknownNameError
 from probvae.inference import DiagonalGuide, LinearEncoder, elbo
+from probvae.inference import model_file as specification
 from probvae.models import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -267,8 +267,8 @@ def test_a_scale_begins_above_its_floor() -> None:
 
 
 def test_recipes_put_the_floor_of_a_scale_below_small_data() -> None:
-    from probvae.assembly import build_vae
-    from probvae.recipes import merge, resolve
+    from probvae.experiments.build import build_vae
+    from probvae.experiments.recipe import merge, resolve
 
     for name in ("laplace", "student-t", "discretized-logistic"):
         recipe = resolve([merge({"model": {"likelihood": {"name": name}}})])

@@ -9,11 +9,11 @@ from torch.testing import assert_close
 
 import probvae
 from probvae import testing
-from probvae.assembly import build_vae
 from probvae.errors import ArgumentError, ConfigError, NonFiniteLossError, ShapeError
+from probvae.experiments.build import build_vae
+from probvae.experiments.recipe import resolve
 from probvae.inference import ConvEncoder, DiagonalGuide, MLPEncoder, elbo, fit, posterior_mean
 from probvae.models import ConvDecoder, GaussianLikelihood, LatentModel, MLPDecoder, StandardNormalPrior
-from probvae.recipes import resolve
 
 
 @pytest.mark.parametrize("shape", [[8, 8], [5, 7], [28, 28], [3, 6, 9], [1, 1]])

@@ -24,8 +24,8 @@ from probvae.inference import (
     elbo,
     fit,
 )
-from probvae.inference.evidence import log_evidence
-from probvae.inference.log_joint import double_copy
+from probvae.inference.evidence.log_evidence import log_evidence
+from probvae.inference.evidence.log_joint import double_copy
 from probvae.models import (
     ConditionalNormalPrior,
     DistributionPrior,
@@ -134,8 +134,8 @@ def test_vamp_prior_learns_in_a_fit() -> None:
 
 
 def test_vamp_prior_of_a_guide_that_is_made_of_the_model() -> None:
-    from probvae.assembly import build_vae
-    from probvae.recipes import resolve
+    from probvae.experiments.build import build_vae
+    from probvae.experiments.recipe import resolve
 
     recipe = resolve([{"model": {"prior": {"name": "vamp"}}, "inference": {"guide": {"name": "exact"}}}])
     with pytest.raises(ConfigError, match=r"prior 'vamp' is made of the guide, and guide 'exact' of the model"):

@@ -15,8 +15,8 @@ import torch
 from torch.testing import assert_close
 
 import probvae
-from probvae._arviz import quiet_arviz
 from probvae.errors import ArgumentError, DataError, ShapeError
+from probvae.foundation.arviz_import import quiet_arviz
 from probvae.inference import DiagonalGuide, ExactGuide, LinearEncoder, MaskedEncoder, MLPEncoder
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, NumberCovariates, StandardNormalPrior
 from tests import example_a
@@ -117,7 +117,7 @@ def test_predictive_draws_have_the_moments_of_the_model() -> None:
 
 
 def test_chunks_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    from probvae.inference import evaluation
+    from probvae.inference.evaluation import bounds as evaluation
 
     monkeypatch.setattr(evaluation, "MEMORY_LIMIT", 40_000)
     vae, x = exact_vae(), data(30)

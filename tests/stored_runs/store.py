@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 import probvae
-from probvae.experiment import as_tensor, load_recipe_data
+from probvae.experiments.recipe import read_run_recipe
+from probvae.experiments.run import as_tensor, load_recipe_data
 from probvae.inference import bound
-from probvae.inference.evidence import log_evidence
-from probvae.recipes import read_run_recipe
-from probvae.run_files import FORMAT
+from probvae.inference.evidence.log_evidence import log_evidence
+from probvae.storage.untrusted import FORMAT
 
 HERE = Path(__file__).parent
 FIT = (

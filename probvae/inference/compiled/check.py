@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from probvae._seed import isolated_seed
+from probvae.foundation.seed import isolated_seed
 from probvae.inference.compiled.program import LossAndGradient
 from probvae.inference.compiled.restoring import restored
 

@@ -7,13 +7,13 @@ import pyro
 from pyro import poutine
 from torch import Tensor, nn
 
-from probvae._seed import isolated_seed
+from probvae.foundation.seed import isolated_seed
 from probvae.inference.compiled.adam import Adam
+from probvae.inference.compiled.graph_steps import step_where_finite
 from probvae.inference.compiled.paths import check_compile, choose_path
 from probvae.inference.compiled.program import LossAndGradient
-from probvae.inference.compiled.steps import step_where_finite
+from probvae.inference.densities.traces import PyroProgram
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
-from probvae.inference.traces import PyroProgram
 
 
 class CompiledStep:

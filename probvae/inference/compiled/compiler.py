@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from probvae._signals import first_signal
+from probvae.foundation.signals import first_signal
 
 # Inductor makes this folder beside a file that it builds, while it builds it
 _UNDER_WAY = "_CxxBuild"

@@ -7,16 +7,16 @@ from typing import NamedTuple
 from torch import Tensor
 from torch._ops import OpOverload
 
-from probvae._seed import isolated_seed
 from probvae.errors import ArgumentError, PathWarning, TraceError
+from probvae.foundation.seed import isolated_seed
 from probvae.inference.compiled.adam import Adam
 from probvae.inference.compiled.check import disagreement
+from probvae.inference.compiled.graph_steps import CompiledUpdate, GraphUpdate
 from probvae.inference.compiled.inductor import check_compiler
 from probvae.inference.compiled.program import LossAndGradient
 from probvae.inference.compiled.recording import Recording
 from probvae.inference.compiled.simplification import simplified
-from probvae.inference.compiled.steps import CompiledUpdate, GraphUpdate
-from probvae.inference.overflow import Refusals, reason_of
+from probvae.inference.densities.non_finite import Refusals, reason_of
 
 # Tracing and its check cost as much as some forty steps through Pyro's handlers, of which the graph saves half
 _STEPS_WORTH_TRACING = 100

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from probvae._dispatch import DispatchMode
 from probvae.errors import TraceError
+from probvae.foundation.operators import DispatchMode
 
 T = TypeVar("T")
 _VALUE_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}

@@ -2,14 +2,14 @@
 
 from .base import Guide as Guide
 from .base import LocalGuide as LocalGuide
-from .constrained import ConstrainedGuide as ConstrainedGuide
-from .constrained import inside_support as inside_support
-from .diagonal import DiagonalGuide as DiagonalGuide
-from .exact import ExactGuide as ExactGuide
-from .flow import FlowGuide as FlowGuide
-from .full_covariance import FullCovarianceGuide as FullCovarianceGuide
-from .low_rank import LowRankGuide as LowRankGuide
-from .mixture import MixtureGuide as MixtureGuide
-from .per_datum import FreeGuide as FreeGuide
-from .per_datum import PerDatumGuide as PerDatumGuide
-from .semi_amortized import SemiAmortizedGuide as SemiAmortizedGuide
+from .constrained_guide import ConstrainedGuide as ConstrainedGuide
+from .constrained_guide import inside_support as inside_support
+from .diagonal_guide import DiagonalGuide as DiagonalGuide
+from .exact_guide import ExactGuide as ExactGuide
+from .flow_guide import FlowGuide as FlowGuide
+from .free_guide import FreeGuide as FreeGuide
+from .free_guide import PerDatumGuide as PerDatumGuide
+from .full_covariance_guide import FullCovarianceGuide as FullCovarianceGuide
+from .low_rank_guide import LowRankGuide as LowRankGuide
+from .mixture_guide import MixtureGuide as MixtureGuide
+from .semi_amortized_guide import SemiAmortizedGuide as SemiAmortizedGuide

@@ -8,10 +8,10 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from probvae._registry import Registered
-from probvae._shapes import check_count
+from probvae.foundation.checks import check_count
+from probvae.foundation.registry import Registered
 from probvae.inference.encoders import width_of
-from probvae.models._announce import announce_parameters
+from probvae.models.latent import announce_parameters
 
 # |log scale| stays below this: a factor of 22026 from the prior's own scale on either side
 LOG_SCALE_BOUND = 10.0

@@ -8,9 +8,9 @@ from pyro.poutine import Trace
 from pyro.poutine.scale_messenger import ScaleMessenger
 from torch import Tensor
 
-from probvae.inference.kl import analytic_kl
+from probvae.inference.densities.kl import analytic_kl
+from probvae.inference.densities.traces import PyroProgram
 from probvae.inference.objectives.base import StepLoss, Weight, latent_sites
-from probvae.inference.traces import PyroProgram
 
 
 class TraceELBO(Trace_ELBO):

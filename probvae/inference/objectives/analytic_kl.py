@@ -6,10 +6,10 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
-from probvae.inference.kl import analytic_kl
+from probvae.inference.densities.kl import analytic_kl
+from probvae.inference.densities.traces import PyroProgram, paired_traces, weights_of
 from probvae.inference.objectives._pyro import TraceMeanFieldELBO, pyro_step, trace_kl
 from probvae.inference.objectives.base import KLGroup, Objective, StepLoss, Weight, below, factorises, latent_sites
-from probvae.inference.traces import PyroProgram, paired_traces, weights_of
 
 
 class AnalyticKLObjective(Objective, name="analytic-kl"):

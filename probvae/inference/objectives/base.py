@@ -9,10 +9,10 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from probvae._registry import Registered
-from probvae._shapes import check_count, check_positive
 from probvae.errors import ArgumentError
-from probvae.inference.traces import LogWeights, PyroProgram, paired_traces, weights_of
+from probvae.foundation.checks import check_count, check_positive
+from probvae.foundation.registry import Registered
+from probvae.inference.densities.traces import LogWeights, PyroProgram, paired_traces, weights_of
 
 Weight = float | Tensor
 

@@ -8,10 +8,10 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
+from probvae.inference.densities.traces import LogWeights, PyroProgram, weights_of
 from probvae.inference.objectives.base import Weight, latent_sites, tempered
 from probvae.inference.objectives.iwae import IWAEObjective
 from probvae.inference.objectives.sticking_the_landing import path_traces
-from probvae.inference.traces import LogWeights, PyroProgram, weights_of
 
 
 class DReGObjective(IWAEObjective, name="dreg"):

@@ -3,9 +3,9 @@
 from pyro.poutine import Trace
 from torch import Tensor
 
+from probvae.inference.densities.traces import LogWeights, PyroProgram
 from probvae.inference.objectives._pyro import TraceELBO, pyro_step
 from probvae.inference.objectives.base import DrawnObjective, StepLoss, Weight, check_reparameterised, tempered
-from probvae.inference.traces import LogWeights, PyroProgram
 
 
 class ELBOObjective(DrawnObjective, name="elbo"):

@@ -6,8 +6,8 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
+from probvae.inference.densities.traces import LogWeights, PyroProgram, paired_traces
 from probvae.inference.objectives.base import DrawnObjective, Weight, check_reparameterised, tempered
-from probvae.inference.traces import LogWeights, PyroProgram, paired_traces
 
 
 class IWAEObjective(DrawnObjective, name="iwae"):

@@ -8,10 +8,10 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from probvae._shapes import check_positive
 from probvae.errors import ArgumentError
+from probvae.foundation.checks import check_positive
+from probvae.inference.densities.traces import PyroProgram, paired_traces, weights_of
 from probvae.inference.objectives.base import Objective, StepLoss, Weight, check_reparameterised, latent_sites
-from probvae.inference.traces import PyroProgram, paired_traces, weights_of
 
 
 class MMDObjective(Objective, name="mmd"):

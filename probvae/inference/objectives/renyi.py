@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from probvae.errors import ArgumentError
+from probvae.inference.densities.traces import LogWeights
 from probvae.inference.objectives.base import Weight, tempered
 from probvae.inference.objectives.iwae import IWAEObjective
-from probvae.inference.traces import LogWeights
 
 
 class RenyiObjective(IWAEObjective, name="renyi"):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from probvae.errors import ArgumentError
+from probvae.inference.densities.traces import LogWeights, PyroProgram, paired_traces
 from probvae.inference.objectives.base import DrawnObjective, Weight, check_reparameterised, tempered
-from probvae.inference.traces import LogWeights, PyroProgram, paired_traces
 
 
 class STLObjective(DrawnObjective, name="stl"):

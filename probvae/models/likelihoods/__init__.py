@@ -1,13 +1,13 @@
 """p(x|z). To add a likelihood: one new file here and one line below."""
 
 from .base import Likelihood as Likelihood
-from .bernoulli import BernoulliLikelihood as BernoulliLikelihood
-from .categorical import CategoricalLikelihood as CategoricalLikelihood
-from .continuous_bernoulli import ContinuousBernoulliLikelihood as ContinuousBernoulliLikelihood
-from .discretized_logistic import DiscretizedLogisticLikelihood as DiscretizedLogisticLikelihood
-from .gaussian import GaussianLikelihood as GaussianLikelihood
-from .laplace import LaplaceLikelihood as LaplaceLikelihood
-from .mixed import MixedLikelihood as MixedLikelihood
-from .negative_binomial import NegativeBinomialLikelihood as NegativeBinomialLikelihood
-from .poisson import PoissonLikelihood as PoissonLikelihood
-from .student_t import StudentTLikelihood as StudentTLikelihood
+from .bernoulli_likelihood import BernoulliLikelihood as BernoulliLikelihood
+from .categorical_likelihood import CategoricalLikelihood as CategoricalLikelihood
+from .continuous_bernoulli_likelihood import ContinuousBernoulliLikelihood as ContinuousBernoulliLikelihood
+from .discretized_logistic_likelihood import DiscretizedLogisticLikelihood as DiscretizedLogisticLikelihood
+from .gaussian_likelihood import GaussianLikelihood as GaussianLikelihood
+from .laplace_likelihood import LaplaceLikelihood as LaplaceLikelihood
+from .mixed_likelihood import MixedLikelihood as MixedLikelihood
+from .negative_binomial_likelihood import NegativeBinomialLikelihood as NegativeBinomialLikelihood
+from .poisson_likelihood import PoissonLikelihood as PoissonLikelihood
+from .student_t_likelihood import StudentTLikelihood as StudentTLikelihood

@@ -5,8 +5,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from probvae._shapes import check_positive
 from probvae.errors import ArgumentError, unknown_name
+from probvae.foundation.checks import check_positive
 
 MODES = {"learned": "one parameter, trained with the rest", "per-dimension": "one parameter a data dimension"}
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from probvae._shapes import check_finite
 from probvae.errors import SupportError
+from probvae.foundation.checks import check_finite
 
 
 def check_entries(x: Tensor, fits: Tensor, needs: str, fix: str) -> None:

@@ -8,9 +8,9 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from probvae._registry import Registered
-from probvae._shapes import check_count, check_event
 from probvae.errors import ArgumentError
+from probvae.foundation.checks import check_count, check_event
+from probvae.foundation.registry import Registered
 from probvae.models.likelihoods._missing import observed_entries
 
 

@@ -1,13 +1,13 @@
 """p(z). To add a prior: one new file here and one line below."""
 
 from .base import Prior as Prior
-from .conditional_normal import ConditionalNormalPrior as ConditionalNormalPrior
-from .distribution import DistributionPrior as DistributionPrior
-from .flow import FlowPrior as FlowPrior
-from .laplace import LaplacePrior as LaplacePrior
-from .mixture import MixturePrior as MixturePrior
-from .normal import NormalPrior as NormalPrior
-from .standard_normal import StandardNormalPrior as StandardNormalPrior
-from .student_t import StudentTPrior as StudentTPrior
-from .uniform_hypercube import UniformHypercubePrior as UniformHypercubePrior
-from .vamp import VampPrior as VampPrior
+from .conditional_normal_prior import ConditionalNormalPrior as ConditionalNormalPrior
+from .distribution_prior import DistributionPrior as DistributionPrior
+from .flow_prior import FlowPrior as FlowPrior
+from .laplace_prior import LaplacePrior as LaplacePrior
+from .mixture_prior import MixturePrior as MixturePrior
+from .normal_prior import NormalPrior as NormalPrior
+from .standard_normal_prior import StandardNormalPrior as StandardNormalPrior
+from .student_t_prior import StudentTPrior as StudentTPrior
+from .uniform_hypercube_prior import UniformHypercubePrior as UniformHypercubePrior
+from .vamp_prior import VampPrior as VampPrior

@@ -6,7 +6,7 @@ from typing import Self
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from probvae._registry import Registered
+from probvae.foundation.registry import Registered
 
 
 class Prior(nn.Module, Registered, ABC, family="prior"):

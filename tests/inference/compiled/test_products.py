@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import probvae
-from probvae.inference.compiled.products import keeps_float32, with_fast_products
+from probvae.inference.compiled.fast_products import keeps_float32, with_fast_products
 from probvae.inference.compiled.recording import Recording, record
 from probvae.inference.compiled.source import as_function
 

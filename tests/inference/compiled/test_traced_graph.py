@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import probvae
-from probvae._seed import isolated_seed
 from probvae.errors import TraceError
+from probvae.foundation.seed import isolated_seed
 from probvae.inference import (
     ConstrainedGuide,
     DiagonalGuide,
@@ -41,7 +41,7 @@ from probvae.models import (
     StandardNormalPrior,
     UniformHypercubePrior,
 )
-from probvae.models.conditioning import GivenPrior
+from probvae.models.covariates import GivenPrior
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 DTYPES = sorted(TOLERANCE, key=str)

@@ -1,0 +1,120 @@
+"""What is measured on pairs (z, x), where z is the truth and the guide's draws are what it is compared with."""
+
+from typing import Any, NamedTuple
+
+import torch
+from pyro import distributions as dist
+from torch import Tensor
+from torch.distributions import Distribution
+
+from probvae.diagnostics.calibration.c2st import with_products
+from probvae.diagnostics.calibration.ranks import randomised_rank
+from probvae.diagnostics.calibration.scores import NullMoments, null_moments
+from probvae.diagnostics.calibration.tarp import Prediction, fit_prediction, tarp_levels
+from probvae.errors import DataError
+from probvae.foundation.seed import isolated_seed
+from probvae.inference.densities.moments import mean_and_variance
+from probvae.inference.evaluation.bounds import ModelAndGuide, chunks
+from probvae.inference.evaluation.simulation import Pairs, simulate_pairs
+
+# The log weights cost a pass through the decoder for each draw, and their rank needs fewer of them.
+NUM_LOG_WEIGHTS = 100
+# Added to the seed: the draws must not repeat the random numbers from which the pairs were made.
+_PREDICTION, _DRAWS = 0x2545F491, 0x5851F42D
+
+
+class Measures(NamedTuple):
+    """N pairs, d latents; the fields of :class:`~probvae.diagnostics.calibration.CalibrationResult`, and more.
+
+    ``features`` and ``drawn_features`` (N, F) describe the true z and one draw to a classifier.
+    """
+
+    rank: Tensor
+    density_level: Tensor
+    tarp_level: Tensor
+    log_weight_rank: Tensor
+    score: Tensor
+    scale: Tensor
+    score_null: NullMoments
+    square_null: NullMoments
+    features: Tensor
+    drawn_features: Tensor
+
+
+@torch.no_grad()
+def measure(pairs: Pairs, num_draws: int, seed: int) -> Measures:
+    """All measures of the pairs, a chunk of them at a time."""
+    vae, z, x = pairs
+    # from other pairs than those that are tested: the references may not know the true z
+    fresh = simulate_pairs(vae, len(x), seed + _PREDICTION, like=x)
+    prediction = fit_prediction(fresh.z, fresh.x)
+    parts, start = [], 0
+    with isolated_seed(seed + _DRAWS, x.device), dist.validation_enabled(False):  # z may lie outside q's support
+        for part, rows in chunks(vae, x, num_draws):
+            parts.append(_measure(part, z[start : start + len(rows)], rows, prediction, num_draws))
+            start += len(rows)
+    return _joined(parts)
+
+
+def _measure(vae: ModelAndGuide, z: Tensor, x: Tensor, prediction: Prediction, num_draws: int) -> Measures:
+    q = vae.guide.distribution(x)
+    draws = q.sample(torch.Size((num_draws,)))
+    _check_draws(draws)
+    near, place = prediction(x), prediction.scale
+    reference = near + place * torch.randn_like(near)
+    log_density = _log_density(q, torch.cat([z.unsqueeze(0), draws]))
+    log_weight = _log_weights(vae, x, z, draws, log_density)
+    mean, variance = mean_and_variance(q)
+    score = (torch.cat([z.unsqueeze(0), draws]) - mean) / variance.sqrt()
+
+    def features(which: int, value: Tensor) -> Tensor:
+        plain = torch.stack([log_weight[which], log_density[which]], dim=1)
+        return torch.cat([plain, _features(score[which], (value - near) / place, near)], dim=1)
+
+    return Measures(
+        rank=randomised_rank(z, draws),
+        density_level=1 - randomised_rank(log_density[0], log_density[1:]),
+        tarp_level=tarp_levels(z / place, draws / place, reference / place),
+        log_weight_rank=randomised_rank(log_weight[0], log_weight[1:]),
+        score=score[0].double(),
+        scale=variance.sqrt().double(),
+        score_null=null_moments(score.double()),
+        square_null=null_moments(score.double().square()),
+        features=features(0, z),
+        drawn_features=features(1, draws[0]),
+    )
+
+
+def _log_density(q: Distribution, z: Tensor) -> Tensor:
+    """log q_x(z) (1 + L, N); outside the support, where some distributions give NaN, minus infinity."""
+    return q.log_prob(z).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+
+def _log_weights(vae: ModelAndGuide, x: Tensor, z: Tensor, draws: Tensor, log_density: Tensor) -> Tensor:
+    """log p(x, z) - log q_x(z) (1 + L, N) of the truth and the first draws."""
+    num = min(len(draws), NUM_LOG_WEIGHTS)
+    log_joint = vae.model.log_joint(x, torch.cat([z.unsqueeze(0), draws[:num]]))
+    return log_joint.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf) - log_density[: num + 1]
+
+
+def _features(score: Tensor, residual: Tensor, near: Tensor) -> Tensor:
+    """What a wrong mean, width, correlation or a lost dependence on x would change."""
+    return torch.cat([with_products(score), residual, residual.square(), score * near], dim=1)
+
+
+def _check_draws(draws: Tensor) -> None:
+    bad = (~draws.isfinite()).any(dim=-1).any(dim=0)
+    if bad.any():
+        raise DataError(
+            f"guide: q_x gives draws that are not finite for {int(bad.sum())} of {len(bad)} data. Fit again with a "
+            "smaller learning rate, or clip the guide's scale."
+        )
+
+
+def _joined(parts: list[Measures]) -> Measures:
+    def join(values: tuple[Any, ...]) -> Any:
+        if isinstance(values[0], Tensor):
+            return torch.cat(values)
+        return NullMoments(*map(join, zip(*values, strict=True)))
+
+    return Measures(*map(join, zip(*parts, strict=True)))

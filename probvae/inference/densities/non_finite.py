@@ -1,0 +1,47 @@
+"""Numbers that no distribution can have, told as what they come from."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch does not list it as public
+
+from probvae.errors import NonFiniteError
+
+# What torch raises for parameters that no distribution has: NaN, and a matrix that is not positive definite
+Refusals = (ValueError, LinAlgError)
+_TORCH_SAYS = "found invalid values"
+
+
+@contextmanager
+def overflow_named() -> Iterator[None]:
+    """Raise torch's refusal of NaN in a distribution as :class:`~probvae.errors.NonFiniteError`.
+
+    For what is called directly, with data that are checked already: finite numbers that overflow on their way through
+    the networks. A fit says more, see :mod:`probvae.inference.training.bad_sites`.
+
+    >>> import torch
+    >>> with overflow_named():  # doctest: +ELLIPSIS
+    ...     torch.distributions.Normal(torch.tensor(torch.nan), 1.0)
+    Traceback (most recent call last):
+    ...
+    probvae.errors.NonFiniteError: x: expected data whose numbers stay finite in the networks, got an overflow ...
+    """
+    try:
+        yield
+    except Refusals as error:
+        if not (isinstance(error, LinAlgError) or _TORCH_SAYS in str(error)):
+            raise
+        raise NonFiniteError(
+            f"x: expected data whose numbers stay finite in the networks, got an overflow ({reason_of(error)}). Look "
+            "for outliers, or standardise the data before the fit (scaling='standardize')."
+        ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """What torch said, in one line.
+
+    >>> reason_of(ValueError("found invalid values:\\ntensor(nan)"))
+    'found invalid values'
+    """
+    cause = error.__cause__ if isinstance(error, NonFiniteError) else error
+    return str(cause).split("\n")[0].removesuffix(":")

@@ -1,0 +1,97 @@
+"""Importance sampling of the evidence with the guide as proposal, for any number of draws."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from probvae.foundation.checks import check_count
+from probvae.foundation.onednn import fast_products
+from probvae.foundation.seed import isolated_seed
+from probvae.inference.densities.non_finite import overflow_named
+from probvae.inference.densities.traces import LogWeights
+from probvae.inference.evaluation.bounds import ModelAndGuide, check_data, drawn_tiles, draws, limited_memory
+
+# Rounding errors of a log density, in units of the last digit of its terms
+_ROUNDINGS = 64
+
+
+class ImportanceResult(NamedTuple):
+    """``log_evidence`` L_K, its delta-method ``standard_error``, and the effective sample size ``ess``, each (N,)."""
+
+    log_evidence: Tensor
+    standard_error: Tensor
+    ess: Tensor
+
+
+@overflow_named()
+def importance_log_evidence(
+    vae: ModelAndGuide, x: Tensor, num_samples: int = 1000, seed: int = 0, *, memory_limit: int | None = None
+) -> ImportanceResult:
+    r"""The importance-weighted bound of each datum, in nats per datum.
+
+    .. math:: L_K = \log \frac1K \sum_{k=1}^K w_k, \qquad w_k = \frac{p(x|z_k)\, p(z_k)}{q_x(z_k)}, \quad z_k \sim q_x
+
+    E[L_K] <= log p(x), increasing in K; with the exact guide every w_k is p(x) and L_K is the evidence. ``x`` is
+    (N, D). Memory grows neither with N nor with K, and stays below ``memory_limit`` (bytes, see
+    :func:`~probvae.inference.evaluation.limited_memory`); the weights are summed in float64. The standard error is
+    sd(w) / (mean(w) sqrt(K)); it comes from the weights that were drawn, so it knows nothing of a region that the
+    guide never visits.
+
+    Raises :class:`~probvae.errors.ArgumentError` for K < 1, :class:`~probvae.errors.DataError` for bad data, and
+    :class:`~probvae.errors.NonFiniteError` where they overflow in the networks.
+    Source: Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519, equation 8.
+
+    >>> import probvae
+    >>> importance_log_evidence(probvae.VAE.example(), torch.zeros(5, 3), num_samples=10).log_evidence.shape
+    torch.Size([5])
+    """
+    check_count(num_samples, "num_samples")
+    check_data(vae, x)
+    with limited_memory(memory_limit), isolated_seed(seed, x.device), torch.no_grad(), fast_products():
+        parts = [_summed(rows, blocks, num_samples) for rows, blocks in drawn_tiles(vae, x, num_samples)]
+    return ImportanceResult(*(torch.cat(column).to(x.dtype) for column in zip(*parts, strict=True)))
+
+
+def _summed(rows: Tensor, blocks: Iterator[tuple[Tensor, LogWeights]], num_samples: int) -> ImportanceResult:
+    first = rows.new_full((len(rows),), -torch.inf, dtype=torch.float64)  # log sum w
+    second = first.clone()  # log sum w^2
+    for _, terms in blocks:
+        log_w = terms.log_weight.double()
+        first = torch.logaddexp(first, torch.logsumexp(log_w, 0))
+        second = torch.logaddexp(second, torch.logsumexp(2 * log_w, 0))
+    ess = torch.exp(2 * first - second)
+    # sd(w)/mean(w) / sqrt(K), with mean(w^2)/mean(w)^2 = K / ess
+    relative_variance = (1 / ess - 1 / num_samples).clamp(min=0)
+    return ImportanceResult(first - math.log(num_samples), relative_variance.sqrt(), ess)
+
+
+class WeightedDraws(NamedTuple):
+    """``log_weights`` (S, N) in nats, their ``rounding`` error (N,), and ``z`` (S, N, d) where it was asked for."""
+
+    log_weights: Tensor
+    rounding: Tensor
+    z: Tensor | None
+
+
+@torch.no_grad()
+def weighted_draws(
+    vae: ModelAndGuide, x: Tensor, num_samples: int, *, q: Distribution | None = None, keep_draws: bool = False
+) -> WeightedDraws:
+    """Draws of ``q`` (default: the guide's q_x) with log w = log p(x, z) - log q(z), all weights kept, in float64.
+
+    For a tile of the data (see :func:`~probvae.inference.evaluation.tiles`): the caller sees to the seed.
+    """
+    q = vae.guide.distribution(x) if q is None else q
+    weights, kept, size = [], [], x.new_zeros(len(x))
+    with fast_products():
+        for z, terms in draws(vae, x, q, num_samples):
+            log_joint = terms.log_prior + terms.log_likelihood
+            weights.append((log_joint - terms.log_guide).double())
+            size = torch.maximum(size, (log_joint.abs() + terms.log_guide.abs()).mean(0))
+            kept += [z] if keep_draws else []
+    rounding = _ROUNDINGS * torch.finfo(x.dtype).eps * (size + x.shape[1])
+    return WeightedDraws(torch.cat(weights), rounding, torch.cat(kept) if keep_draws else None)

@@ -1,0 +1,112 @@
+"""log p(x) by the best method that the model allows, and what may be said of the number."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probvae.errors import unknown_name
+from probvae.inference.densities.non_finite import overflow_named
+from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, check_data, groups, limited_memory
+from probvae.inference.evidence.annealing import annealed_log_evidence
+from probvae.inference.evidence.importance_sampling import importance_log_evidence
+from probvae.inference.evidence.quadrature import quadrature
+from probvae.inference.linear.closed_form_model import has_exact_posterior
+from probvae.inference.linear.exact import exact_log_evidence
+
+METHODS = {
+    "auto": "the highest rung that the model allows",
+    "exact": "closed form: linear decoder, Gaussian noise, a prior of Gaussians",
+    "quadrature": "adaptive integration over z, for latent_dim <= 2",
+    "annealed": "annealed importance sampling from the guide",
+    "importance": "importance sampling from the guide",
+}
+MAX_QUADRATURE_DIM = 2
+_QUADRATURE_TOLERANCE = 1e-4  # nats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """``value`` (N,) and ``standard_error`` (N,) in nats per datum, with the ``method`` and the ``kind`` of number.
+
+    ``kind`` is ``"exact"`` (the standard error is then a numerical error: zero, or quadrature's own estimate),
+    ``"estimate"`` (quadrature that did not reach its tolerance) or ``"lower bound"`` (in expectation).
+    """
+
+    value: Tensor
+    standard_error: Tensor
+    method: str
+    kind: str
+
+
+@overflow_named()
+def log_evidence(
+    vae: ModelAndGuide,
+    x: Tensor,
+    method: str = "auto",
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
+    memory_limit: int | None = None,
+) -> Estimate:
+    r"""log p(x) = log E_{p(z)} p(x|z) of each datum.
+
+    ``method="auto"`` takes the highest rung that the model allows: closed form, quadrature (d <= 2), annealed
+    importance sampling. A method that is named is used or refused, never replaced; the result says which it was.
+    ``x`` is (N, D); ``num_samples`` counts the draws of ``"importance"``; ``memory_limit`` is in bytes, see
+    :func:`~probvae.inference.evaluation.limited_memory`.
+
+    Raises :class:`~probvae.errors.NotLinearGaussianError` for ``"exact"`` where there is no closed form and
+    :class:`~probvae.errors.ArgumentError` for ``"quadrature"`` with d > 2 or an unknown method;
+    :class:`~probvae.errors.NonFiniteError` where data overflow in the networks.
+    Source: see :func:`~probvae.inference.exact.exact_log_evidence`, :func:`~probvae.inference.quadrature.quadrature`,
+    :func:`~probvae.inference.annealing.annealed_log_evidence`.
+
+    >>> import probvae
+    >>> log_evidence(probvae.VAE.example(), torch.zeros(5, 3)).method
+    'exact'
+    """
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    check_data(vae, x)
+    with limited_memory(memory_limit):
+        return _log_evidence(vae, x, method, num_samples, seed)
+
+
+def _log_evidence(vae: ModelAndGuide, x: Tensor, method: str, num_samples: int, seed: int) -> Estimate:
+    if (found := groups(vae, len(x))) is not None:
+        parts = [_log_evidence(at_rows(vae, rows[:1]), x[rows], method, num_samples, seed) for rows in found]
+        return joined_estimates(parts, found)
+    chosen = best_method(vae) if method == "auto" else method
+    if chosen == "exact":
+        value = _exact(vae, x)
+        return Estimate(value, torch.zeros_like(value), chosen, "exact")
+    if chosen == "quadrature":
+        result = quadrature(vae.model, x, tolerance=_QUADRATURE_TOLERANCE, guide=vae.guide)
+        return Estimate(result.log_evidence, result.error, chosen, "exact" if result.converged.all() else "estimate")
+    if chosen == "annealed":
+        annealed = annealed_log_evidence(vae, x, seed=seed)
+        return Estimate(annealed.log_evidence, annealed.standard_error, chosen, "lower bound")
+    sampled = importance_log_evidence(vae, x, num_samples, seed)
+    return Estimate(sampled.log_evidence, sampled.standard_error, chosen, "lower bound")
+
+
+def joined_estimates(parts: Sequence[Estimate], rows: Sequence[Tensor]) -> Estimate:
+    """The estimates of several groups of data, in the order of the data."""
+    order = torch.cat(list(rows)).argsort()
+    value, error = (torch.cat([getattr(part, name) for part in parts])[order] for name in ("value", "standard_error"))
+    kinds = {part.kind for part in parts}
+    return Estimate(value, error, parts[0].method, kinds.pop() if len(kinds) == 1 else "estimate")
+
+
+def best_method(vae: ModelAndGuide) -> str:
+    """The highest rung of the ladder for this model: "exact", "quadrature" or "annealed"."""
+    if has_exact_posterior(vae.model):
+        return "exact"
+    return "quadrature" if vae.model.latent_dim <= MAX_QUADRATURE_DIM else "annealed"
+
+
+@torch.no_grad()
+def _exact(vae: ModelAndGuide, x: Tensor) -> Tensor:
+    return exact_log_evidence(vae.model, x)

@@ -1,0 +1,164 @@
+"""What a fit checks and does before its first step: options, dtype, validation split."""
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from probvae.errors import ArgumentError, DataError, unknown_name
+from probvae.foundation.checks import check_count, check_matrix, check_positive, non_finite_rows
+from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, check_data, check_given
+from probvae.inference.training.minibatches import Blocks, Data, DrawnOnce, Source, TensorSource, as_source
+
+SCHEDULES = {
+    "constant": "the same learning rate in every step",
+    "cosine": "from the learning rate down to zero along half a cosine",
+}
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How :func:`fit` trains; its docstring says what each means."""
+
+    epochs: int = 100
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    gradient_clip: float | None = None
+    patience: int | None = None
+    kl_warmup: int = 0
+    max_skipped_steps: int = 10
+    binarization: str = "none"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_count(self.epochs, "epochs")
+        check_count(self.batch_size, "batch_size")
+        check_count(self.seed, "seed", least=0)
+        check_positive(self.learning_rate, "learning_rate")
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("schedule", self.schedule, SCHEDULES)
+        if self.gradient_clip is not None:
+            check_positive(self.gradient_clip, "gradient_clip")
+        if self.patience is not None:
+            check_count(self.patience, "patience")
+        check_count(self.kl_warmup, "kl_warmup", least=0)
+        check_count(self.max_skipped_steps, "max_skipped_steps", least=0)
+        if self.kl_warmup >= self.epochs > 1:
+            raise ArgumentError(
+                f"kl_warmup: expected fewer than epochs={self.epochs}, got {self.kl_warmup}: the fit would end before "
+                "the KL has its weight. Lower it, or raise epochs."
+            )
+        if self.binarization not in ("none", "fresh"):
+            raise unknown_name("binarization", self.binarization, ["none", "fresh"])
+
+
+class Prepared(NamedTuple):
+    """The pair for the data ``x`` (with its covariates given), and the same for the validation data."""
+
+    vae: ModelAndGuide
+    x: Source
+    validation_vae: ModelAndGuide
+    validation: Blocks | None
+
+
+def prepare(
+    vae: ModelAndGuide, given: ModelAndGuide, x: Data, validation: Data | float | None, options: FitOptions
+) -> Prepared:
+    """Check the data and take the validation data out, in the dtype of the parameters.
+
+    ``given`` is the ``vae`` with the data's covariates, where it has any.
+    """
+    dtype = next(chain(vae.guide.parameters(), vae.model.parameters())).dtype  # an exact guide has none
+    source = as_source(x, dtype)
+    check_matrix(source.head(1), vae.model.data_dim)
+    if options.patience is not None and validation is None:
+        raise ArgumentError("patience: expected validation data to watch, got none. Pass validation=0.1.")
+    fresh = options.binarization == "fresh"
+    # checked before it is split and shuffled: a message names a row of the caller's data
+    _check_rows(given, source, "x", fresh)
+    prepared = Prepared(given, source, given, None)
+    if validation is not None and not isinstance(validation, int | float | str):
+        prepared = Prepared(given, source, vae, _given_validation(vae, given, validation, dtype, fresh))
+    elif validation is not None:
+        train, held_out = _split(source, validation, options.seed)
+        prepared = Prepared(at_rows(given, train), source.take(train), at_rows(given, held_out), source.take(held_out))
+    if fresh and prepared.validation is not None:
+        prepared = prepared._replace(validation=_drawn(prepared.validation, options.seed))
+    _check_enough(prepared.x, options.batch_size)
+    return prepared
+
+
+def _given_validation(
+    vae: ModelAndGuide, given: ModelAndGuide, validation: Data, dtype: torch.dtype, fresh: bool
+) -> Source:
+    source = as_source(validation, dtype, "validation")
+    check_matrix(source.head(1), vae.model.data_dim, "validation")
+    if given is not vae:
+        raise ArgumentError("validation: data of their own have no covariates here. Pass the share to set aside, 0.1.")
+    _check_rows(vae, source, "validation", fresh)
+    return source
+
+
+def _drawn(validation: Blocks, seed: int) -> Blocks:
+    once = DrawnOnce(validation, seed)
+    return TensorSource(next(once.blocks())[1]) if isinstance(validation, TensorSource) else once
+
+
+def _check_rows(vae: ModelAndGuide, source: Source, name: str, fresh: bool) -> None:
+    """Raise unless all data are in the likelihood's support; grey ones, where they are binarised later."""
+    check_given(vae, len(source))
+    masked = vae.model.missing == "mask" and not fresh
+    bad: list[Tensor] = []
+    for rows, x in source.blocks():
+        unusable = ~(x.isfinite() | x.isnan() if masked else x.isfinite()).all(1)
+        if unusable.any():
+            bad.append((rows.start or 0) + unusable.nonzero()[:, 0])
+        elif not bad:
+            _check_block(at_rows(vae, rows), x, name, fresh)
+    if bad:
+        raise non_finite_rows(torch.cat(bad), len(source), name)
+
+
+def _check_block(vae: ModelAndGuide, x: Tensor, name: str, fresh: bool) -> None:
+    try:
+        if fresh:
+            _check_grey(x)
+        # once binarised, one row is as good as another
+        check_data(at_rows(vae, slice(1)), x[:1].round()) if fresh else check_data(vae, x)
+    except DataError as error:
+        # a likelihood does not know what its data are called here
+        raise type(error)(f"{name}: {str(error).removeprefix('x: ')}") from error
+
+
+def _check_grey(x: Tensor) -> None:
+    if x.min() < 0 or x.max() > 1:
+        raise DataError("x: binarization='fresh' needs values in [0, 1]. Scale the data (scaling='unit').")
+
+
+def _split(source: Source, share: object, seed: int) -> tuple[Tensor, Tensor]:
+    """The rows to train on, and those to set aside."""
+    if not isinstance(share, int | float) or not 0 < share < 1:
+        raise ArgumentError(f"validation: expected a share between 0 and 1, or data (M, D), got {share!r}.")
+    num = max(1, round(share * len(source)))
+    if num >= len(source):
+        raise ArgumentError(
+            f"validation: a share of {share:g} leaves none of the {len(source)} rows to train on. Lower it."
+        )
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
+    train, held_out = order[num:], order[:num]
+    if isinstance(source, TensorSource):
+        return train, held_out
+    return train.sort().values, held_out.sort().values  # what are neighbours in a file are read together
+
+
+def _check_enough(x: Source, batch_size: int) -> None:
+    if len(x) < batch_size:
+        raise DataError(
+            f"x: expected at least batch_size={batch_size} rows to train on, got {len(x)}. Use batch_size={len(x)}."
+        )
+    first = x.head(1)
+    if all((rows == first).all() for _, rows in x.blocks()):
+        raise DataError("x: all rows are the same, so there is nothing to learn. Check the file and the scaling.")

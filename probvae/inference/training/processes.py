@@ -1,0 +1,246 @@
+r"""Data-parallel fits: one process for each share of every minibatch, started by ``torchrun``.
+
+The ELBO of a minibatch is a mean over its n data, so with n_r of them on process r
+
+.. math:: \nabla \mathcal L = \sum_r \frac{n_r}{n} \nabla \mathcal L_r,
+
+one sum over processes between the gradient and the optimiser's step. It is taken of all gradients and the numbers to
+report at once, in one flat tensor.
+Source: Li et al. (2020), "PyTorch Distributed", arXiv:2006.15704.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from probvae.errors import ArgumentError, DataError, RankError
+from probvae.foundation.process import launched_rank, num_launched
+from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, tiles
+from probvae.inference.objectives import Objective, StepLoss
+from probvae.inference.training.minibatches import Source
+from probvae.inference.training.union_noise import UnionNoise
+
+# Longer than any process works by itself between two exchanges; a network that is down is noticed after that.
+TIMEOUT = timedelta(minutes=5)
+# Rows by which the processes make sure that they read the same data
+_COMPARED = 256
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """The processes that share a fit: all of torch's default process group, or this one alone.
+
+    ``rank`` is this process's number and ``size`` how many there are. The first, rank 0, is the only one that writes.
+
+    >>> ranks = Ranks()
+    >>> ranks.size, ranks.is_writer, ranks.share(5)
+    (1, True, slice(0, 5, None))
+    """
+
+    def __init__(self) -> None:
+        grouped = dist.is_available() and dist.is_initialized()
+        self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
+        self._flat: Tensor | None = None
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether files, progress and pictures are this process's business."""
+        return self.rank == 0
+
+    def share(self, num_data: int) -> slice:
+        """The rows of a minibatch that are this process's: equal shares, the first ones larger by one row."""
+        return slice(*(-(-rank * num_data // self.size) for rank in (self.rank, self.rank + 1)))
+
+    def own(self, rows: Tensor) -> Tensor:
+        """Of the ``rows`` of a minibatch those that are this process's."""
+        return rows if self.size == 1 else rows[self.share(len(rows))]
+
+    def noise(self, num_data: int) -> AbstractContextManager[object]:
+        """Inside the block this process draws its rows' random numbers of a minibatch of ``num_data``."""
+        rows = self.share(num_data)
+        return nullcontext() if self.size == 1 or rows.start == rows.stop else UnionNoise(num_data, rows)
+
+    def reduce(
+        self, step: StepLoss, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], weight: float
+    ) -> tuple[StepLoss, Sequence[Tensor | None]]:
+        """The whole minibatch's numbers and its gradients in ``parameters`` from each process's own.
+
+        ``weight`` is this process's n_r/n. The gradients stay what they are until the next call.
+        """
+        if self.size == 1:
+            return step, gradients
+        found = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+        numbers = torch.stack([value.detach() for value in step]).to(found[0])
+        self._flat = torch.cat([*(gradient.flatten() for gradient in found), numbers], out=self._flat)
+        *parts, numbers = self._add_up(self._flat.mul_(weight)).split([*(p.numel() for p in parameters), 3])
+        return StepLoss(*numbers.clone()), [part.view_as(p) for p, part in zip(parameters, parts, strict=True)]
+
+    def mean(self, value: Tensor, weight: float) -> Tensor:
+        """The mean over a minibatch from each process's own."""
+        return value if self.size == 1 else self._add_up(value.detach() * weight)
+
+    def sums(
+        self,
+        num: int,
+        function: Callable[[ModelAndGuide, Tensor], Tensor],
+        parts: Iterable[tuple[ModelAndGuide, Tensor]],
+    ) -> list[float]:
+        """``num`` sums over all rows of ``parts``, of which ``function`` gives those over some rows.
+
+        Numbers that torch's distributions refuse make them NaN: all processes have to come to know of them.
+        """
+        total: Tensor | None = None
+        for whole in parts:
+            total = whole[1].new_zeros(num, dtype=torch.float64) if total is None else total
+            for pair, rows in tiles(*whole, num_samples=1):
+                total += self._own_sums(function, pair, rows)
+        assert total is not None
+        sums: list[float] = self._add_up(total).tolist()
+        return sums
+
+    def _own_sums(
+        self, function: Callable[[ModelAndGuide, Tensor], Tensor], pair: ModelAndGuide, rows: Tensor
+    ) -> Tensor | float:
+        own = self.share(len(rows))
+        if own.start == own.stop:
+            return 0.0
+        try:
+            with self.noise(len(rows)):
+                return function(at_rows(pair, own), rows[own])
+        except ArgumentError:
+            raise
+        except ValueError:
+            return math.nan
+
+    def first(self, value: T | None) -> T | None:
+        """What the first process that has a value has, as JSON can tell it."""
+        return next((each for each in self._gathered(value) if each is not None), None)
+
+    def agreed(self, value: T) -> T:
+        """The writer's value, as JSON can tell it, in all processes."""
+        return self._gathered(value)[0]
+
+    def begin(self, state: Mapping[str, Tensor], x: Source, objective: Objective, batch_size: int) -> None:
+        """Give all processes the writer's weights, once it is known that they have the same data and model."""
+        if self.size == 1:
+            return
+        _check_can_be_shared(objective, batch_size, self.size)
+        names = [(name, list(tensor.shape), str(tensor.dtype)) for name, tensor in state.items()]
+        self.check_same((_fingerprint(x), names), DataError, "data and models", "Give all of them the same files.")
+        with _exchange(self.rank):
+            for tensor in state.values():
+                dist.broadcast(tensor, 0)
+
+    def end(self, state: Mapping[str, Tensor]) -> None:
+        """Make sure that all processes have come to the same weights."""
+        if self.size > 1:
+            weights = [_digest(tensor) for tensor in state.values()]
+            self.check_same(weights, RankError, "weights", "Run on machines of one kind, or in one process.")
+
+    def align_generators(self, device: torch.device) -> None:
+        """Put the generators where the writer's are: draws by rejection may have let them part ways."""
+        if self.size == 1:
+            return
+        states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+        with _exchange(self.rank):
+            for state in states:
+                dist.broadcast(state, 0)
+        torch.set_rng_state(states[0])
+        for state in states[1:]:
+            torch.cuda.set_rng_state(state, device)
+
+    def check_same(self, value: object, error: type[Exception], what: str, fix: str) -> None:
+        """Raise ``error`` unless all processes have the same ``value``."""
+        others = self._gathered(value)
+        different = [rank for rank, other in enumerate(others) if other != others[0]]
+        if different:
+            raise error(f"distributed: expected the same {what} in all processes, rank {different[0]} differs. {fix}")
+
+    def _gathered(self, value: T) -> list[T]:
+        """Each process's value. They come as JSON: what torch itself would send runs code where it arrives."""
+        if self.size == 1:
+            return [value]
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        with _exchange(self.rank):
+            lengths = [torch.empty(1, dtype=torch.int64) for _ in range(self.size)]
+            dist.all_gather(lengths, torch.tensor([len(text)]))
+            longest = max(int(length) for length in lengths)
+            texts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+            dist.all_gather(texts, F.pad(text, (0, longest - len(text))))
+        return [json.loads(bytes(text[: int(n)].tolist())) for text, n in zip(texts, lengths, strict=True)]
+
+    def _add_up(self, values: Tensor) -> Tensor:
+        if self.size > 1:
+            with _exchange(self.rank):
+                dist.all_reduce(values)
+        return values
+
+
+@contextmanager
+def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
+    """The processes that ``torchrun`` started together with this one, joined inside the block.
+
+    Without ``torchrun``, and where there is a process group already, nothing is joined. On CPUs they talk through
+    gloo, about CUDA tensors through NCCL; a process that is not heard of for ``timeout`` counts as lost.
+    Raises :class:`~probvae.errors.RankError` when they cannot be reached.
+
+    >>> with process_group() as ranks:
+    ...     ranks.size
+    1
+    """
+    if num_launched() == 1 or dist.is_initialized():
+        yield Ranks()
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with _exchange(launched_rank()):
+        dist.init_process_group(backend, timeout=timeout)
+    try:
+        yield Ranks()
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _exchange(rank: int) -> Iterator[None]:
+    """torch's errors about a connection become ours."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise RankError(
+            f"distributed: rank {rank} lost the other processes ({reason}). One of them stopped or cannot be reached: "
+            "see its message, and start all of them again."
+        ) from error
+
+
+def _check_can_be_shared(objective: Objective, batch_size: int, size: int) -> None:
+    if batch_size < size:
+        raise ArgumentError(
+            f"batch_size: expected at least one datum for each of the {size} processes, got {batch_size}. Raise it."
+        )
+    if not objective.is_mean_over_data or objective.free_bits:
+        name = "free_bits" if objective.is_mean_over_data else f"objective {objective.registered_name!r}"
+        raise ArgumentError(
+            f"{name}: expected a mean over the data, which processes can share; this one compares the data of a "
+            "minibatch. Fit in one process, or use objective='elbo' without free_bits."
+        )
+
+
+def _fingerprint(x: Source) -> tuple[object, ...]:
+    """The size, the dtype, and the values of some rows."""
+    return len(x), str(x.dtype), _digest(x.head(_COMPARED))
+
+
+def _digest(tensor: Tensor) -> str:
+    values = tensor.detach().cpu().contiguous().flatten()
+    return hashlib.sha256(values.view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -1,0 +1,76 @@
+"""Binary data."""
+
+from typing import Self
+
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+from probvae.errors import SupportError
+from probvae.foundation.checks import check_finite
+from probvae.models.likelihoods.base import Likelihood
+
+
+class BernoulliLikelihood(Likelihood, name="bernoulli"):
+    r"""Independent binary dimensions; the decoder gives log-odds.
+
+    .. math:: \log p(x|z) = \sum_i x_i \log \pi_i + (1 - x_i) \log(1 - \pi_i), \qquad \pi = \sigma(f(z))
+
+    Grey values in (0, 1) have no probability under it. With ``allow_grey=True`` they are accepted and the formula
+    is the binary cross-entropy of many published VAEs: **not a likelihood**, so no bound, evidence or gap made
+    from it means anything; it exists to reproduce those.
+
+    Raises :class:`~probvae.errors.SupportError` for data that are not 0 or 1.
+    Source: Kingma and Welling (2014), arXiv:1312.6114, appendix C.1.
+
+    >>> import torch
+    >>> BernoulliLikelihood(data_dim=3)(torch.zeros(5, 3)).log_prob(torch.ones(5, 3))[0].exp()
+    tensor(0.1250)
+    """
+
+    def __init__(self, data_dim: int, allow_grey: bool = False) -> None:
+        super().__init__(data_dim)
+        self.allow_grey = allow_grey
+        self.measure = "none" if allow_grey else "probability"
+
+    def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
+        if self.allow_grey:  # torch's own validation would refuse the grey values that the caller has allowed
+            return dist.Bernoulli(logits=parameters, validate_args=False).to_event(1)
+        return BinaryEntries(dist.Bernoulli(logits=parameters), 1)
+
+    def check_support(self, x: Tensor) -> None:
+        check_finite(x)
+        if self.allow_grey:
+            check_unit_interval(x)
+        elif not ((x == 0) | (x == 1)).all():
+            raise SupportError(
+                "x: a Bernoulli likelihood needs values 0 and 1, got grey values between "
+                f"{x.min().item():g} and {x.max().item():g}. Binarise the data once (binarization='fixed'), binarise "
+                "them afresh at every use (binarization='fresh'), or take ContinuousBernoulliLikelihood "
+                "('continuous-bernoulli')."
+            )
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(data_dim=3)
+
+
+class BinaryEntries(dist.Independent):
+    r"""Independent entries that are 0 or 1, log p(x) = -\sum_i \log(1 + e^{(1 - 2 x_i) l_i}) for their log-odds l.
+
+    The same number as torch's, in half as many passes over memory.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args or self.base_dist._validate_args:
+            self.base_dist._validate_sample(value)
+        # above the threshold torch has the identity, which there is exact in float64
+        return -nn.functional.softplus((1 - 2 * value) * self.base_dist.logits, threshold=40).sum(-1)
+
+
+def check_unit_interval(x: Tensor) -> None:
+    """Raise unless every value lies in [0, 1]."""
+    if x.min() < 0 or x.max() > 1:
+        raise SupportError(
+            f"x: expected values in [0, 1], got {x.min().item():g} to {x.max().item():g}. "
+            "Scale the data (scaling='unit'), or take a Gaussian likelihood."
+        )

@@ -1,0 +1,173 @@
+"""Fits for test_distributed.py, which runs them in one process and, by ``torchrun`` on this file, in two."""
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import probvae
+from probvae.errors import ProbvaeError
+from probvae.inference import (
+    DiagonalGuide,
+    FreeGuide,
+    FullCovarianceGuide,
+    Guide,
+    IWAEObjective,
+    MixtureGuide,
+    MLPEncoder,
+    MMDObjective,
+    fit,
+)
+from probvae.inference.objectives import ELBOObjective
+from probvae.inference.training.processes import Ranks, process_group
+from probvae.models import (
+    BernoulliLikelihood,
+    GaussianLikelihood,
+    LabelCovariates,
+    LatentModel,
+    Likelihood,
+    MLPDecoder,
+    StandardNormalPrior,
+)
+
+DIM, NUM_DATA = 6, 81
+Case = tuple[probvae.VAE, Tensor, dict[str, Any]]
+
+
+def data() -> Tensor:
+    return torch.rand(NUM_DATA, DIM, generator=torch.Generator().manual_seed(3)).double()
+
+
+def make(
+    likelihood: Likelihood | None = None,
+    guide: Callable[[], Guide] | None = None,
+    dropout: float = 0.0,
+    labels: int = 0,
+) -> probvae.VAE:
+    torch.manual_seed(11)
+    likelihood = likelihood or GaussianLikelihood(DIM, variance="learned")
+    decoder = MLPDecoder(2 + labels, likelihood.num_outputs, hidden=(6,), dropout=dropout)
+    covariates = LabelCovariates(list(range(labels))) if labels else None
+    model = LatentModel(StandardNormalPrior(2), decoder, likelihood, covariates)
+    q = guide() if guide else DiagonalGuide(MLPEncoder(DIM + labels, hidden=(6,)), 2)
+    return probvae.VAE(model, q).double()
+
+
+def conditional() -> Case:
+    return make(labels=3), data(), {"y": torch.arange(NUM_DATA) % 3, "validation": 0.2}
+
+
+# the last minibatch of 81 data in sixteens has a single one: the second process has nothing to do there
+CASES: dict[str, Callable[[], Case]] = {
+    "default": lambda: (make(), data(), {"validation": 0.3}),
+    "optimal c": lambda: (make(GaussianLikelihood(DIM, variance="optimal")), data(), {"kl_warmup": 2}),
+    "dropout": lambda: (make(dropout=0.2), data(), {}),
+    "c of each datum": lambda: (make(GaussianLikelihood(DIM, variance="per-datum")), data(), {"schedule": "cosine"}),
+    "clipped": lambda: (make(), data(), {"gradient_clip": 0.1, "learning_rate": 0.1}),
+    "patience": lambda: (make(), data(), {"patience": 1, "validation": data()[:9] + 1.0, "learning_rate": 1.0}),
+    "full, iwae": lambda: (
+        make(guide=lambda: FullCovarianceGuide(MLPEncoder(DIM, hidden=(6,)), 2)),
+        data(),
+        {"objective": IWAEObjective(num_particles=3)},
+    ),
+    "mixture": lambda: (make(guide=lambda: MixtureGuide(MLPEncoder(DIM, hidden=(6,)), 2)), data(), {}),
+    "free": lambda: (make(guide=lambda: FreeGuide(2, DIM, NUM_DATA).start_from(data())), data(), {}),
+    "binarised": lambda: (make(BernoulliLikelihood(DIM)), data(), {"binarization": "fresh", "validation": 0.2}),
+    "conditional": conditional,
+}
+
+
+def fitted(case: Case, **more: Any) -> dict[str, Any]:
+    """What came of it: the weights, and the history without the clock."""
+    vae, x, options = case
+    result = fit(vae, x, **({"epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "progress": False} | options | more))
+    history = [{name: value for name, value in record.items() if name != "seconds"} for record in result.history]
+    ends = {"stopped": result.stopped, "best": result.best_epoch, "path": result.path}
+    return {"state": vae.state_dict(), "history": history, **ends}
+
+
+def gradients(ranks: Ranks, x: Tensor) -> list[Tensor]:
+    """Of the loss of one minibatch, in float32."""
+    vae = make().float()
+    parameters, own = list(vae.parameters()), ranks.share(len(x))
+    torch.manual_seed(5)
+    with ranks.noise(len(x)):
+        step = ELBOObjective().step_loss(vae.model, vae.guide, x[own])
+    found = torch.autograd.grad(step.loss, parameters)
+    step, total = ranks.reduce(step, found, parameters, len(x[own]) / len(x))
+    return [*(value.detach() for value in step), *(gradient for gradient in total if gradient is not None)]
+
+
+class RefusingDecoder(nn.Module):
+    """Numbers that no normal distribution takes, in one process, from the third epoch on."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.inner, self.rank, self.steps = MLPDecoder(2, DIM, hidden=(6,)), rank, 0
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.steps += self.training
+        out: Tensor = self.inner(z)
+        return out * torch.nan if self.rank == 1 and self.steps > 2 * 5 else out
+
+
+def refused(ranks: Ranks, most: int) -> Case:
+    torch.manual_seed(11)
+    model = LatentModel(StandardNormalPrior(2), RefusingDecoder(ranks.rank), GaussianLikelihood(DIM))
+    return (
+        probvae.VAE(model, DiagonalGuide(MLPEncoder(DIM, hidden=(6,)), 2)).double(),
+        data(),
+        {"max_skipped_steps": most},
+    )
+
+
+def unlike(ranks: Ranks) -> Case:
+    return make(), data() + ranks.rank, {}
+
+
+# what processes cannot share
+MISTAKES: dict[str, Callable[[Ranks], Case]] = {
+    "refused": lambda ranks: refused(ranks, 0),
+    "refused five times": lambda ranks: refused(ranks, 5),
+    "other data": unlike,
+    "too small": lambda ranks: (make(), data(), {"batch_size": 1}),
+    "mmd": lambda ranks: (make(), data(), {"objective": MMDObjective()}),
+    "free bits": lambda ranks: (make(), data(), {"objective": ELBOObjective(free_bits=0.1)}),
+}
+
+
+def mistaken(case: Case) -> dict[str, Any]:
+    """The error, and the weights that it left."""
+    try:
+        return {"error": None, **fitted(case)}
+    except ProbvaeError as error:
+        return {"error": type(error).__name__, "message": str(error), "state": case[0].state_dict()}
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    with process_group() as ranks:
+        done: dict[str, Any] = {name: fitted(case()) for name, case in CASES.items()}
+        done["graph"] = {name: fitted(case(), compile="graph") for name, case in CASES.items()}
+        done["written"] = fitted((make(), data(), {}), out=folder / f"run-{ranks.rank}")
+        done["gradients"] = gradients(ranks, data().float())
+        done["mistakes"] = {name: mistaken(case(ranks)) for name, case in MISTAKES.items()}
+    torch.save(done, folder / f"rank-{ranks.rank}.pt")
+
+
+def stall() -> None:
+    """The second process goes to sleep, and the first is told to wait for two seconds only."""
+    with process_group(timedelta(seconds=2)) as ranks:
+        ranks.agreed("awake")
+        if ranks.rank == 1:
+            time.sleep(600)
+        ranks.agreed("still awake")
+
+
+if __name__ == "__main__":
+    stall() if sys.argv[1] == "stall" else main(Path(sys.argv[1]))
