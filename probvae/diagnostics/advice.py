@@ -12,9 +12,9 @@ from probvae.diagnostics.usage.latent_usage import LatentUsageResult
 from probvae.diagnostics.verdicts import FAIL, OK, WARN, Diagnostic, Verdict, mean_with_error, with_error
 from probvae.diagnostics.weights.importance import ImportanceDiagnostic
 from probvae.errors import ProbvaeError
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows
 from probvae.inference.evaluation.variance import floor_warning
 from probvae.inference.guides.families import as_normal
+from probvae.inference.pair import VAE
 
 # Standard errors that a number has to stand above zero
 _SIGMAS = 3.0
@@ -25,7 +25,7 @@ _WORTHWHILE = 0.02
 
 
 def advice_for(
-    vae: ModelAndGuide,
+    vae: VAE,
     x: Tensor,
     sections: Mapping[str, Diagnostic],
     verdicts: list[Verdict],
@@ -50,7 +50,7 @@ def advice_for(
     return found
 
 
-def _from_floor(vae: ModelAndGuide, x: Tensor) -> Iterator[str]:
+def _from_floor(vae: VAE, x: Tensor) -> Iterator[str]:
     if not floor_warning(vae, x):
         return
     centred = (x.double() - x.double().nanmean(0)).nan_to_num()
@@ -63,7 +63,7 @@ def _from_floor(vae: ModelAndGuide, x: Tensor) -> Iterator[str]:
     )
 
 
-def _from_ledger(vae: ModelAndGuide, x: Tensor, gap: Diagnostic | None, seed: int) -> Iterator[str]:
+def _from_ledger(vae: VAE, x: Tensor, gap: Diagnostic | None, seed: int) -> Iterator[str]:
     if not isinstance(gap, GapResult):
         return
     total = gap.total.mean()["value"] or 0.0
@@ -76,11 +76,11 @@ def _from_ledger(vae: ModelAndGuide, x: Tensor, gap: Diagnostic | None, seed: in
         yield from _richer(vae, x, gap, seed)
 
 
-def _richer(vae: ModelAndGuide, x: Tensor, gap: GapResult, seed: int) -> Iterator[str]:
+def _richer(vae: VAE, x: Tensor, gap: GapResult, seed: int) -> Iterator[str]:
     rows = slice(min(len(x), len(gap.total.value)))
     loses = f"The guide's family loses {_told(gap.approximation)} nats"
     try:
-        gain = full_covariance_gain(at_rows(vae, rows), x[rows], gap, seed=seed)
+        gain = full_covariance_gain(vae.at(rows), x[rows], gap, seed=seed)
     except ProbvaeError:
         yield f"{loses}: try a richer one (--guide full-covariance, mixture or flow)."
         return

@@ -18,8 +18,8 @@ from probvae.diagnostics.weights.importance import ImportanceDiagnostic, importa
 from probvae.errors import ArgumentError, NotLinearGaussianError, ProbvaeError
 from probvae.foundation.checks import check_count
 from probvae.inference.densities.non_finite import overflow_named
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, check_data
 from probvae.inference.evidence.log_evidence import Estimate, best_method, log_evidence
+from probvae.inference.pair import VAE, check_data
 
 _QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 20, "annealed": 5}
 Progress = Callable[[str, int, int], None]
@@ -81,7 +81,7 @@ class Diagnosis:
 
 @overflow_named()
 def diagnose(
-    vae: ModelAndGuide,
+    vae: VAE,
     x: Tensor,
     *,
     truth: str = "auto",
@@ -154,33 +154,33 @@ def _or_reason(name: str, compute: Callable[[], Diagnostic], settings: Settings)
         return NotComputed(name, str(error))
 
 
-def _gap(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
+def _gap(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
     check_density(vae)
     method = best_method(vae) if settings.truth == "auto" else settings.truth
     rows = slice(settings.ledger_data.get(method, settings.ledger_data["annealed"]))
-    return gap_as_known(at_rows(vae, rows), x[rows], truth=method, num_samples=settings.num_draws, seed=settings.seed)
+    return gap_as_known(vae.at(rows), x[rows], truth=method, num_samples=settings.num_draws, seed=settings.seed)
 
 
-def _importance(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
+def _importance(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
     check_density(vae)
     return importance_diagnostic(vae, x, settings.num_draws, settings.seed)
 
 
-def _calibration(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
+def _calibration(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
     counts = {"num_simulations": settings.num_simulations, "num_draws": settings.num_ranks}
     return calibration(vae, **counts, seed=settings.seed, like=x)
 
 
-def _calibration_on_data(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
+def _calibration_on_data(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
     rows = slice(settings.calibration_data)
-    return calibration_on_data(at_rows(vae, rows), x[rows], num_draws=settings.num_ranks, seed=settings.seed)
+    return calibration_on_data(vae.at(rows), x[rows], num_draws=settings.num_ranks, seed=settings.seed)
 
 
-def _latent_usage(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
+def _latent_usage(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
     return latent_usage(vae, x, seed=settings.seed)
 
 
-def _prediction(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
+def _prediction(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
     check_density(vae)
     return predictive_check(
         vae,
@@ -192,7 +192,7 @@ def _prediction(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Secti
     )
 
 
-def _evidence(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Sections) -> Estimate:
+def _evidence(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Estimate:
     """The ledger's, if it has all data; else that of the importance weights."""
     gap, importance = before.get("gap"), before.get("importance")
     if isinstance(gap, GapResult | TotalGap) and len(gap.truth.value) == len(x):
@@ -202,7 +202,7 @@ def _evidence(vae: ModelAndGuide, x: Tensor, settings: Settings, before: Section
     return log_evidence(vae, x, "importance", seed=settings.seed)
 
 
-_SECTIONS: dict[str, Callable[[ModelAndGuide, Tensor, Settings, Sections], Diagnostic]] = {
+_SECTIONS: dict[str, Callable[[VAE, Tensor, Settings, Sections], Diagnostic]] = {
     "gap": _gap,
     "importance": _importance,
     "calibration": _calibration,

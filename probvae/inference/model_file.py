@@ -1,25 +1,141 @@
-"""Components as plain data and back, so that a model can be written as TOML and rebuilt without pickle."""
+"""A model and a guide as a file: weights beside a description of the components, rebuilt without pickle."""
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from probvae.errors import ConfigError, NotLinearGaussianError, unknown_name
+from torch import Tensor
+
+from probvae import __version__
+from probvae.errors import ConfigError, NotLinearGaussianError, ProbvaeError, RunError, unknown_name
+from probvae.foundation.operators import BoundedAllocation
 from probvae.foundation.registry import Registered, option_names
+from probvae.foundation.seed import isolated_seed
 from probvae.inference.encoders import Encoder
 from probvae.inference.guides import Guide
-from probvae.models import Covariates, Decoder, Likelihood, Prior
+from probvae.models import Covariates, Decoder, LatentModel, Likelihood, Prior
+from probvae.storage.tensor_files import read_tensors
+from probvae.storage.untrusted import FORMAT, check_format, check_run_format, run_file
 
+MODEL = "model.safetensors"
+# A checkpoint holds more than the weights: names of tensors that only a fit reads begin with this prefix.
+TRAINING = "training."
 FAMILIES: dict[str, type[Registered]] = {
     base.family: base for base in (Prior, Decoder, Likelihood, Covariates, Guide, Encoder)
 }
 _SCALARS = (bool, int, float, str)
+# A description of thousands of columns has fewer characters.
+_LONGEST_DESCRIPTION = 2**22
 
 
-def describe(component: object, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+class StoredModel(NamedTuple):
+    """The ``components`` and ``weights`` that stand in the file ``path``; no component has been built yet."""
+
+    path: Path
+    components: dict[str, Any]
+    weights: Mapping[str, Tensor]
+
+
+def read_model(path: Path) -> StoredModel:
+    """Read a model file or a checkpoint.
+
+    Raises :class:`~probvae.errors.RunError` for a file that is missing, damaged, or of another program.
+    """
+    tensors, metadata = read_tensors(path)
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
+    return StoredModel(path, _read_components(path, metadata), weights)
+
+
+def model_path(path: Path) -> Path:
+    """The model file of a run folder, or ``path`` itself where it is a file.
+
+    Raises :class:`~probvae.errors.RunError` where there is no run, its fit was stopped, or a later version of the
+    package wrote it.
+    """
+    if not path.exists():
+        raise RunError(f"{path}: there is no such run. Give the folder that `probvae fit` wrote.")
+    if not path.is_dir():
+        return path
+    check_run_format(path)
+    if not (path / MODEL).exists() and (path / "checkpoints").is_dir():
+        raise RunError(
+            f"{path}: no {MODEL}, the fit was stopped before its end. Go on with: probvae fit --resume {path}"
+        )
+    return run_file(path, MODEL)
+
+
+def file_metadata(components: Mapping[str, Any]) -> dict[str, str]:
+    """The text beside the weights: the format, the version of the package, and the components as TOML."""
+    return {"format": str(FORMAT), "probvae": __version__, "components": _as_toml(json.dumps(components))}
+
+
+@contextmanager
+def bounded_build(stored: StoredModel) -> Iterator[None]:
+    """Build the components of an untrusted file inside the block: no larger than its weights call for.
+
+    Raises :class:`~probvae.errors.RunError` where the description is damaged.
+    """
+    num_elements = sum(tensor.numel() for tensor in stored.weights.values())
+    # The package's own components allocate a tenth of these bounds while they are built.
+    bounds = BoundedAllocation(2**22 + 40 * num_elements, 2_000 + 100 * len(stored.weights))
+    try:
+        with isolated_seed(0), bounds:
+            yield
+    except ConfigError:
+        raise
+    except Exception as error:  # arguments that no component was made for may fail anywhere in its constructor
+        reason = str(error) if isinstance(error, ProbvaeError) else f"{type(error).__name__}: {error}"
+        raise RunError(f"{stored.path}: the description of its components is damaged ({reason}).") from error
+
+
+def check_finite_weights(stored: StoredModel, model: LatentModel, guide: Guide) -> None:
+    """Raise for weights that are not finite; NaN is legal in data that a guide for missing entries holds."""
+    data = {f"guide.{name}" for name, _ in guide.named_buffers()} if model.missing == "mask" else set()
+    for name, tensor in stored.weights.items():
+        bad = tensor.isinf() if name in data else ~tensor.isfinite()
+        if bad.any():
+            raise RunError(f"{stored.path}: {name} has entries that are not finite. Fit again, or take a checkpoint.")
+
+
+def describe_pair(model: LatentModel, guide: Guide) -> dict[str, Any]:
+    """The registered names and options of all parts of a model and a guide, as plain data."""
+    parts = {"prior": model.prior, "decoder": model.decoder, "likelihood": model.likelihood, "guide": guide}
+    whole = {"model": model, "guide": guide}
+    components: dict[str, Any] = {role: describe(part, whole) for role, part in parts.items()}
+    if model.covariates is not None:
+        components["covariates"] = describe(model.covariates)
+    if model.missing != "refuse":
+        components["missing"] = model.missing
+    return components
+
+
+def build_pair(components: Mapping[str, Any]) -> tuple[LatentModel, Guide]:
+    """The inverse of :func:`describe_pair`, with fresh weights."""
+    # a prior that holds the guide is built after it; every other part is built before the guide
+    prior_holds_guide = _holds_guide(components["prior"])
+    guide = build(components["guide"]) if prior_holds_guide else None
+    whole = {"guide": guide} if prior_holds_guide else None
+    parts: list[Any] = [build(components[role], whole) for role in ("prior", "decoder", "likelihood")]
+    covariates = build(components["covariates"]) if "covariates" in components else None
+    prior, decoder, likelihood = parts
+    model = LatentModel(prior, decoder, likelihood, covariates, components.get("missing", "refuse"))
+    return model, guide or build(components["guide"], {"model": model})
+
+
+def _holds_guide(prior: Any) -> bool:
+    if not isinstance(prior, Mapping) or prior.get("family") != Prior.family:
+        return False  # build() refuses a damaged description, with the reason
+    return "guide" in option_names(Prior.named(str(prior.get("name"))))
+
+
+def describe(component: object, whole: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A component as ``{"family": ..., "name": ..., **constructor arguments}``, nested where they nest.
 
-    Arguments that are the very objects in ``given`` are left out; :func:`build` takes them from there again. So a
-    guide that holds the model is written without it, and attached to the loaded model.
+    Arguments that are the very objects in ``whole`` are left out, and :func:`build` takes them from its ``whole``. So
+    a guide that holds the model is written without the model, and attached to the loaded one.
     Raises :class:`~probvae.errors.ConfigError` for one that is not registered, or an argument with no plain form.
     """
     if not isinstance(component, Registered) or component.registered_name is None:
@@ -27,14 +143,14 @@ def describe(component: object, given: Mapping[str, Any] | None = None) -> dict[
             f"{type(component).__name__}: cannot be saved by name, because it is not registered. Inherit Decoder (or "
             "Encoder, Prior, ...) with name='...', or save vae.state_dict() yourself."
         )
-    given = given or {}
-    own = {name: value for name, value in component.arguments.items() if name not in given or value is not given[name]}
+    whole = whole or {}
+    own = {name: value for name, value in component.arguments.items() if name not in whole or value is not whole[name]}
     arguments = {name: _plain(component, name, value) for name, value in own.items()}
     known = {name: value for name, value in arguments.items() if value is not None}
     return {"family": component.family, "name": component.registered_name, **known}
 
 
-def build(description: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Any:
+def build(description: Mapping[str, Any], whole: Mapping[str, Any] | None = None) -> Any:
     """The component that :func:`describe` described; only registered classes can be named."""
     if not isinstance(description, Mapping):
         raise ConfigError(f"component: expected a table with family and name, got {description!r}.")
@@ -47,7 +163,7 @@ def build(description: Mapping[str, Any], given: Mapping[str, Any] | None = None
     for option in description:
         if option not in known:
             raise unknown_name(f"option of {family} {name!r}", option, known)
-    taken = {name: value for name, value in (given or {}).items() if name in known}
+    taken = {name: value for name, value in (whole or {}).items() if name in known}
     try:
         return component(**taken | {option: _built(value) for option, value in description.items()})
     except NotLinearGaussianError:
@@ -76,3 +192,27 @@ def _built(value: Any) -> Any:
         return [_built(item) for item in value]
     # a table without a family is the option's own, not a component
     return build(value) if isinstance(value, Mapping) and "family" in value else value
+
+
+@lru_cache(maxsize=4)
+def _as_toml(components: str) -> str:
+    """JSON as TOML; a fit saves the same components after every epoch, and TOML is written slowly."""
+    import tomlkit
+
+    text: str = tomlkit.dumps(json.loads(components))
+    return text
+
+
+def _read_components(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    import tomllib
+
+    number, text = metadata.get("format", ""), metadata.get("components")
+    if text is None or not number.isdecimal():
+        raise RunError(f"{path}: expected a probvae model of format {FORMAT}, got {number!r}. Give the file of a run.")
+    check_format(int(number[:9]), metadata.get("probvae"), path)
+    if len(text) > _LONGEST_DESCRIPTION:
+        raise RunError(f"{path}: the description of its components is longer than any. Give the file of a run.")
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: the description of its components is damaged ({error}).") from error

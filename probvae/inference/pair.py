@@ -1,43 +1,46 @@
-"""A model and a guide that belong together."""
+"""The pair p(z) p(x|z) and q_x(z): what evaluation, training and every diagnostic take."""
 
-import json
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, TransformedDistribution, constraints
 
-from probvae import __version__
-from probvae.errors import ArgumentError, ConfigError, ProbvaeError, RunError, ShapeError
-from probvae.foundation.operators import BoundedAllocation
-from probvae.foundation.registry import option_names
-from probvae.foundation.seed import isolated_seed
-from probvae.inference import model_file as specification
+from probvae.errors import ArgumentError, ConfigError, RunError, ShapeError
+from probvae.foundation.checks import check_matrix
 from probvae.inference.encoders import Encoder, MaskedEncoder, MLPEncoder
 from probvae.inference.guides import DiagonalGuide, ExactGuide, Guide
-from probvae.inference.guides.conditioned_guide import given
-from probvae.inference.training.checkpoints import TRAINING
-from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, Prior, StandardNormalPrior
-from probvae.storage.tensor_files import read_tensors, write_tensors
-from probvae.storage.untrusted import FORMAT, check_format, check_run_format, run_file
-
-MODEL = "model.safetensors"
-# of the components' description: thousands of columns fit
-_LONGEST_DESCRIPTION = 2**22
+from probvae.inference.guides.conditioned_guide import conditioned
+from probvae.inference.model_file import (
+    bounded_build,
+    build_pair,
+    check_finite_weights,
+    describe_pair,
+    file_metadata,
+    model_path,
+    read_model,
+)
+from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
+from probvae.storage.tensor_files import write_tensors
 
 
 class VAE(nn.Module):
     """A :class:`~probvae.models.LatentModel` p(z) p(x|z) and a guide q_x(z).
 
-    ``vae(x)`` is the guide's distribution, batch_shape (N,) and event_shape (d,). The pair has no other behaviour of
-    its own: functions take it (:func:`~probvae.fit`, :func:`~probvae.elbo`).
+    ``vae(x)`` is the guide's distribution, batch_shape (N,) and event_shape (d,). What is computed with the pair is
+    a function that takes it (:func:`~probvae.fit`, :func:`~probvae.elbo`).
+
+    ``num_rows`` is None where the pair serves any data. A conditional model becomes a pair for certain data by
+    :meth:`given`; where each of N data has covariates of its own, ``num_rows`` is N, and :meth:`at` takes some of them.
 
     >>> vae = VAE.example()
     >>> vae(torch.zeros(5, 3)).mean.shape
     torch.Size([5, 2])
     """
+
+    num_rows: int | None = None
 
     def __init__(self, model: LatentModel, guide: Guide) -> None:
         super().__init__()
@@ -58,11 +61,11 @@ class VAE(nn.Module):
 
         _check_mask_is_read(model, guide)
 
-    def given(self, y: Any = None, exposure: Any = None) -> "GivenVAE":
-        """The pair for given covariates: p(z|y) p(x|z, y) and q(z|x, y), with the weights of this one.
+    def given(self, y: Any = None, exposure: Any = None) -> "ConditionedVAE":
+        """The pair for known covariates: p(z|y) p(x|z, y) and q(z|x, y), with the weights of this pair.
 
         ``y`` are labels (N,) or numbers (N, C) as the model was trained with, or one row for all data; ``exposure``
-        (N,) multiplies the rates of counts. What takes a VAE takes the result.
+        (N,) multiplies the rates of counts. The result can be used wherever a VAE can.
         Raises :class:`~probvae.errors.DataError` for a label that training has not seen.
         """
         first = next(self.parameters())
@@ -70,7 +73,7 @@ class VAE(nn.Module):
         if exposure is not None:
             exposure = torch.as_tensor(exposure, dtype=first.dtype, device=first.device).reshape(-1, 1)
             self.model.likelihood.check_exposure(exposure)
-        return GivenVAE(self, columns, exposure)
+        return ConditionedVAE(self, columns, exposure)
 
     def _encoded(self, y: Any) -> Tensor:
         if self.model.covariates is None:
@@ -78,7 +81,25 @@ class VAE(nn.Module):
         return self.model.covariates.encode(y)
 
     def at(self, rows: slice | Tensor) -> "VAE":
-        """The pair for some rows of the data: itself, because nothing in it belongs to a datum."""
+        """The pair for some ``rows`` of the data: itself, because nothing in it belongs to a datum."""
+        return self
+
+    def groups(self, num_data: int) -> list[Tensor] | None:
+        """The row numbers of data with equal covariates, group by group; None where all data have the same.
+
+        Methods that evaluate the model at one z for many data take one group at a time, and ``vae.at(group[:1])``.
+        """
+        return None
+
+    @property
+    def columns(self) -> list[Tensor]:
+        """Covariates and exposure of the data, each (N, C) or (1, C); empty unless :meth:`given` was called."""
+        return []
+
+    def with_columns(self, columns: Sequence[Tensor]) -> "VAE":
+        """The same weights with other :attr:`columns`, as many as there are."""
+        if columns:
+            raise ArgumentError("columns: this pair has none. Call given(y) first.")
         return self
 
     def forward(self, x: Tensor) -> torch.distributions.Distribution:
@@ -94,9 +115,8 @@ class VAE(nn.Module):
         write_tensors(Path(path), self.state_dict(), self.metadata())
 
     def metadata(self) -> dict[str, str]:
-        """What :meth:`save` writes beside the weights: the format, who writes it, and the components as TOML."""
-        components = _as_toml(json.dumps(self.components()))
-        return {"format": str(FORMAT), "probvae": __version__, "components": components}
+        """The text that :meth:`save` writes beside the weights: format, version, and the components as TOML."""
+        return file_metadata(self.components())
 
     @classmethod
     def load(cls, path: str | Path) -> "VAE":
@@ -104,45 +124,25 @@ class VAE(nn.Module):
 
         Raises :class:`~probvae.errors.RunError` for a file that is not there, damaged, or not ours.
         """
-        found, metadata = read_tensors(Path(path))
-        tensors = {name: tensor for name, tensor in found.items() if not name.startswith(TRAINING)}
-        vae = _rebuild(Path(path), metadata, tensors)
+        stored = read_model(Path(path))
+        with bounded_build(stored):
+            vae = cls.from_components(stored.components)
+        check_finite_weights(stored, vae.model, vae.guide)
         try:
-            vae.to(next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()))
-            vae.load_state_dict(tensors)
+            vae.to(next(tensor.dtype for tensor in stored.weights.values() if tensor.is_floating_point()))
+            vae.load_state_dict(stored.weights)
         except (RuntimeError, StopIteration) as error:
             raise RunError(f"{path}: the weights do not fit the components ({error}).") from error
-        return vae.eval()  # what was fitted is there to be used: no dropout
+        return vae.eval()  # a stored VAE is read for its results, and dropout belongs to training
 
     def components(self) -> dict[str, Any]:
         """The registered names and options of all parts, as plain data."""
-        model = self.model
-        parts = {
-            "prior": model.prior,
-            "decoder": model.decoder,
-            "likelihood": model.likelihood,
-            "guide": self.guide,
-        }
-        given = {"model": model, "guide": self.guide}
-        components: dict[str, Any] = {role: specification.describe(part, given) for role, part in parts.items()}
-        if model.covariates is not None:
-            components["covariates"] = specification.describe(model.covariates)
-        if model.missing != "refuse":
-            components["missing"] = model.missing
-        return components
+        return describe_pair(self.model, self.guide)
 
     @classmethod
     def from_components(cls, components: dict[str, Any]) -> "VAE":
         """The inverse of :meth:`components`, with fresh weights."""
-        # a prior that is made of the guide comes after it; every other part comes before
-        made_of_guide = _made_of_guide(components["prior"])
-        guide = specification.build(components["guide"]) if made_of_guide else None
-        given = {"guide": guide} if made_of_guide else None
-        parts: list[Any] = [specification.build(components[role], given) for role in ("prior", "decoder", "likelihood")]
-        covariates = specification.build(components["covariates"]) if "covariates" in components else None
-        prior, decoder, likelihood = parts
-        model = LatentModel(prior, decoder, likelihood, covariates, components.get("missing", "refuse"))
-        return cls(model, guide or specification.build(components["guide"], {"model": model}))
+        return cls(*build_pair(components))
 
     @classmethod
     def example(cls) -> "VAE":
@@ -151,88 +151,53 @@ class VAE(nn.Module):
         return cls(model, DiagonalGuide(MLPEncoder(3, hidden=(5,)), 2))
 
 
-class GivenVAE(VAE):
-    """A VAE whose covariates are given: made by :meth:`VAE.given`, with the same weights.
+class ConditionedVAE(VAE):
+    """A VAE for known covariates, made by :meth:`VAE.given`; it shares the weights of that VAE.
 
-    ``num_given`` is the number of data that the covariates are for; None if they are the same for all.
+    ``num_rows`` is the number of data that the covariates are for; None if they are the same for all data.
     """
 
     def __init__(self, vae: VAE, y: Tensor | None, exposure: Tensor | None) -> None:
         model = vae.model.with_columns(y, exposure)
-        super().__init__(model, _given_guide(vae, model, y))
+        super().__init__(model, _conditioned_guide(vae, model, y))
         lengths = {len(value) for value in (y, exposure) if value is not None and len(value) > 1}
         if len(lengths) > 1:
             raise ShapeError(f"exposure: expected one for each row of y, got {sorted(lengths)} rows. Pass both whole.")
-        self.num_given = lengths.pop() if lengths else None
-        # in a tuple, which nn.Module does not look into: the weights are in the given parts already
+        self.num_rows = lengths.pop() if lengths else None
+        # nn.Module does not look into a tuple: the weights are registered with model and guide already
         self._whole = (vae, y, exposure)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "GivenVAE":
+    def _apply(self, fn: Any, recurse: bool = True) -> "ConditionedVAE":
         super()._apply(fn, recurse)
         vae, y, exposure = self._whole
         self._whole = (vae, y if y is None else fn(y), exposure if exposure is None else fn(exposure))
         return self
 
     def at(self, rows: slice | Tensor) -> VAE:
-        """The pair for some of the data."""
+        """The pair for some ``rows`` of the data."""
         vae, y, exposure = self._whole
-        return GivenVAE(vae, _rows(y, rows), _rows(exposure, rows))
+        return ConditionedVAE(vae, _at_rows(y, rows), _at_rows(exposure, rows))
+
+    def groups(self, num_data: int) -> list[Tensor] | None:
+        if self.num_rows is None:
+            return None
+        columns = [value.expand(num_data, -1) for value in self.columns]
+        position = torch.cat(columns, dim=1).unique(dim=0, return_inverse=True)[1]
+        return [(position == group).nonzero()[:, 0] for group in range(int(position.max()) + 1)]
 
     @property
     def columns(self) -> list[Tensor]:
-        """The given covariates and exposure, as far as there are any."""
         return [value for value in self._whole[1:] if value is not None]
 
-    def with_columns(self, columns: Sequence[Tensor]) -> "GivenVAE":
-        """The same weights with other :attr:`columns`."""
+    def with_columns(self, columns: Sequence[Tensor]) -> "ConditionedVAE":
         vae, y, exposure = self._whole
         others = iter(columns)
-        return GivenVAE(vae, y if y is None else next(others), exposure if exposure is None else next(others))
-
-    def groups(self, num_data: int) -> list[Tensor]:
-        """The row numbers of the data, in groups that have the same covariates."""
-        columns = [value.expand(num_data, -1) for value in self._whole[1:] if value is not None]
-        position = torch.cat(columns, dim=1).unique(dim=0, return_inverse=True)[1]
-        return [(position == group).nonzero()[:, 0] for group in range(int(position.max()) + 1)]
+        return ConditionedVAE(vae, y if y is None else next(others), exposure if exposure is None else next(others))
 
     def components(self) -> dict[str, Any]:
         raise ConfigError(
             "vae: expected the conditional VAE, got one for given y. Save the VAE that given() was called on."
         )
-
-
-def _made_of_guide(prior: Any) -> bool:
-    if not isinstance(prior, Mapping) or prior.get("family") != Prior.family:
-        return False  # a damaged description, which build() refuses with the reason
-    return "guide" in option_names(Prior.named(str(prior.get("name"))))
-
-
-def _rows(values: Tensor | None, rows: slice | Tensor) -> Tensor | None:
-    return values if values is None or len(values) == 1 else values[rows]
-
-
-def _given_guide(vae: VAE, model: LatentModel, y: Tensor | None) -> Guide:
-    if isinstance(vae.guide, ExactGuide):
-        return ExactGuide(model, vae.guide.detach)
-    return vae.guide if y is None else given(vae.guide, y)
-
-
-def _check_mask_is_read(model: LatentModel, guide: Guide) -> None:
-    encoder = getattr(guide, "encoder", None)
-    if model.missing == "mask" and isinstance(encoder, Encoder) and not isinstance(encoder, MaskedEncoder):
-        raise ConfigError(
-            f"guide: with missing='mask' the encoder must read the mask, and {type(encoder).__name__} does not. "
-            "Wrap it: MaskedEncoder(encoder, data_dim), with an encoder built for twice the columns."
-        )
-
-
-@lru_cache(maxsize=4)
-def _as_toml(components: str) -> str:
-    """JSON as TOML; a fit saves the same components after every epoch, and TOML is written slowly."""
-    import tomlkit
-
-    text: str = tomlkit.dumps(json.loads(components))
-    return text
 
 
 def load(path: str | Path) -> VAE:
@@ -242,55 +207,61 @@ def load(path: str | Path) -> VAE:
     weights call for. Raises :class:`~probvae.errors.RunError` when there is no run, it is damaged, a file in it is a
     link, or a later version of the package wrote it.
     """
-    path = Path(path)
-    if not path.exists():
-        raise RunError(f"{path}: there is no such run. Give the folder that `probvae fit` wrote.")
-    if not path.is_dir():
-        return VAE.load(path)
-    check_run_format(path)
-    if not (path / MODEL).exists() and (path / "checkpoints").is_dir():
-        raise RunError(
-            f"{path}: no {MODEL}, the fit was stopped before its end. Go on with: probvae fit --resume {path}"
+    return VAE.load(model_path(Path(path)))
+
+
+def check_data(vae: VAE, x: Tensor) -> None:
+    """Raise unless ``x`` is (N, D), finite (but for missing entries), and within the likelihood's support."""
+    check_matrix(x, vae.model.data_dim)
+    check_num_rows(vae, len(x))
+    vae.model.likelihood.check_data(x)
+
+
+def check_supports(p: Distribution, q: Distribution) -> None:
+    """Raise where q_x reaches over all of R^d and the prior does not: the KL would be infinite."""
+    if _unbounded(q) and not _unbounded(p):
+        raise ArgumentError(
+            f"guide: expected q_x inside the prior's support ({p.support}), got one that reaches beyond it. Use "
+            "ConstrainedGuide(guide, low, high)."
         )
-    return VAE.load(run_file(path, MODEL))
 
 
-def _rebuild(path: Path, metadata: dict[str, str], tensors: Mapping[str, Tensor]) -> VAE:
-    components = _components(path, metadata)
-    num_numbers = sum(tensor.numel() for tensor in tensors.values())
-    # some ten times what the package's own components make of themselves
-    bounds = BoundedAllocation(2**22 + 40 * num_numbers, 2_000 + 100 * len(tensors))
-    try:
-        with isolated_seed(0), bounds:
-            vae = VAE.from_components(components)
-    except ConfigError:
-        raise
-    except Exception as error:  # numbers that no component was made for may fail anywhere
-        reason = str(error) if isinstance(error, ProbvaeError) else f"{type(error).__name__}: {error}"
-        raise RunError(f"{path}: the description of its components is damaged ({reason}).") from error
-    _check_numbers(path, vae, tensors)
-    return vae
+def _unbounded(p: Distribution) -> bool:
+    if isinstance(p, TransformedDistribution):  # an affine map says real numbers, whatever it was given
+        return not any(_base(transform.codomain) is not type(constraints.real) for transform in p.transforms)
+    return _base(p.support) is type(constraints.real)
 
 
-def _check_numbers(path: Path, vae: VAE, tensors: Mapping[str, Tensor]) -> None:
-    """Raise for numbers that are not finite, but for missing entries of data that a guide was made for."""
-    data = {f"guide.{name}" for name, _ in vae.guide.named_buffers()} if vae.model.missing == "mask" else set()
-    for name, tensor in tensors.items():
-        bad = tensor.isinf() if name in data else ~tensor.isfinite()
-        if bad.any():
-            raise RunError(f"{path}: {name} has entries that are not finite. Fit again, or take a checkpoint.")
+def _base(support: Any) -> type:
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return type(support)
 
 
-def _components(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    import tomllib
+def check_num_rows(vae: VAE, num_data: int) -> None:
+    """Raise unless the covariates of a conditional model are known, for ``num_data`` data or for all alike."""
+    vae.model.check_given()
+    if vae.num_rows not in (None, num_data):
+        raise ShapeError(
+            f"y: expected covariates for {num_data} data, got {vae.num_rows} rows. Give one row a datum, or one for "
+            "all."
+        )
 
-    number, text = metadata.get("format", ""), metadata.get("components")
-    if text is None or not number.isdecimal():
-        raise RunError(f"{path}: expected a probvae model of format {FORMAT}, got {number!r}. Give the file of a run.")
-    check_format(int(number[:9]), metadata.get("probvae"), path)
-    if len(text) > _LONGEST_DESCRIPTION:
-        raise RunError(f"{path}: the description of its components is longer than any. Give the file of a run.")
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path}: the description of its components is damaged ({error}).") from error
+
+def _at_rows(values: Tensor | None, rows: slice | Tensor) -> Tensor | None:
+    return values if values is None or len(values) == 1 else values[rows]
+
+
+def _conditioned_guide(vae: VAE, model: LatentModel, y: Tensor | None) -> Guide:
+    if isinstance(vae.guide, ExactGuide):
+        return ExactGuide(model, vae.guide.detach)
+    return vae.guide if y is None else conditioned(vae.guide, y)
+
+
+def _check_mask_is_read(model: LatentModel, guide: Guide) -> None:
+    encoder = getattr(guide, "encoder", None)
+    if model.missing == "mask" and isinstance(encoder, Encoder) and not isinstance(encoder, MaskedEncoder):
+        raise ConfigError(
+            f"guide: with missing='mask' the encoder must read the mask, and {type(encoder).__name__} does not. "
+            "Wrap it: MaskedEncoder(encoder, data_dim), with an encoder built for twice the columns."
+        )

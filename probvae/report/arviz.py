@@ -13,7 +13,8 @@ from probvae.errors import ArgumentError, ShapeError
 from probvae.foundation.arviz_import import quiet_arviz
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import ModelAndGuide, check_data, chunks
+from probvae.inference.evaluation.bounds import chunks
+from probvae.inference.pair import VAE, check_data
 
 if TYPE_CHECKING:
     import xarray
@@ -22,7 +23,7 @@ _DRAWS = ("chain", "draw")
 
 
 def to_arviz(
-    vae: ModelAndGuide,
+    vae: VAE,
     x: Tensor,
     *,
     num_samples: int = 500,
@@ -120,14 +121,14 @@ class _Draws(NamedTuple):
     log_q: Tensor
 
 
-def _all_draws(vae: ModelAndGuide, x: Tensor, num_samples: int, thinned: Tensor, seed: int) -> _Draws:
+def _all_draws(vae: VAE, x: Tensor, num_samples: int, thinned: Tensor, seed: int) -> _Draws:
     with isolated_seed(seed, x.device):
         parts = [_draws(part, rows, num_samples, thinned) for part, rows in chunks(vae, x, num_samples)]
     return _Draws(*(torch.cat(columns, dim=1) for columns in zip(*parts, strict=True)))
 
 
 @torch.no_grad()
-def _draws(vae: ModelAndGuide, x: Tensor, num_samples: int, thinned: Tensor) -> _Draws:
+def _draws(vae: VAE, x: Tensor, num_samples: int, thinned: Tensor) -> _Draws:
     model, shape = vae.model, torch.Size((num_samples,))
     q, prior = vae.guide.distribution(x), model.prior()
     z, prior_z = q.sample(shape), prior.expand(torch.Size((len(x),))).sample(shape)
@@ -158,7 +159,7 @@ def _groups(draws: _Draws, x: Tensor, pareto_k: Tensor) -> dict[str, dict[str, t
 
 
 def _coordinates(
-    vae: ModelAndGuide, x: Tensor, labels: Sequence[Any] | np.ndarray | None, feature_names: Sequence[str] | None
+    vae: VAE, x: Tensor, labels: Sequence[Any] | np.ndarray | None, feature_names: Sequence[str] | None
 ) -> dict[str, Any]:
     num_data, data_dim = x.shape
     coords: dict[str, Any] = {

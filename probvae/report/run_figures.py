@@ -16,7 +16,6 @@ from probvae.diagnostics.ledger.unsplit import TotalGap
 from probvae.experiments.compare import Comparison, Difference, label_of
 from probvae.experiments.run import Experiment, as_tensor
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
-from probvae.inference.evaluation.bounds import groups
 from probvae.inference.evidence.quadrature import QuadratureError, QuadratureResult, posterior_grid, quadrature
 from probvae.inference.guides import Guide
 from probvae.inference.guides.families import as_normal
@@ -88,7 +87,7 @@ def _truths(vae: VAE, x: Tensor, rows: list[int]) -> list[QuadratureResult | Non
 
     All are integrated together, which share the decoder's values, but where covariates or a posterior forbid it.
     """
-    if groups(vae, len(x)) is None:
+    if vae.groups(len(x)) is None:
         with suppress(QuadratureError):
             whole = quadrature(vae.model, x[rows], tolerance=_TOLERANCE)
             return [QuadratureResult(*(values[number : number + 1] for values in whole)) for number in range(len(rows))]

@@ -16,8 +16,8 @@ from probvae.diagnostics.verdicts import HypothesisTest, NotComputed, Verdict, m
 from probvae.errors import ArgumentError, ProbvaeError
 from probvae.foundation.checks import check_count
 from probvae.inference.densities.moments import mean_and_variance
-from probvae.inference.evaluation.bounds import ModelAndGuide, check_data
 from probvae.inference.evaluation.simulation import Pairs, simulate_pairs
+from probvae.inference.pair import VAE, check_data
 
 NUM_SIMULATIONS, NUM_DRAWS = 2000, 400
 LEVELS = (0.5, 0.9, 0.95)
@@ -101,7 +101,7 @@ class CalibrationResult:
 
 
 def calibration(
-    vae: ModelAndGuide,
+    vae: VAE,
     *,
     num_simulations: int = NUM_SIMULATIONS,
     num_draws: int = NUM_DRAWS,
@@ -165,7 +165,7 @@ def calibrate_pairs(
 
 
 def calibration_on_data(
-    vae: ModelAndGuide, x: Tensor, *, num_draws: int = NUM_DRAWS, seed: int = 0
+    vae: VAE, x: Tensor, *, num_draws: int = NUM_DRAWS, seed: int = 0
 ) -> CalibrationResult | NotComputed:
     r"""Is q_x(z) the posterior *at the data* ``x`` (N, D)? One draw of the true p(z|x) for each datum tells.
 
@@ -208,7 +208,7 @@ def _result(pairs: Pairs, num_draws: int, seed: int, section: str, source: str) 
 
 
 @torch.no_grad()
-def _prior_scale(vae: ModelAndGuide) -> Tensor:
+def _prior_scale(vae: VAE) -> Tensor:
     """The prior's standard deviations (d,); over all data where each has a prior of its own."""
     prior = vae.model.prior()
     mean, variance = mean_and_variance(prior)
@@ -217,7 +217,7 @@ def _prior_scale(vae: ModelAndGuide) -> Tensor:
     return variance.double().sqrt()
 
 
-def _not_amortised(vae: ModelAndGuide) -> str | None:
+def _not_amortised(vae: VAE) -> str | None:
     if vae.guide.amortized:
         return None
     return (

@@ -14,8 +14,9 @@ from probvae.diagnostics.calibration.tarp import Prediction, fit_prediction, tar
 from probvae.errors import DataError
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.moments import mean_and_variance
-from probvae.inference.evaluation.bounds import ModelAndGuide, chunks
+from probvae.inference.evaluation.bounds import chunks
 from probvae.inference.evaluation.simulation import Pairs, simulate_pairs
+from probvae.inference.pair import VAE
 
 # The log weights cost a pass through the decoder for each draw, and their rank needs fewer of them.
 NUM_LOG_WEIGHTS = 100
@@ -56,7 +57,7 @@ def measure(pairs: Pairs, num_draws: int, seed: int) -> Measures:
     return _joined(parts)
 
 
-def _measure(vae: ModelAndGuide, z: Tensor, x: Tensor, prediction: Prediction, num_draws: int) -> Measures:
+def _measure(vae: VAE, z: Tensor, x: Tensor, prediction: Prediction, num_draws: int) -> Measures:
     q = vae.guide.distribution(x)
     draws = q.sample(torch.Size((num_draws,)))
     _check_draws(draws)
@@ -90,7 +91,7 @@ def _log_density(q: Distribution, z: Tensor) -> Tensor:
     return q.log_prob(z).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
 
-def _log_weights(vae: ModelAndGuide, x: Tensor, z: Tensor, draws: Tensor, log_density: Tensor) -> Tensor:
+def _log_weights(vae: VAE, x: Tensor, z: Tensor, draws: Tensor, log_density: Tensor) -> Tensor:
     """log p(x, z) - log q_x(z) (1 + L, N) of the truth and the first draws."""
     num = min(len(draws), NUM_LOG_WEIGHTS)
     log_joint = vae.model.log_joint(x, torch.cat([z.unsqueeze(0), draws[:num]]))

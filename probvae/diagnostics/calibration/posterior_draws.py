@@ -8,10 +8,11 @@ from torch import Tensor
 
 from probvae.errors import ArgumentError
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, chunks, groups
+from probvae.inference.evaluation.bounds import chunks
 from probvae.inference.evidence.quadrature import QuadratureError, QuadratureResult, quadrature
 from probvae.inference.linear.closed_form_model import has_exact_posterior
 from probvae.inference.linear.exact import exact_posterior
+from probvae.inference.pair import VAE
 from probvae.models import LatentModel
 
 _TOLERANCE = 1e-3  # nats: the moments only place the grid
@@ -31,7 +32,7 @@ class PosteriorDraws(NamedTuple):
 
 
 @torch.no_grad()
-def posterior_draws(vae: ModelAndGuide, x: Tensor, seed: int = 0) -> PosteriorDraws:
+def posterior_draws(vae: VAE, x: Tensor, seed: int = 0) -> PosteriorDraws:
     r"""z ~ p(z|x) for each row of ``x`` (N, D), from the closed form or, for d <= 2, from a grid.
 
     On the grid, 64 candidates are drawn from the density that is constant in each cell, and one of them with
@@ -58,14 +59,14 @@ def posterior_draws(vae: ModelAndGuide, x: Tensor, seed: int = 0) -> PosteriorDr
         return PosteriorDraws(_from_grids(vae, x), "posterior by numerical integration")
 
 
-def _from_grids(vae: ModelAndGuide, x: Tensor) -> Tensor:
+def _from_grids(vae: VAE, x: Tensor) -> Tensor:
     # data with the same covariates have the same model
-    rows = groups(vae, len(x)) or [torch.arange(len(x), device=x.device)]
-    parts = [_one_model(at_rows(vae, group[:1]), x[group]) for group in rows]
+    rows = vae.groups(len(x)) or [torch.arange(len(x), device=x.device)]
+    parts = [_one_model(vae.at(group[:1]), x[group]) for group in rows]
     return torch.cat(parts)[torch.cat(rows).argsort()]
 
 
-def _one_model(vae: ModelAndGuide, x: Tensor) -> Tensor:
+def _one_model(vae: VAE, x: Tensor) -> Tensor:
     truth = quadrature(vae.model, x, guide=vae.guide, tolerance=_TOLERANCE)
     num_nodes = _NUM_CELLS[vae.model.latent_dim] ** vae.model.latent_dim
     parts, start = [], 0

@@ -13,7 +13,7 @@ from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.non_finite import overflow_named
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, check_data, groups, tiles
+from probvae.inference.evaluation.bounds import tiles
 from probvae.inference.evaluation.refine import refine
 from probvae.inference.evidence.importance_sampling import weighted_draws
 from probvae.inference.evidence.log_evidence import Estimate, joined_estimates, log_evidence
@@ -21,6 +21,7 @@ from probvae.inference.guides import Guide
 from probvae.inference.linear.closed_form_model import has_exact_posterior
 from probvae.inference.linear.exact import exact_posterior
 from probvae.inference.linear.gaussian_gaps import diagonal_gap
+from probvae.inference.pair import VAE, check_data
 
 NUM_SAMPLES = 1000
 # Data that a ledger takes: annealing costs a hundred times what the closed form and quadrature do
@@ -94,7 +95,7 @@ def total_gap_verdict(total: Gap, truth: Estimate) -> Verdict:
 
 @overflow_named()
 def posterior_gap(
-    vae: ModelAndGuide, x: Tensor, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
+    vae: VAE, x: Tensor, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
 ) -> GapResult:
     r"""How many nats the guide's posterior costs, and why.
 
@@ -118,9 +119,9 @@ def posterior_gap(
     """
     check_data(vae, x)
     check_count(num_samples, "num_samples", least=2)
-    if (found := groups(vae, len(x))) is not None:
+    if (found := vae.groups(len(x))) is not None:
         options: dict[str, Any] = {"truth": truth, "num_samples": num_samples, "seed": seed}
-        return _joined([posterior_gap(at_rows(vae, rows[:1]), x[rows], **options) for rows in found], found)
+        return _joined([posterior_gap(vae.at(rows[:1]), x[rows], **options) for rows in found], found)
     evidence = log_evidence(vae, x, truth, seed=seed)
     if evidence.method == "exact":
         closed = _closed_form(vae, x, evidence)
@@ -131,7 +132,7 @@ def posterior_gap(
     return _ledger(evidence, own, best, refinement.converged, refinement.guide)
 
 
-def check_density(vae: ModelAndGuide) -> None:
+def check_density(vae: VAE) -> None:
     """Raise :class:`~probvae.errors.ArgumentError` where p(x|z) is no probability, so that log p(x) is none."""
     if getattr(vae.model.likelihood, "allow_grey", False):
         raise ArgumentError("grey data have no probability under a Bernoulli likelihood")
@@ -150,7 +151,7 @@ def _joined(parts: list[GapResult], rows: list[Tensor]) -> GapResult:
     return GapResult(gap("total"), gap("approximation"), gap("amortisation"), truth, converged, None)
 
 
-def _closed_form(vae: ModelAndGuide, x: Tensor, evidence: Estimate) -> GapResult | None:
+def _closed_form(vae: VAE, x: Tensor, evidence: Estimate) -> GapResult | None:
     """The ledger where posterior and guide are both Gaussian; None where they are not."""
     if not has_exact_posterior(vae.model):
         return None
@@ -188,7 +189,7 @@ def _double(p: MultivariateNormal) -> MultivariateNormal:
 
 @torch.no_grad()
 def paired_bounds(
-    vae: ModelAndGuide, first: Guide, second: Guide, x: Tensor, num_samples: int, seed: int
+    vae: VAE, first: Guide, second: Guide, x: Tensor, num_samples: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """log w (S, N) of two guides, from the same random numbers."""
     columns = []

@@ -6,15 +6,15 @@ from torch.distributions import MultivariateNormal
 
 from probvae.diagnostics.ledger.gap import NUM_SAMPLES, Gap, GapResult, monte_carlo_error, paired_bounds
 from probvae.foundation.checks import check_count
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows
 from probvae.inference.evaluation.refine import refine
 from probvae.inference.guides.families import as_normal
 from probvae.inference.linear.closed_form_model import has_exact_posterior
 from probvae.inference.linear.exact import exact_posterior
+from probvae.inference.pair import VAE
 
 
 def full_covariance_gain(
-    vae: ModelAndGuide, x: Tensor, gap: GapResult, *, num_samples: int = NUM_SAMPLES, seed: int = 0
+    vae: VAE, x: Tensor, gap: GapResult, *, num_samples: int = NUM_SAMPLES, seed: int = 0
 ) -> Gap | None:
     r"""How many nats the best normal with a full covariance wins over the best diagonal one, datum by datum.
 
@@ -45,6 +45,6 @@ def full_covariance_gain(
 
 
 @torch.no_grad()
-def _posterior_is_normal(vae: ModelAndGuide, x: Tensor) -> bool:
-    model = at_rows(vae, slice(1)).model
+def _posterior_is_normal(vae: VAE, x: Tensor) -> bool:
+    model = vae.at(slice(1)).model
     return has_exact_posterior(model) and isinstance(exact_posterior(model, x[:1]), MultivariateNormal)

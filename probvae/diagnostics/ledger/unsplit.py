@@ -17,10 +17,11 @@ from probvae.diagnostics.ledger.gap import (
 from probvae.diagnostics.verdicts import NOT_COMPUTED, HypothesisTest, Verdict
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import ModelAndGuide, check_data, tiles
+from probvae.inference.evaluation.bounds import tiles
 from probvae.inference.evaluation.refine import not_refinable
 from probvae.inference.evidence.importance_sampling import weighted_draws
 from probvae.inference.evidence.log_evidence import Estimate, log_evidence
+from probvae.inference.pair import VAE, check_data
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class TotalGap:
 
 
 def total_gap(
-    vae: ModelAndGuide, x: Tensor, reason: str, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
+    vae: VAE, x: Tensor, reason: str, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
 ) -> TotalGap:
     """The total of :func:`~probvae.posterior_gap` for any guide, at ``num_samples`` draws; ``reason`` is told.
 
@@ -71,7 +72,7 @@ def total_gap(
 
 
 def gap_as_known(
-    vae: ModelAndGuide, x: Tensor, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
+    vae: VAE, x: Tensor, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
 ) -> GapResult | TotalGap:
     """:func:`~probvae.posterior_gap`; :func:`total_gap` with the reason, where the guide's family cannot be searched.
 

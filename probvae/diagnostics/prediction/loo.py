@@ -11,8 +11,9 @@ from torch import Tensor
 from probvae.diagnostics.verdicts import NotComputed, mean_with_error
 from probvae.foundation.arviz_import import quiet_arviz
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import ModelAndGuide, chunks
+from probvae.inference.evaluation.bounds import chunks
 from probvae.inference.evidence.pareto_smoothing import good_pareto_k
+from probvae.inference.pair import VAE
 
 NUM_DRAWS = 400
 _LEAST_DRAWS = 100
@@ -45,7 +46,7 @@ class Loo:
         }
 
 
-def psis_loo(vae: ModelAndGuide, x: Tensor, *, num_draws: int = NUM_DRAWS, seed: int = 0) -> Loo | NotComputed:
+def psis_loo(vae: VAE, x: Tensor, *, num_draws: int = NUM_DRAWS, seed: int = 0) -> Loo | NotComputed:
     r"""ArviZ's ``loo`` on the pointwise log likelihood log p(x_n|z_ns), z_ns ~ q(z|x_n), for each datum.
 
     .. math:: \log p(x_n | x_{-n}) \approx - \log \frac1S \sum_s \frac{1}{p(x_n|z_{ns})}, \qquad \text{smoothed}
@@ -70,7 +71,7 @@ def psis_loo(vae: ModelAndGuide, x: Tensor, *, num_draws: int = NUM_DRAWS, seed:
 
 
 @torch.no_grad()
-def _log_likelihood(vae: ModelAndGuide, x: Tensor, num_draws: int) -> Tensor:
+def _log_likelihood(vae: VAE, x: Tensor, num_draws: int) -> Tensor:
     z = vae.guide.distribution(x).sample(torch.Size((num_draws,)))
     return vae.model.likelihood(vae.model.decoder(z)).log_prob(x)
 

@@ -16,9 +16,9 @@ from probvae.diagnostics.verdicts import HypothesisTest, NotComputed, Verdict, m
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, check_data
 from probvae.inference.evaluation.simulation import simulate_pairs
 from probvae.inference.evidence.log_evidence import Estimate, log_evidence
+from probvae.inference.pair import VAE, check_data
 
 NUM_REPLICATES = 2000
 NUM_SIMULATED = 2000
@@ -118,7 +118,7 @@ class PredictiveCheckResult:
 
 
 def predictive_check(
-    vae: ModelAndGuide,
+    vae: VAE,
     x: Tensor,
     *,
     statistics: Mapping[str, Statistic] | None = None,
@@ -175,7 +175,7 @@ def predictive_check(
     evidence = log_evidence(vae, x, seed=seed) if evidence is None else evidence
     _check_evidence(evidence, x)
     rows = _rows(x, num_replicates, num_rows)
-    observed, replicated, posterior = _replicated(at_rows(vae, rows), x[rows], statistics, num_replicates, seed)
+    observed, replicated, posterior = _replicated(vae.at(rows), x[rows], statistics, num_replicates, seed)
     pooled = torch.cat([observed, replicated])
     return PredictiveCheckResult(
         list(statistics),
@@ -195,7 +195,7 @@ def predictive_check(
 
 @torch.no_grad()
 def _replicated(
-    vae: ModelAndGuide, x: Tensor, statistics: Mapping[str, Statistic], num_replicates: int, seed: int
+    vae: VAE, x: Tensor, statistics: Mapping[str, Statistic], num_replicates: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The statistics of x (1, K), of data sets from the model (R, K), and of those with z from the guide."""
     observed, q = evaluate(statistics, x.unsqueeze(0)), vae.guide.distribution(x)

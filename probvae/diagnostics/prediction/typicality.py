@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from probvae.diagnostics.verdicts import HypothesisTest, NotComputed, mean_with_error
-from probvae.inference.evaluation.bounds import ModelAndGuide
 from probvae.inference.evaluation.simulation import simulate_pairs
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
+from probvae.inference.pair import VAE
 
 NAME = "prediction/typicality"
 
@@ -68,9 +68,7 @@ class Typicality:
         )
 
 
-def typicality(
-    vae: ModelAndGuide, x: Tensor, *, num_simulated: int, num_samples: int, seed: int
-) -> Typicality | NotComputed:
+def typicality(vae: VAE, x: Tensor, *, num_simulated: int, num_samples: int, seed: int) -> Typicality | NotComputed:
     r"""log p(x_n) beside its distribution under the model.
 
     Both sides are estimated by :func:`~probvae.inference.importance.importance_log_evidence` with few draws: the

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from probvae.inference.evaluation.bounds import ModelAndGuide, chunks
+from probvae.inference.evaluation.bounds import chunks
+from probvae.inference.pair import VAE
 
 # Numbers in one table of draws and data, and how many of them a pair takes at least (a flow has hidden layers)
 _ELEMENTS = 2**24
@@ -11,7 +12,7 @@ _LEAST_WIDTH = 32
 
 
 @torch.no_grad()
-def log_sum_of_others(vae: ModelAndGuide, x: Tensor, z: Tensor) -> Tensor:
+def log_sum_of_others(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
     r"""log sum_{n != m} q(z_sm | x_n), (S, N), for draws z (S, N, d) of which z_sm came from datum m; x is (N, D).
 
     The own datum is left out, because where it dominates it could not be taken out again; with it,

@@ -23,7 +23,8 @@ from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.kl import analytic_kl, has_analytic_kl
 from probvae.inference.densities.moments import mean_and_variance
-from probvae.inference.evaluation.bounds import ModelAndGuide, check_data, check_supports, chunks
+from probvae.inference.evaluation.bounds import chunks
+from probvae.inference.pair import VAE, check_data, check_supports
 
 NUM_SAMPLES = 10
 # the two-sample test takes so many data at most, and so many prior draws at least
@@ -120,7 +121,7 @@ class LatentUsageResult:
 
 
 def latent_usage(
-    vae: ModelAndGuide,
+    vae: VAE,
     x: Tensor,
     *,
     num_samples: int = NUM_SAMPLES,
@@ -203,7 +204,7 @@ class _Usage(NamedTuple):
     dimension_method: str
 
 
-def _usage(vae: ModelAndGuide, x: Tensor, num_samples: int) -> _Usage:
+def _usage(vae: VAE, x: Tensor, num_samples: int) -> _Usage:
     parts = [_usage_of(part, rows, num_samples) for part, rows in chunks(vae, x, num_samples)]
 
     def joined(name: str, dim: int) -> Tensor:
@@ -217,7 +218,7 @@ def _usage(vae: ModelAndGuide, x: Tensor, num_samples: int) -> _Usage:
     )
 
 
-def _usage_of(vae: ModelAndGuide, x: Tensor, num_samples: int) -> _Usage:
+def _usage_of(vae: VAE, x: Tensor, num_samples: int) -> _Usage:
     q, prior = vae.guide.distribution(x), vae.model.prior()
     check_supports(prior, q)
     p = prior.expand(q.batch_shape)
@@ -244,7 +245,7 @@ def _in_prior_scales(mean: Tensor, variance: Tensor, prior: torch.distributions.
     return (offset / scale).double(), (variance / scale.square()).double()
 
 
-def _surgery(vae: ModelAndGuide, x: Tensor, usage: _Usage) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def _surgery(vae: VAE, x: Tensor, usage: _Usage) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Per datum: KL(q(z) || p(z)), the information with the own datum, and without it."""
     if vae.model.prior().batch_shape:
         return None, None, None
@@ -256,7 +257,7 @@ def _surgery(vae: ModelAndGuide, x: Tensor, usage: _Usage) -> tuple[Tensor | Non
     return aggregate_kl, usage.kl - aggregate_kl, usage.kl - (log_others - usage.log_prior).mean(0)
 
 
-def _against_prior(vae: ModelAndGuide, z: Tensor, num_permutations: int) -> tuple[Tensor, Tensor, TwoSampleResult]:
+def _against_prior(vae: VAE, z: Tensor, num_permutations: int) -> tuple[Tensor, Tensor, TwoSampleResult]:
     prior = vae.model.prior()
     kept = torch.randperm(len(z))[:_MOST_DATA].sort().values.to(z.device)
     if prior.batch_shape:

@@ -11,9 +11,10 @@ from probvae.diagnostics.verdicts import mean_with_error
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.moments import mean_and_variance
-from probvae.inference.evaluation.bounds import ModelAndGuide, check_data, tiles
+from probvae.inference.evaluation.bounds import tiles
 from probvae.inference.evidence.importance_sampling import WeightedDraws, weighted_draws
 from probvae.inference.evidence.pareto_smoothing import LEAST_SAMPLES, good_pareto_k, pareto_smooth
+from probvae.inference.pair import VAE, check_data
 
 NUM_SAMPLES = 4000
 
@@ -40,7 +41,7 @@ class DistanceBounds:
         return {**numbers, "num_data": len(self.d2), "num_reliable": int(self.reliable.sum())}
 
 
-def distance_bounds(vae: ModelAndGuide, x: Tensor, num_samples: int = NUM_SAMPLES, seed: int = 0) -> DistanceBounds:
+def distance_bounds(vae: VAE, x: Tensor, num_samples: int = NUM_SAMPLES, seed: int = 0) -> DistanceBounds:
     r"""Bounds of the Wasserstein distances between guide and posterior, from the importance weights.
 
     .. math:: D_2(p \| q) = \log \frac{E_q[w^2]}{E_q[w]^2}, \qquad
@@ -78,7 +79,7 @@ def wasserstein_bound(d2: Tensor, moment: Tensor, order: int) -> Tensor:
 
 
 @torch.no_grad()
-def _bounds(vae: ModelAndGuide, x: Tensor, draws: WeightedDraws) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _bounds(vae: VAE, x: Tensor, draws: WeightedDraws) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     assert draws.z is not None
     log_w, num_samples = draws.log_weights, len(draws.log_weights)
     d2 = torch.logsumexp(2 * log_w, 0) - 2 * torch.logsumexp(log_w, 0) + math.log(num_samples)

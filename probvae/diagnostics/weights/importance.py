@@ -10,9 +10,10 @@ from torch import Tensor
 from probvae.diagnostics.verdicts import FAIL, OK, WARN, HypothesisTest, Verdict, mean_with_error
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import ModelAndGuide, check_data, tiles
+from probvae.inference.evaluation.bounds import tiles
 from probvae.inference.evidence.importance_sampling import WeightedDraws, weighted_draws
 from probvae.inference.evidence.pareto_smoothing import LEAST_SAMPLES, SmoothedWeights, good_pareto_k, pareto_smooth
+from probvae.inference.pair import VAE, check_data
 
 NUM_SAMPLES = 1000
 # shares of the data above the threshold of k
@@ -88,9 +89,7 @@ class ImportanceDiagnostic:
         return Verdict("importance/ess", status, share, _FAIL_ESS, message)
 
 
-def importance_diagnostic(
-    vae: ModelAndGuide, x: Tensor, num_samples: int = NUM_SAMPLES, seed: int = 0
-) -> ImportanceDiagnostic:
+def importance_diagnostic(vae: VAE, x: Tensor, num_samples: int = NUM_SAMPLES, seed: int = 0) -> ImportanceDiagnostic:
     r"""The Pareto shape k of each datum's importance weights, their effective number, and a smoothed evidence.
 
     .. math:: w_s = \frac{p(x|z_s)\, p(z_s)}{q_x(z_s)}, \quad z_s \sim q_x, \qquad
@@ -123,9 +122,7 @@ def importance_diagnostic(
     return ImportanceDiagnostic(pareto_k, ess, log_sum - math.log(num_samples), error, num_samples)
 
 
-def resample(
-    vae: ModelAndGuide, x: Tensor, num_samples: int = 100, *, num_proposals: int = NUM_SAMPLES, seed: int = 0
-) -> Tensor:
+def resample(vae: VAE, x: Tensor, num_samples: int = 100, *, num_proposals: int = NUM_SAMPLES, seed: int = 0) -> Tensor:
     r"""Draws of p(z|x): those of the guide, drawn again with replacement in proportion to their smoothed weights.
 
     ``num_proposals`` draws of q_x are weighted for each datum of ``x`` (N, D), and ``num_samples`` are kept: (S, N, d),

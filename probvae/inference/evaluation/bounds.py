@@ -1,19 +1,18 @@
 """The bound and its parts on given data, in chunks that bound the memory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from itertools import chain, groupby
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from pyro.distributions import validation_enabled
 from torch import Tensor, nn
-from torch.distributions import Distribution, TransformedDistribution, constraints
+from torch.distributions import Distribution
 
-from probvae.errors import ArgumentError, ShapeError
 from probvae.foundation.checks import check_count, check_finite, check_matrix
 from probvae.foundation.onednn import fast_products
 from probvae.foundation.operators import peak_bytes
@@ -24,7 +23,7 @@ from probvae.inference.densities.moments import mean_and_variance
 from probvae.inference.densities.non_finite import overflow_named
 from probvae.inference.densities.traces import LogWeights
 from probvae.inference.evaluation.threads import in_order
-from probvae.inference.guides import Guide
+from probvae.inference.pair import VAE, check_data, check_num_rows
 from probvae.models import LatentModel
 
 MEMORY_LIMIT = 512 * 2**20  # bytes
@@ -40,25 +39,6 @@ _ROWS = 64
 # With fewer draws of each datum the encoder counts, which is run before them and not beside them
 _LEAST_DRAWS = 10
 _counted: WeakKeyDictionary[LatentModel, dict[tuple[int, torch.dtype], int]] = WeakKeyDictionary()
-
-
-class ModelAndGuide(Protocol):
-    """What a :class:`~probvae.VAE` is to this package: a pair."""
-
-    model: LatentModel
-    guide: Guide
-
-
-class RowsGiven(ModelAndGuide, Protocol):
-    """What ``vae.given(y)`` is to this package, where y has a row for each of ``num_given`` data."""
-
-    num_given: int
-
-    def groups(self, num_data: int) -> list[Tensor]:
-        """See :func:`groups`."""
-
-    def with_columns(self, columns: Sequence[Tensor]) -> ModelAndGuide:
-        """The same weights with other covariates."""
 
 
 class Bound(NamedTuple):
@@ -95,7 +75,7 @@ def current_limit() -> int:
     return _given_limit.get() or MEMORY_LIMIT
 
 
-def elbo(vae: ModelAndGuide, x: Tensor, num_samples: int = 1, *, memory_limit: int | None = None) -> Tensor:
+def elbo(vae: VAE, x: Tensor, num_samples: int = 1, *, memory_limit: int | None = None) -> Tensor:
     r"""The evidence lower bound of each datum, by Monte Carlo.
 
     .. math:: \widehat{\mathrm{ELBO}}(x_n) = \frac1S \sum_s \log p(x_n|z_s) + \log p(z_s) - \log q_{x_n}(z_s)
@@ -114,7 +94,7 @@ def elbo(vae: ModelAndGuide, x: Tensor, num_samples: int = 1, *, memory_limit: i
 
 
 @overflow_named()
-def bound(vae: ModelAndGuide, x: Tensor, num_samples: int = 1, *, memory_limit: int | None = None) -> Bound:
+def bound(vae: VAE, x: Tensor, num_samples: int = 1, *, memory_limit: int | None = None) -> Bound:
     """:func:`elbo` together with its parts E log p(x|z) and KL(q_x || p), the latter by the same draws."""
     check_count(num_samples, "num_samples")
     check_data(vae, x)
@@ -133,7 +113,7 @@ def _mean_terms(rows: Tensor, blocks: Iterator[tuple[Tensor, LogWeights]], num_s
     return total / num_samples
 
 
-def reconstruction_error(vae: ModelAndGuide, x: Tensor) -> Tensor:
+def reconstruction_error(vae: VAE, x: Tensor) -> Tensor:
     """||x - E[x|z = E_q z]||^2 / D for each datum (N,), in squared units of x: the mean squared error.
 
     Where entries are missing it is the mean over those that were observed.
@@ -143,28 +123,28 @@ def reconstruction_error(vae: ModelAndGuide, x: Tensor) -> Tensor:
 
 
 @overflow_named()
-def reconstruct(vae: ModelAndGuide, x: Tensor) -> Tensor:
+def reconstruct(vae: VAE, x: Tensor) -> Tensor:
     """E[x | z] (N, D) at the guide's mean z = E_q[z], in the units of x (or the likelihood's other ``point``)."""
     z = posterior_mean(vae, x)
     return over_chunks(lambda vae, rows: vae.model.likelihood.point(vae.model.decoder(rows)), vae, z)
 
 
 @overflow_named()
-def posterior_mean(vae: ModelAndGuide, x: Tensor) -> Tensor:
+def posterior_mean(vae: VAE, x: Tensor) -> Tensor:
     """E_q[z] (N, d), in prior standard deviations."""
     _check_input(vae, x)
     return over_chunks(lambda vae, rows: mean_and_variance(vae.guide.distribution(rows))[0], vae, x)
 
 
 @overflow_named()
-def posterior_scale(vae: ModelAndGuide, x: Tensor) -> Tensor:
+def posterior_scale(vae: VAE, x: Tensor) -> Tensor:
     """The standard deviation of each z_j under q_x, (N, d)."""
     _check_input(vae, x)
     return over_chunks(lambda vae, rows: mean_and_variance(vae.guide.distribution(rows))[1].sqrt(), vae, x)
 
 
 @overflow_named()
-def plug_in_loss(vae: ModelAndGuide, x: Tensor) -> Tensor:
+def plug_in_loss(vae: VAE, x: Tensor) -> Tensor:
     r"""-log p(x | z = E_q z) + KL(q_x || p), (N,), in nats per datum: **not a bound** of -log p(x).
 
     It is printed as "test loss" by many notebooks. With the exact posterior of a linear model it lies below
@@ -172,7 +152,7 @@ def plug_in_loss(vae: ModelAndGuide, x: Tensor) -> Tensor:
     """
     check_data(vae, x)
 
-    def loss(vae: ModelAndGuide, rows: Tensor) -> Tensor:
+    def loss(vae: VAE, rows: Tensor) -> Tensor:
         q = vae.guide.distribution(rows)
         log_likelihood = vae.model.likelihood(vae.model.decoder(mean_and_variance(q)[0])).log_prob(rows)
         return analytic_kl(q, vae.model.prior().expand(q.batch_shape)) - log_likelihood
@@ -180,59 +160,20 @@ def plug_in_loss(vae: ModelAndGuide, x: Tensor) -> Tensor:
     return over_chunks(loss, vae, x)
 
 
-def check_data(vae: ModelAndGuide, x: Tensor) -> None:
-    """Raise unless ``x`` is (N, D), finite (but for missing entries), and within the likelihood's support."""
-    check_matrix(x, vae.model.data_dim)
-    check_given(vae, len(x))
-    vae.model.likelihood.check_data(x)
-
-
-def check_supports(p: Distribution, q: Distribution) -> None:
-    """Raise where q_x reaches over all of R^d and the prior does not: the KL would be infinite."""
-    if _unbounded(q) and not _unbounded(p):
-        raise ArgumentError(
-            f"guide: expected q_x inside the prior's support ({p.support}), got one that reaches beyond it. Use "
-            "ConstrainedGuide(guide, low, high)."
-        )
-
-
-def _unbounded(p: Distribution) -> bool:
-    if isinstance(p, TransformedDistribution):  # an affine map says real numbers, whatever it was given
-        return not any(_base(transform.codomain) is not type(constraints.real) for transform in p.transforms)
-    return _base(p.support) is type(constraints.real)
-
-
-def _base(support: Any) -> type:
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return type(support)
-
-
-def _check_input(vae: ModelAndGuide, x: Tensor) -> None:
+def _check_input(vae: VAE, x: Tensor) -> None:
     """What the guide can read: grey values have a q_x, also where the likelihood wants binary ones."""
     check_matrix(x, vae.model.data_dim)
-    check_given(vae, len(x))
+    check_num_rows(vae, len(x))
     check_finite(x.nan_to_num(nan=0.0) if vae.model.missing == "mask" else x)
 
 
-def check_given(vae: ModelAndGuide, num_data: int) -> None:
-    vae.model.check_given()
-    num_given = getattr(vae, "num_given", None)
-    if num_given not in (None, num_data):
-        raise ShapeError(
-            f"y: expected covariates for {num_data} data, got {num_given} rows. Give one row a datum, or one for all."
-        )
-
-
 @torch.no_grad()
-def over_chunks(
-    function: Callable[[ModelAndGuide, Tensor], Tensor], vae: ModelAndGuide, x: Tensor, num_samples: int = 1
-) -> Tensor:
+def over_chunks(function: Callable[[VAE, Tensor], Tensor], vae: VAE, x: Tensor, num_samples: int = 1) -> Tensor:
     """``function`` of the VAE and ``x`` (N, ...), a chunk of rows at a time, joined along them; without gradients."""
     return torch.cat([function(*chunk) for chunk in chunks(vae, x, num_samples)])
 
 
-def chunks(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[tuple[ModelAndGuide, Tensor]]:
+def chunks(vae: VAE, x: Tensor, num_samples: int) -> Iterator[tuple[VAE, Tensor]]:
     """The VAE and rows of ``x``, as many at a time as the memory limit allows for ``num_samples`` draws each.
 
     A VAE with given covariates is another one for every chunk.
@@ -242,7 +183,7 @@ def chunks(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[tuple[Mo
     return _parts(vae, x, max(1, room // (_LIVE_COPIES * x.element_size() * width * num_samples)))
 
 
-def tiles(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[tuple[ModelAndGuide, Tensor]]:
+def tiles(vae: VAE, x: Tensor, num_samples: int) -> Iterator[tuple[VAE, Tensor]]:
     """The VAE and rows of ``x``, for :func:`draws` of each: as many as make good matrices, whatever ``num_samples``.
 
     How many depends on the model, the sizes and the device, not on the memory limit: nor do the random numbers.
@@ -251,7 +192,7 @@ def tiles(vae: ModelAndGuide, x: Tensor, num_samples: int) -> Iterator[tuple[Mod
     return _parts(vae, x, max(room // num_samples, min(room, _ROWS)))
 
 
-def draws(vae: ModelAndGuide, x: Tensor, q: Distribution, num_samples: int) -> Iterator[tuple[Tensor, LogWeights]]:
+def draws(vae: VAE, x: Tensor, q: Distribution, num_samples: int) -> Iterator[tuple[Tensor, LogWeights]]:
     """z ~ q (S, N, d) for a tile ``x``, block by block of ``num_samples`` in all, with the terms of its log w (S, N).
 
     What depends on the data or on nothing (q, the prior) is made once, and no Pyro handler is run. The limit cuts a
@@ -262,9 +203,7 @@ def draws(vae: ModelAndGuide, x: Tensor, q: Distribution, num_samples: int) -> I
     return ((block.z, terms) for block, terms in _evaluated(blocks, x, num_samples, per_draw))
 
 
-def drawn_tiles(
-    vae: ModelAndGuide, x: Tensor, num_samples: int
-) -> Iterator[tuple[Tensor, Iterator[tuple[Tensor, LogWeights]]]]:
+def drawn_tiles(vae: VAE, x: Tensor, num_samples: int) -> Iterator[tuple[Tensor, Iterator[tuple[Tensor, LogWeights]]]]:
     """The rows of each tile of ``x``, with their :func:`draws` of the guide's q_x, which are to be taken at once.
 
     Several blocks are evaluated side by side, also of different tiles; the random numbers are drawn in their order.
@@ -282,7 +221,7 @@ class _Tile(NamedTuple):
     """Data that are evaluated together."""
 
     number: int
-    vae: ModelAndGuide
+    vae: VAE
     x: Tensor
     q: Distribution
 
@@ -353,7 +292,7 @@ def _alone(block: _Block, z: Tensor) -> LogWeights:
         return block.terms(z)
 
 
-def _bytes_of_a_draw(vae: ModelAndGuide, x: Tensor) -> int:
+def _bytes_of_a_draw(vae: VAE, x: Tensor) -> int:
     """What one z for one datum holds at the peak of its evaluation: counted once for a model and a guide."""
     known = _counted.setdefault(vae.model, {})
     key = (id(vae.guide), x.dtype)
@@ -362,8 +301,8 @@ def _bytes_of_a_draw(vae: ModelAndGuide, x: Tensor) -> int:
     return known[key]
 
 
-def _count_bytes(vae: ModelAndGuide, x: Tensor) -> int:
-    part = at_rows(vae, slice(0, len(x)))
+def _count_bytes(vae: VAE, x: Tensor) -> int:
+    part = vae.at(slice(0, len(x)))
     with isolated_seed(0, x.device), torch.no_grad():
         prior, q = part.model.prior(), part.guide.distribution(x)
         few, many = (q.sample(torch.Size((number,))) for number in (1, 3))
@@ -382,40 +321,20 @@ def _unvalidated() -> Iterator[None]:
         Distribution.set_default_validate_args(before)
 
 
-def _terms(vae: ModelAndGuide, x: Tensor, z: Tensor, prior: Distribution, q: Distribution) -> LogWeights:
+def _terms(vae: VAE, x: Tensor, z: Tensor, prior: Distribution, q: Distribution) -> LogWeights:
     log_likelihood = vae.model.likelihood(vae.model.decoder(z)).log_prob(x)
     return LogWeights(log_likelihood, prior.log_prob(z), q.log_prob(z))
 
 
-def _parts(vae: ModelAndGuide, x: Tensor, size: int) -> Iterator[tuple[ModelAndGuide, Tensor]]:
+def _parts(vae: VAE, x: Tensor, size: int) -> Iterator[tuple[VAE, Tensor]]:
     reuse_freed_memory()
     for start in range(0, len(x), size):
         rows = slice(start, min(start + size, len(x)))
-        yield at_rows(vae, rows), x[rows]
+        yield vae.at(rows), x[rows]
 
 
 def _tile_bytes(x: Tensor) -> int:
     return MEMORY_LIMIT if x.is_cuda else _FAST_TILE
-
-
-def groups(vae: ModelAndGuide, num_data: int) -> list[Tensor] | None:
-    """The row numbers of data with the same covariates, group by group; None where all data have the same.
-
-    Methods that evaluate the model at one z for many data take one group at a time, and ``at_rows(vae, group[:1])``.
-    """
-    given = with_rows_given(vae)
-    return None if given is None else given.groups(num_data)
-
-
-def with_rows_given(vae: ModelAndGuide) -> RowsGiven | None:
-    """The pair itself, where its covariates are those of certain data."""
-    return None if getattr(vae, "num_given", None) is None else cast(RowsGiven, vae)
-
-
-def at_rows(vae: ModelAndGuide, rows: slice | Tensor) -> ModelAndGuide:
-    """The pair for some of the data."""
-    at: Callable[[slice | Tensor], ModelAndGuide] | None = getattr(vae, "at", None)
-    return vae if at is None else at(rows)
 
 
 def widest_layer(module: nn.Module) -> int:
@@ -424,7 +343,7 @@ def widest_layer(module: nn.Module) -> int:
 
 
 @contextmanager
-def frozen(vae: ModelAndGuide) -> Iterator[None]:
+def frozen(vae: VAE) -> Iterator[None]:
     """No gradient for parameters inside the block: what moves there is z only."""
     parameters = [p for part in (vae.model, vae.guide) for p in part.parameters() if p.requires_grad]
     for parameter in parameters:

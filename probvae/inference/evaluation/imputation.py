@@ -9,7 +9,8 @@ from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.non_finite import overflow_named
-from probvae.inference.evaluation.bounds import ModelAndGuide, check_data, chunks
+from probvae.inference.evaluation.bounds import chunks
+from probvae.inference.pair import VAE, check_data
 
 # Draws at which the decoder is evaluated together
 _AT_ONCE = 64
@@ -32,7 +33,7 @@ class Imputed(NamedTuple):
 @torch.no_grad()
 @overflow_named()
 def impute(
-    vae: ModelAndGuide,
+    vae: VAE,
     x: Tensor,
     num_draws: int = 100,
     *,
@@ -71,7 +72,7 @@ def impute(
     return Imputed(draws, *(torch.cat([part[field] for part in parts]) for field in range(1, 5)))
 
 
-def _check_options(vae: ModelAndGuide, num_draws: int, interval: float, num_samples: int) -> None:
+def _check_options(vae: VAE, num_draws: int, interval: float, num_samples: int) -> None:
     check_count(num_draws, "num_draws")
     check_count(num_samples, "num_samples")
     if not 0 < interval < 1:
@@ -80,7 +81,7 @@ def _check_options(vae: ModelAndGuide, num_draws: int, interval: float, num_samp
         raise ArgumentError("vae: expected a model for missing data. Build and fit it with missing='mask'.")
 
 
-def _impute_rows(vae: ModelAndGuide, x: Tensor, num_draws: int, interval: float, num_samples: int) -> Imputed:
+def _impute_rows(vae: VAE, x: Tensor, num_draws: int, interval: float, num_samples: int) -> Imputed:
     z = vae.guide.distribution(x).sample(torch.Size((num_samples,)))
     log_weight = vae.model.log_joint(x, z) - vae.guide.distribution(x).log_prob(z)
     weight = log_weight.softmax(0)
@@ -94,7 +95,7 @@ def _impute_rows(vae: ModelAndGuide, x: Tensor, num_draws: int, interval: float,
     return Imputed(draws, torch.where(missing, mean, x), lower, upper, 1 / weight.square().sum(0))
 
 
-def _weighted_mean(vae: ModelAndGuide, z: Tensor, weight: Tensor) -> Tensor:
+def _weighted_mean(vae: VAE, z: Tensor, weight: Tensor) -> Tensor:
     total = torch.zeros((), dtype=z.dtype, device=z.device)
     for part, share in zip(z.split(_AT_ONCE), weight.split(_AT_ONCE), strict=True):
         total = total + (share.unsqueeze(-1) * vae.model.likelihood.point(vae.model.decoder(part))).sum(0)

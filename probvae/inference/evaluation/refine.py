@@ -11,9 +11,10 @@ from torch.optim.adam import adam
 
 from probvae.errors import ArgumentError
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, check_data, frozen, groups
+from probvae.inference.evaluation.bounds import frozen
 from probvae.inference.guides import Guide, LocalGuide, PerDatumGuide
 from probvae.inference.guides.families import LocalFamily, MemberFamily, NormalFamily, State, as_normal
+from probvae.inference.pair import VAE, check_data
 from probvae.models import LatentModel
 
 _STEPS_IN_A_STAGE = 100
@@ -44,7 +45,7 @@ class Refinement:
     start: Tensor
 
 
-def refine(vae: ModelAndGuide, x: Tensor, *, seed: int = 0, full_covariance: bool = False) -> Refinement:
+def refine(vae: VAE, x: Tensor, *, seed: int = 0, full_covariance: bool = False) -> Refinement:
     r"""For each datum, the member of the guide's family with the largest ELBO.
 
     .. math:: q_n^* = \arg\max_{q \in Q} E_{z \sim q} [\log p(x_n, z) - \log q(z)]
@@ -64,7 +65,7 @@ def refine(vae: ModelAndGuide, x: Tensor, *, seed: int = 0, full_covariance: boo
     torch.Size([5, 2])
     """
     check_data(vae, x)
-    if groups(vae, len(x)) is not None:
+    if vae.groups(len(x)) is not None:
         raise ArgumentError(
             "vae: refine needs the same covariates for all data. Refine vae.given(y[n]) one y at a time."
         )
@@ -116,9 +117,9 @@ def _loc_and_factor(parameters: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def not_refinable(vae: ModelAndGuide, x: Tensor) -> str | None:
+def not_refinable(vae: VAE, x: Tensor) -> str | None:
     """Why the guide's family cannot be searched by :func:`refine`; None where it can."""
-    vae, x = at_rows(vae, slice(1)), x[:1]
+    vae, x = vae.at(slice(1)), x[:1]
     if as_normal(vae.guide.distribution(x)) is not None:
         return None
     try:

@@ -8,19 +8,19 @@ from torch import Tensor
 
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, with_rows_given
+from probvae.inference.pair import VAE
 
 
 class Pairs(NamedTuple):
     """``z`` (N, d) and ``x`` (N, D), row by row from p(z) p(x|z), and the ``vae`` for the covariates of these rows."""
 
-    vae: ModelAndGuide
+    vae: VAE
     z: Tensor
     x: Tensor
 
 
 @torch.no_grad()
-def simulate_pairs(vae: ModelAndGuide, num_pairs: int, seed: int = 0, like: Tensor | None = None) -> Pairs:
+def simulate_pairs(vae: VAE, num_pairs: int, seed: int = 0, like: Tensor | None = None) -> Pairs:
     """``num_pairs`` draws of z ~ p(z), x ~ p(x|z); the caller's random state is left as it was.
 
     A VAE with given covariates is simulated at them: row by row where there are ``num_pairs``, at rows drawn at random
@@ -44,15 +44,14 @@ def simulate_pairs(vae: ModelAndGuide, num_pairs: int, seed: int = 0, like: Tens
     return Pairs(vae, z, x)
 
 
-def _device(vae: ModelAndGuide) -> torch.device:
+def _device(vae: VAE) -> torch.device:
     tensors = chain(*((*part.parameters(), *part.buffers()) for part in (vae.model, vae.guide)))
     return next(tensors, torch.empty(0)).device
 
 
-def _for_draws(vae: ModelAndGuide, num_draws: int) -> ModelAndGuide:
+def _for_draws(vae: VAE, num_draws: int) -> VAE:
     """The pair for ``num_draws`` new data: covariates that are there for other data are drawn from, at random."""
     vae.model.check_given()
-    given = with_rows_given(vae)
-    if given is None or given.num_given == num_draws:
+    if vae.num_rows in (None, num_draws):
         return vae
-    return at_rows(vae, torch.randint(given.num_given, (num_draws,)))
+    return vae.at(torch.randint(vae.num_rows, (num_draws,)))

@@ -9,15 +9,16 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_positive
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, check_data, over_chunks, posterior_mean
+from probvae.inference.evaluation.bounds import over_chunks, posterior_mean
 from probvae.inference.linear.exact import posterior_moments
+from probvae.inference.pair import VAE, check_data
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder
 
 # Enough data for a standard error below the changes that an epoch makes
 VARIANCE_SUBSET = 1024
 
 
-def optimal_variance(vae: ModelAndGuide, x: Tensor) -> float:
+def optimal_variance(vae: VAE, x: Tensor) -> float:
     r"""The c that maximises the mean ELBO of a Gaussian likelihood with one shared c.
 
     .. math:: c^* = \frac1D E_x E_{z \sim q_x} \lVert x - f(z) \rVert^2
@@ -36,7 +37,7 @@ def optimal_variance(vae: ModelAndGuide, x: Tensor) -> float:
     return error / num_observed
 
 
-def squared_error_sums(vae: ModelAndGuide, x: Tensor) -> Tensor:
+def squared_error_sums(vae: VAE, x: Tensor) -> Tensor:
     """E ||x - f(z)||^2 summed over the data, and over how many numbers that is, in float64: c* is their ratio."""
     check_data(vae, x)
     errors = over_chunks(
@@ -98,17 +99,17 @@ def _covariance(q: Distribution) -> Tensor | None:
 
 
 @torch.no_grad()
-def outputs_for_variance(vae: ModelAndGuide, x: Tensor) -> Tensor:
+def outputs_for_variance(vae: VAE, x: Tensor) -> Tensor:
     """The decoder's outputs at the posterior means of enough data, where it gives c; otherwise none."""
     likelihood = vae.model.likelihood
     if getattr(likelihood, "mode", None) != "per-datum":
         # a guide without closed form takes a thousand draws a datum for its means
         return x.new_empty(0, likelihood.num_outputs)
-    part, rows = at_rows(vae, slice(VARIANCE_SUBSET)), x[:VARIANCE_SUBSET]
+    part, rows = vae.at(slice(VARIANCE_SUBSET)), x[:VARIANCE_SUBSET]
     outputs: Tensor = part.model.decoder(posterior_mean(part, rows))
     return outputs
 
 
-def floor_warning(vae: ModelAndGuide, x: Tensor) -> str | None:
+def floor_warning(vae: VAE, x: Tensor) -> str | None:
     """What to say of learned variances or scales that sit on their floor at these data; None where none does."""
     return vae.model.likelihood.floor_warning(outputs_for_variance(vae, x))

@@ -12,8 +12,9 @@ from probvae.errors import unknown_name
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.moments import mean_and_variance
-from probvae.inference.evaluation.bounds import ModelAndGuide, check_data, chunks, frozen
+from probvae.inference.evaluation.bounds import chunks, frozen
 from probvae.inference.evaluation.refine import refine
+from probvae.inference.pair import VAE, check_data
 
 STARTS = {
     "guide": "from q_x(z): short, where the guide is good",
@@ -61,7 +62,7 @@ class Bracket(NamedTuple):
 
 
 def annealed_log_evidence(
-    vae: ModelAndGuide,
+    vae: VAE,
     x: Tensor,
     *,
     num_temperatures: int = 200,
@@ -100,7 +101,7 @@ def annealed_log_evidence(
 
 
 def bidirectional(
-    vae: ModelAndGuide,
+    vae: VAE,
     num_data: int,
     *,
     num_temperatures: int = 200,
@@ -150,7 +151,7 @@ class _Options:
             raise unknown_name("start", self.start, STARTS)
 
 
-def _forward(vae: ModelAndGuide, rows: Tensor, options: _Options) -> tuple[Tensor, Tensor]:
+def _forward(vae: VAE, rows: Tensor, options: _Options) -> tuple[Tensor, Tensor]:
     path = _Path(vae, rows, options)
     return path.forward(path.tune())
 
@@ -158,7 +159,7 @@ def _forward(vae: ModelAndGuide, rows: Tensor, options: _Options) -> tuple[Tenso
 class _Path:
     """The densities f_t between the start and p(x, z), and the chains along them."""
 
-    def __init__(self, vae: ModelAndGuide, x: Tensor, options: _Options) -> None:
+    def __init__(self, vae: VAE, x: Tensor, options: _Options) -> None:
         self.model, self.x, self.options = vae.model, x, options
         with torch.no_grad():
             self.start = _start(vae, x, options.start)
@@ -236,7 +237,7 @@ class _Path:
         return torch.where(accept.unsqueeze(-1), proposal, z), probability.mean(0)
 
 
-def _start(vae: ModelAndGuide, x: Tensor, start: str) -> Distribution:
+def _start(vae: VAE, x: Tensor, start: str) -> Distribution:
     if start == "guide":
         return vae.guide.distribution(x)
     if start == "refined":

@@ -13,7 +13,8 @@ from probvae.foundation.onednn import fast_products
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.non_finite import overflow_named
 from probvae.inference.densities.traces import LogWeights
-from probvae.inference.evaluation.bounds import ModelAndGuide, check_data, drawn_tiles, draws, limited_memory
+from probvae.inference.evaluation.bounds import drawn_tiles, draws, limited_memory
+from probvae.inference.pair import VAE, check_data
 
 # Rounding errors of a log density, in units of the last digit of its terms
 _ROUNDINGS = 64
@@ -29,7 +30,7 @@ class ImportanceResult(NamedTuple):
 
 @overflow_named()
 def importance_log_evidence(
-    vae: ModelAndGuide, x: Tensor, num_samples: int = 1000, seed: int = 0, *, memory_limit: int | None = None
+    vae: VAE, x: Tensor, num_samples: int = 1000, seed: int = 0, *, memory_limit: int | None = None
 ) -> ImportanceResult:
     r"""The importance-weighted bound of each datum, in nats per datum.
 
@@ -79,7 +80,7 @@ class WeightedDraws(NamedTuple):
 
 @torch.no_grad()
 def weighted_draws(
-    vae: ModelAndGuide, x: Tensor, num_samples: int, *, q: Distribution | None = None, keep_draws: bool = False
+    vae: VAE, x: Tensor, num_samples: int, *, q: Distribution | None = None, keep_draws: bool = False
 ) -> WeightedDraws:
     """Draws of ``q`` (default: the guide's q_x) with log w = log p(x, z) - log q(z), all weights kept, in float64.
 

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from probvae.errors import unknown_name
 from probvae.inference.densities.non_finite import overflow_named
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, check_data, groups, limited_memory
+from probvae.inference.evaluation.bounds import limited_memory
 from probvae.inference.evidence.annealing import annealed_log_evidence
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from probvae.inference.evidence.quadrature import quadrature
 from probvae.inference.linear.closed_form_model import has_exact_posterior
 from probvae.inference.linear.exact import exact_log_evidence
+from probvae.inference.pair import VAE, check_data
 
 METHODS = {
     "auto": "the highest rung that the model allows",
@@ -42,7 +43,7 @@ class Estimate:
 
 @overflow_named()
 def log_evidence(
-    vae: ModelAndGuide,
+    vae: VAE,
     x: Tensor,
     method: str = "auto",
     *,
@@ -74,9 +75,9 @@ def log_evidence(
         return _log_evidence(vae, x, method, num_samples, seed)
 
 
-def _log_evidence(vae: ModelAndGuide, x: Tensor, method: str, num_samples: int, seed: int) -> Estimate:
-    if (found := groups(vae, len(x))) is not None:
-        parts = [_log_evidence(at_rows(vae, rows[:1]), x[rows], method, num_samples, seed) for rows in found]
+def _log_evidence(vae: VAE, x: Tensor, method: str, num_samples: int, seed: int) -> Estimate:
+    if (found := vae.groups(len(x))) is not None:
+        parts = [_log_evidence(vae.at(rows[:1]), x[rows], method, num_samples, seed) for rows in found]
         return joined_estimates(parts, found)
     chosen = best_method(vae) if method == "auto" else method
     if chosen == "exact":
@@ -100,7 +101,7 @@ def joined_estimates(parts: Sequence[Estimate], rows: Sequence[Tensor]) -> Estim
     return Estimate(value, error, parts[0].method, kinds.pop() if len(kinds) == 1 else "estimate")
 
 
-def best_method(vae: ModelAndGuide) -> str:
+def best_method(vae: VAE) -> str:
     """The highest rung of the ladder for this model: "exact", "quadrature" or "annealed"."""
     if has_exact_posterior(vae.model):
         return "exact"
@@ -108,5 +109,5 @@ def best_method(vae: ModelAndGuide) -> str:
 
 
 @torch.no_grad()
-def _exact(vae: ModelAndGuide, x: Tensor) -> Tensor:
+def _exact(vae: VAE, x: Tensor) -> Tensor:
     return exact_log_evidence(vae.model, x)

@@ -10,7 +10,7 @@ from probvae.inference.guides.base import Guide, LocalGuide
 from probvae.models.covariates import joined
 
 
-class GivenGuide(Guide):
+class ConditionedGuide(Guide):
     """A guide that reads [x, y], for given y (N or 1, C); it shares the guide's weights."""
 
     y: Tensor
@@ -33,7 +33,7 @@ class GivenGuide(Guide):
         raise ConfigError(f"{cls.__name__}: made by vae.given(y), not by itself.")
 
 
-class GivenLocalGuide(GivenGuide, LocalGuide):
+class ConditionedLocalGuide(ConditionedGuide, LocalGuide):
     """The same for a guide with local parameters, whose family stays known."""
 
     guide: LocalGuide
@@ -47,6 +47,6 @@ class GivenLocalGuide(GivenGuide, LocalGuide):
     distribution = LocalGuide.distribution
 
 
-def given(guide: Guide, y: Tensor) -> GivenGuide:
+def conditioned(guide: Guide, y: Tensor) -> ConditionedGuide:
     """The guide for given y."""
-    return (GivenLocalGuide if isinstance(guide, LocalGuide) else GivenGuide)(guide, y)
+    return (ConditionedLocalGuide if isinstance(guide, LocalGuide) else ConditionedGuide)(guide, y)

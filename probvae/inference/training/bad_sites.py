@@ -5,11 +5,11 @@ from torch import Tensor
 
 from probvae.inference.densities.non_finite import Refusals
 from probvae.inference.densities.traces import paired_traces
-from probvae.inference.evaluation.bounds import ModelAndGuide
+from probvae.inference.pair import VAE
 
 
 @torch.no_grad()
-def first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str | None:
+def first_bad_site(vae: VAE, rows: Tensor) -> str | None:
     """The first sample site whose parameters or log density are not finite."""
     try:
         vae.guide.distribution(rows)
@@ -30,7 +30,7 @@ def first_bad_site(vae: ModelAndGuide, rows: Tensor) -> str | None:
     return None
 
 
-def first_bad_gradient(vae: ModelAndGuide, loss: Tensor) -> tuple[str, str] | None:
+def first_bad_gradient(vae: VAE, loss: Tensor) -> tuple[str, str] | None:
     """A parameter whose gradient is not finite, and the site whose distribution it belongs to.
 
     The likelihood's come first: what is wrong at x reaches the guide through z.

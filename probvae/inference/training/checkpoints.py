@@ -14,11 +14,10 @@ from torch import Tensor
 
 from probvae.errors import CheckpointWarning, RunError
 from probvae.foundation.fault_points import fault_point
+from probvae.inference.model_file import TRAINING
 from probvae.storage.tensor_files import Packed, pack, read_tensors, write_packed
 from probvae.storage.untrusted import parse_object, run_file
 
-# Names of tensors in a checkpoint that are not weights begin with this; a model is loaded from one without them.
-TRAINING = "training."
 NUM_KEPT = 2
 _NAME = re.compile(r"epoch-(\d{6,})(?:-batch-(\d{6,}))?\.safetensors")
 

@@ -13,8 +13,9 @@ from probvae.foundation.process import local_rank, threads_for_step
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.compiled.paths import check_compile
 from probvae.inference.objectives import Objective, resolve_objective
+from probvae.inference.pair import VAE
 from probvae.inference.training.checkpoints import Checkpoint, newest_checkpoint
-from probvae.inference.training.loop import FitResult, SavableVAE, Trainer
+from probvae.inference.training.loop import FitResult, Trainer
 from probvae.inference.training.minibatches import Data, labels_of
 from probvae.inference.training.options import FitOptions, prepare
 from probvae.inference.training.processes import Ranks
@@ -22,7 +23,7 @@ from probvae.storage.run_folder import Run
 
 
 def fit(
-    vae: SavableVAE,
+    vae: VAE,
     x: Data,
     *,
     y: Any = None,

@@ -3,20 +3,18 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError, SkippedStepsWarning
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.non_finite import Refusals, reason_of
-from probvae.inference.evaluation.bounds import ModelAndGuide
 from probvae.inference.evaluation.variance import VARIANCE_SUBSET, floor_warning
 from probvae.inference.objectives import Objective
+from probvae.inference.pair import VAE
 from probvae.inference.training.checkpoints import Checkpoint
 from probvae.inference.training.epoch_values import mean_variance, set_optimal_variance, validation_bound
 from probvae.inference.training.options import FitOptions, Prepared
@@ -28,37 +26,6 @@ from probvae.inference.training.steps import Minibatch, StepNumbers, Steps
 from probvae.storage.run_folder import Run
 
 _ADVICE = "Lower learning_rate (now {:g}), set gradient_clip, or rescale the data."
-
-
-class SavableVAE(ModelAndGuide, Protocol):
-    """A model and a guide that can be moved to a device and saved."""
-
-    def save(self, path: str | Path) -> None:
-        """Write weights and components to ``path``."""
-
-    def metadata(self) -> dict[str, str]:
-        """What :meth:`save` writes beside the weights."""
-
-    def given(self, y: Any, exposure: Any) -> ModelAndGuide:
-        """The pair for given covariates."""
-
-    def to(self, *args: Any, **kwargs: Any) -> Any:
-        """Move to ``device``."""
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """All trainable tensors."""
-
-    def components(self) -> dict[str, Any]:
-        """What :meth:`save` writes beside the weights; raises where it could not."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All tensors by name."""
-
-    def load_state_dict(self, state_dict: dict[str, Tensor]) -> Any:
-        """Restore them."""
-
-    def train(self, mode: bool = True) -> Any:
-        """Set the training mode."""
 
 
 @dataclass
@@ -88,7 +55,7 @@ class Trainer:
 
     def __init__(
         self,
-        vae: SavableVAE,
+        vae: VAE,
         data: Prepared,
         device: torch.device,
         objective: Objective,
@@ -98,7 +65,7 @@ class Trainer:
     ) -> None:
         self.vae, self.options, self.run_folder, self.ranks = vae, options, run, ranks or Ranks()
         # the VAE with the data's covariates given; itself, where it has none
-        self.given, self.given_validation = (_moved(pair, device) for pair in (data.vae, data.validation_vae))
+        self.given, self.given_validation = (pair.to(device) for pair in (data.vae, data.validation_vae))
         self.x = data.x.to(device)
         self.validation = None if data.validation is None else data.validation.to(device)
         self.steps = Steps(vae, self.given, self.x, objective, options, self.ranks)
@@ -259,8 +226,3 @@ class Trainer:
         raise NonFiniteLossError(
             f"{trouble}{skipped}. The weights are {kept}. {_ADVICE.format(self.options.learning_rate)}"
         )
-
-
-def _moved(pair: ModelAndGuide, device: torch.device) -> ModelAndGuide:
-    """Covariates that are given go to the device too; the weights are there already."""
-    return pair.to(device) if isinstance(pair, nn.Module) else pair

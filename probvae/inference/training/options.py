@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probvae.errors import ArgumentError, DataError, unknown_name
 from probvae.foundation.checks import check_count, check_matrix, check_positive, non_finite_rows
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, check_data, check_given
+from probvae.inference.pair import VAE, check_data, check_num_rows
 from probvae.inference.training.minibatches import Blocks, Data, DrawnOnce, Source, TensorSource, as_source
 
 SCHEDULES = {
@@ -58,15 +58,13 @@ class FitOptions:
 class Prepared(NamedTuple):
     """The pair for the data ``x`` (with its covariates given), and the same for the validation data."""
 
-    vae: ModelAndGuide
+    vae: VAE
     x: Source
-    validation_vae: ModelAndGuide
+    validation_vae: VAE
     validation: Blocks | None
 
 
-def prepare(
-    vae: ModelAndGuide, given: ModelAndGuide, x: Data, validation: Data | float | None, options: FitOptions
-) -> Prepared:
+def prepare(vae: VAE, given: VAE, x: Data, validation: Data | float | None, options: FitOptions) -> Prepared:
     """Check the data and take the validation data out, in the dtype of the parameters.
 
     ``given`` is the ``vae`` with the data's covariates, where it has any.
@@ -84,16 +82,14 @@ def prepare(
         prepared = Prepared(given, source, vae, _given_validation(vae, given, validation, dtype, fresh))
     elif validation is not None:
         train, held_out = _split(source, validation, options.seed)
-        prepared = Prepared(at_rows(given, train), source.take(train), at_rows(given, held_out), source.take(held_out))
+        prepared = Prepared(given.at(train), source.take(train), given.at(held_out), source.take(held_out))
     if fresh and prepared.validation is not None:
         prepared = prepared._replace(validation=_drawn(prepared.validation, options.seed))
     _check_enough(prepared.x, options.batch_size)
     return prepared
 
 
-def _given_validation(
-    vae: ModelAndGuide, given: ModelAndGuide, validation: Data, dtype: torch.dtype, fresh: bool
-) -> Source:
+def _given_validation(vae: VAE, given: VAE, validation: Data, dtype: torch.dtype, fresh: bool) -> Source:
     source = as_source(validation, dtype, "validation")
     check_matrix(source.head(1), vae.model.data_dim, "validation")
     if given is not vae:
@@ -107,9 +103,9 @@ def _drawn(validation: Blocks, seed: int) -> Blocks:
     return TensorSource(next(once.blocks())[1]) if isinstance(validation, TensorSource) else once
 
 
-def _check_rows(vae: ModelAndGuide, source: Source, name: str, fresh: bool) -> None:
+def _check_rows(vae: VAE, source: Source, name: str, fresh: bool) -> None:
     """Raise unless all data are in the likelihood's support; grey ones, where they are binarised later."""
-    check_given(vae, len(source))
+    check_num_rows(vae, len(source))
     masked = vae.model.missing == "mask" and not fresh
     bad: list[Tensor] = []
     for rows, x in source.blocks():
@@ -117,17 +113,17 @@ def _check_rows(vae: ModelAndGuide, source: Source, name: str, fresh: bool) -> N
         if unusable.any():
             bad.append((rows.start or 0) + unusable.nonzero()[:, 0])
         elif not bad:
-            _check_block(at_rows(vae, rows), x, name, fresh)
+            _check_block(vae.at(rows), x, name, fresh)
     if bad:
         raise non_finite_rows(torch.cat(bad), len(source), name)
 
 
-def _check_block(vae: ModelAndGuide, x: Tensor, name: str, fresh: bool) -> None:
+def _check_block(vae: VAE, x: Tensor, name: str, fresh: bool) -> None:
     try:
         if fresh:
             _check_grey(x)
         # once binarised, one row is as good as another
-        check_data(at_rows(vae, slice(1)), x[:1].round()) if fresh else check_data(vae, x)
+        check_data(vae.at(slice(1)), x[:1].round()) if fresh else check_data(vae, x)
     except DataError as error:
         # a likelihood does not know what its data are called here
         raise type(error)(f"{name}: {str(error).removeprefix('x: ')}") from error

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from probvae.errors import ArgumentError, DataError, RankError
 from probvae.foundation.process import launched_rank, num_launched
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, tiles
+from probvae.inference.evaluation.bounds import tiles
 from probvae.inference.objectives import Objective, StepLoss
+from probvae.inference.pair import VAE
 from probvae.inference.training.minibatches import Source
 from probvae.inference.training.union_noise import UnionNoise
 
@@ -92,8 +93,8 @@ class Ranks:
     def sums(
         self,
         num: int,
-        function: Callable[[ModelAndGuide, Tensor], Tensor],
-        parts: Iterable[tuple[ModelAndGuide, Tensor]],
+        function: Callable[[VAE, Tensor], Tensor],
+        parts: Iterable[tuple[VAE, Tensor]],
     ) -> list[float]:
         """``num`` sums over all rows of ``parts``, of which ``function`` gives those over some rows.
 
@@ -108,15 +109,13 @@ class Ranks:
         sums: list[float] = self._add_up(total).tolist()
         return sums
 
-    def _own_sums(
-        self, function: Callable[[ModelAndGuide, Tensor], Tensor], pair: ModelAndGuide, rows: Tensor
-    ) -> Tensor | float:
+    def _own_sums(self, function: Callable[[VAE, Tensor], Tensor], pair: VAE, rows: Tensor) -> Tensor | float:
         own = self.share(len(rows))
         if own.start == own.stop:
             return 0.0
         try:
             with self.noise(len(rows)):
-                return function(at_rows(pair, own), rows[own])
+                return function(pair.at(own), rows[own])
         except ArgumentError:
             raise
         except ValueError:

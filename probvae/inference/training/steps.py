@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ from probvae.inference.compiled.paths import StepPath, choose_path
 from probvae.inference.compiled.program import LossAndGradient, clipped
 from probvae.inference.compiled.restoring import restored
 from probvae.inference.densities.non_finite import Refusals, reason_of
-from probvae.inference.evaluation.bounds import ModelAndGuide, RowsGiven, at_rows, check_supports
 from probvae.inference.objectives import Objective, StepLoss
+from probvae.inference.pair import VAE, check_supports
 from probvae.inference.training.bad_sites import first_bad_gradient, first_bad_site
 from probvae.inference.training.minibatches import Source
 from probvae.inference.training.options import FitOptions
@@ -31,7 +31,7 @@ Taken = tuple[list[float], bool]
 class Minibatch(NamedTuple):
     """This process's ``rows`` of the minibatch ``number`` of an epoch, and the VAE ``pair`` with their covariates."""
 
-    pair: ModelAndGuide
+    pair: VAE
     rows: Tensor
     number: int
 
@@ -50,8 +50,8 @@ class Steps:
 
     def __init__(
         self,
-        vae: ModelAndGuide,
-        given: ModelAndGuide,
+        vae: VAE,
+        given: VAE,
         x: Source,
         objective: Objective,
         options: FitOptions,
@@ -77,7 +77,7 @@ class Steps:
 
     def rehearse(self) -> None:
         """Evaluate once: parts that do not fit together are refused here."""
-        rows, pair = self.x.head(2), at_rows(self.given, slice(2))
+        rows, pair = self.x.head(2), self.given.at(slice(2))
         try:
             check_supports(pair.model.prior(), pair.guide.distribution(self._at_use(rows)))
             self.objective.step_loss(pair.model, pair.guide, self._at_use(rows))
@@ -89,7 +89,7 @@ class Steps:
         """Through Pyro's handlers or without them; model and guide have to be in their training mode."""
         num_steps = self.options.epochs * (len(self.x) // self.options.batch_size)
         own = self.ranks.share(self.options.batch_size)
-        batch = self._inputs(Minibatch(at_rows(self.given, own), self.x.head(self.options.batch_size)[own], 0))
+        batch = self._inputs(Minibatch(self.given.at(own), self.x.head(self.options.batch_size)[own], 0))
         program = LossAndGradient(self._losses, [self.vae.model, self.vae.guide], self.parameters, self.clip_own)
         self.path = choose_path(
             program, self.optimizer, batch, num_steps, compile, self.options.seed, self.ranks.size == 1
@@ -99,7 +99,7 @@ class Steps:
         """Those of one epoch."""
         self.ranks.align_generators(self.x.device)
         for number, (index, rows) in enumerate(self.feeder.epoch(), start=self.feeder.position):
-            yield Minibatch(at_rows(self.given, self.ranks.own(index)), self.ranks.own(rows), number)
+            yield Minibatch(self.given.at(self.ranks.own(index)), self.ranks.own(rows), number)
 
     def num_data(self, batch: Minibatch) -> int:
         """The data in a minibatch, those of other processes among them."""
@@ -179,13 +179,13 @@ class Steps:
     def _inputs(self, batch: Minibatch) -> list[Tensor]:
         """What changes from step to step: rows, their covariates, and the KL's weight in a warm-up."""
         weight = [torch.tensor(self._kl_weight(), dtype=batch.rows.dtype)] if self.options.kl_warmup else []
-        return [batch.rows, *getattr(batch.pair, "columns", ()), *weight]
+        return [batch.rows, *batch.pair.columns, *weight]
 
     def _losses(self, rows: Tensor, *others: Tensor) -> StepLoss:
         """The objective as a function of such inputs."""
         weight = others[-1] if self.options.kl_warmup else 1.0
         columns = others[:-1] if self.options.kl_warmup else others
-        pair = cast(RowsGiven, self.given).with_columns(columns) if columns else self.given
+        pair = self.given.with_columns(columns)
         with self.ranks.noise(self.options.batch_size):
             return self.objective.step_loss(pair.model, pair.guide, self._at_use(rows), weight)
 

@@ -22,7 +22,7 @@ from probvae.inference import (
     reconstruct,
     reconstruction_error,
 )
-from probvae.inference.evaluation.bounds import ModelAndGuide
+from probvae.inference.pair import VAE
 from probvae.models import (
     BernoulliLikelihood,
     ContinuousBernoulliLikelihood,
@@ -145,7 +145,7 @@ class Curved(LinearDecoder):
         return torch.sin(2 * super().forward(z))
 
 
-def expected_error(vae: ModelAndGuide, x: torch.Tensor, num_samples: int) -> tuple[float, float]:
+def expected_error(vae: VAE, x: torch.Tensor, num_samples: int) -> tuple[float, float]:
     """(1/D) E_x E_q ||x - f(z)||^2 by Monte Carlo, and the standard error of a one-draw estimate of it."""
     z = vae.guide.distribution(x).sample((num_samples,))
     errors = (x - vae.model.decoder(z)).square().sum(-1) / DIM

@@ -18,10 +18,11 @@ from probvae.foundation.onednn import fast_products
 from probvae.inference import DiagonalGuide, FlowGuide, FullCovarianceGuide, MaskedEncoder, MLPEncoder, bound
 from probvae.inference.densities.traces import log_weights
 from probvae.inference.evaluation import bounds as evaluation
-from probvae.inference.evaluation.bounds import ModelAndGuide, at_rows, current_limit, draws, limited_memory, tiles
+from probvae.inference.evaluation.bounds import current_limit, draws, limited_memory, tiles
 from probvae.inference.evaluation.threads import in_order
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from probvae.inference.evidence.log_evidence import log_evidence
+from probvae.inference.pair import VAE
 from probvae.models import (
     BernoulliLikelihood,
     GaussianLikelihood,
@@ -47,19 +48,19 @@ def spread(vae: probvae.VAE, dtype: torch.dtype = torch.float64) -> probvae.VAE:
     return vae
 
 
-def binary() -> tuple[ModelAndGuide, torch.Tensor]:
+def binary() -> tuple[VAE, torch.Tensor]:
     model = LatentModel(MixturePrior(2, 3), MLPDecoder(2, DIM, (5,)), BernoulliLikelihood(DIM))
     x = torch.rand(30, DIM, dtype=torch.float64).round()
     return spread(probvae.VAE(model, FullCovarianceGuide(MLPEncoder(DIM, (6,)), 2))), x
 
 
-def flow() -> tuple[ModelAndGuide, torch.Tensor]:
+def flow() -> tuple[VAE, torch.Tensor]:
     model = LatentModel(StandardNormalPrior(2), MLPDecoder(2, DIM, (5,)), GaussianLikelihood(DIM, "per-dimension"))
     x = torch.randn(30, DIM, dtype=torch.float64)
     return spread(probvae.VAE(model, FlowGuide(MLPEncoder(DIM, (6,)), 2))), x
 
 
-def missing() -> tuple[ModelAndGuide, torch.Tensor]:
+def missing() -> tuple[VAE, torch.Tensor]:
     likelihood = GaussianLikelihood(DIM, variance=0.3)
     model = LatentModel(StandardNormalPrior(2), MLPDecoder(2, DIM, (5,)), likelihood, missing="mask")
     x = torch.randn(30, DIM, dtype=torch.float64)
@@ -67,7 +68,7 @@ def missing() -> tuple[ModelAndGuide, torch.Tensor]:
     return spread(probvae.VAE(model, DiagonalGuide(MaskedEncoder(MLPEncoder(2 * DIM, (6,)), DIM), 2))), x
 
 
-def conditional() -> tuple[ModelAndGuide, torch.Tensor]:
+def conditional() -> tuple[VAE, torch.Tensor]:
     model = LatentModel(
         StandardNormalPrior(2), MLPDecoder(4, DIM, (5,)), GaussianLikelihood(DIM, 0.3), LabelCovariates(["cow", "dog"])
     )
@@ -113,7 +114,7 @@ def test_estimates_are_made_of_these_weights(make) -> None:
 def test_memory_limit_changes_no_random_number(make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of several sizes are cut into pieces of several sizes; the numbers are the same."""
     whole_vae, whole_x = make()
-    vae, x = at_rows(whole_vae, slice(5)), whole_x[:5]
+    vae, x = whole_vae.at(slice(5)), whole_x[:5]
     monkeypatch.setattr(evaluation, "_FAST_TILE", 45 * evaluation._bytes_of_a_draw(vae, x))
     monkeypatch.setattr(evaluation, "_ROWS", 2)
     assert len(list(tiles(vae, x, 30))) == 3
