@@ -1,262 +1,43 @@
 """The variational autoencoder as a Bayesian model, which says how wrong its posterior is.
 
-Names are looked up when they are first used, so that ``import probvae`` imports neither torch nor Pyro.
+Every public name of a room (``probvae.models``, ``probvae.inference``, ...) is a name of the package too. A name is
+written once, in its room's ``__init__``, and looked up when it is first used: ``import probvae`` imports neither torch
+nor Pyro.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probvae.applications.generation import sample
-    from probvae.data import Dataset, load_data
-    from probvae.diagnostics import (
-        c2st,
-        calibrate_pairs,
-        calibration,
-        calibration_on_data,
-        importance_diagnostic,
-        latent_usage,
-        posterior_gap,
-        predictive_check,
-        resample,
-    )
-    from probvae.diagnostics.diagnose import diagnose
-    from probvae.diagnostics.program_diagnosis import diagnose_program, program_vae
-    from probvae.diagnostics.weights import distance_bounds
-    from probvae.inference import (
-        ConstrainedGuide,
-        ConvEncoder,
-        DiagonalGuide,
-        ExactGuide,
-        FitResult,
-        FlowGuide,
-        FreeGuide,
-        FullCovarianceGuide,
-        Guide,
-        LinearEncoder,
-        LowRankGuide,
-        MaskedEncoder,
-        MixtureGuide,
-        MLPEncoder,
-        SemiAmortizedGuide,
-        best_diagonal_guide,
-        elbo,
-        equivalent_variance,
-        exact_log_evidence,
-        exact_posterior,
-        fit,
-        impute,
-        impute_exact,
-        optimal_variance,
-        plug_in_loss,
-    )
-    from probvae.inference.compiled.compiled_step import CompiledStep
-    from probvae.inference.evaluation.refine import refine
-    from probvae.inference.evidence.log_evidence import log_evidence
-    from probvae.inference.pair import VAE, load
-    from probvae.inference.training.probabilistic_pca import fit_probabilistic_pca
-    from probvae.models import (
-        BernoulliLikelihood,
-        CategoricalLikelihood,
-        ConditionalNormalPrior,
-        ContinuousBernoulliLikelihood,
-        ConvDecoder,
-        DiscretizedLogisticLikelihood,
-        FlowPrior,
-        GaussianLikelihood,
-        LabelCovariates,
-        LaplaceLikelihood,
-        LaplacePrior,
-        LatentModel,
-        Likelihood,
-        LinearDecoder,
-        LinearGaussianModel,
-        MixedLikelihood,
-        MixturePrior,
-        MLPDecoder,
-        NegativeBinomialLikelihood,
-        NormalPrior,
-        NumberCovariates,
-        PoissonLikelihood,
-        Prior,
-        StandardNormalPrior,
-        StudentTLikelihood,
-        StudentTPrior,
-        UniformHypercubePrior,
-        VampPrior,
-    )
-    from probvae.report.arviz import to_arviz
+    from probvae.applications import *
+    from probvae.data import *
+    from probvae.diagnostics import *
+    from probvae.inference import *
+    from probvae.models import *
+    from probvae.report import *
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "probvae.data": ("Dataset", "load_data"),
-    "probvae.diagnostics": (
-        "c2st",
-        "calibrate_pairs",
-        "calibration",
-        "calibration_on_data",
-        "distance_bounds",
-        "importance_diagnostic",
-        "latent_usage",
-        "posterior_gap",
-        "predictive_check",
-        "resample",
-    ),
-    "probvae.diagnostics.diagnose": ("diagnose",),
-    "probvae.diagnostics.program_diagnosis": ("diagnose_program", "program_vae"),
-    "probvae.applications.generation": ("sample",),
-    "probvae.inference.compiled.compiled_step": ("CompiledStep",),
-    "probvae.inference.evidence.log_evidence": ("log_evidence",),
-    "probvae.inference.evaluation.refine": ("refine",),
-    "probvae.inference.training.probabilistic_pca": ("fit_probabilistic_pca",),
-    "probvae.inference": (
-        "ConstrainedGuide",
-        "ConvEncoder",
-        "DiagonalGuide",
-        "ExactGuide",
-        "FitResult",
-        "FlowGuide",
-        "FreeGuide",
-        "FullCovarianceGuide",
-        "Guide",
-        "LinearEncoder",
-        "LowRankGuide",
-        "MLPEncoder",
-        "MaskedEncoder",
-        "MixtureGuide",
-        "SemiAmortizedGuide",
-        "best_diagonal_guide",
-        "elbo",
-        "equivalent_variance",
-        "exact_log_evidence",
-        "exact_posterior",
-        "fit",
-        "impute",
-        "impute_exact",
-        "optimal_variance",
-        "plug_in_loss",
-    ),
-    "probvae.models": (
-        "BernoulliLikelihood",
-        "CategoricalLikelihood",
-        "ConditionalNormalPrior",
-        "ContinuousBernoulliLikelihood",
-        "ConvDecoder",
-        "DiscretizedLogisticLikelihood",
-        "FlowPrior",
-        "GaussianLikelihood",
-        "LabelCovariates",
-        "LaplaceLikelihood",
-        "LaplacePrior",
-        "LatentModel",
-        "Likelihood",
-        "LinearDecoder",
-        "LinearGaussianModel",
-        "MLPDecoder",
-        "MixedLikelihood",
-        "MixturePrior",
-        "NegativeBinomialLikelihood",
-        "NormalPrior",
-        "NumberCovariates",
-        "PoissonLikelihood",
-        "Prior",
-        "StandardNormalPrior",
-        "StudentTLikelihood",
-        "StudentTPrior",
-        "UniformHypercubePrior",
-        "VampPrior",
-    ),
-    "probvae.report.arviz": ("to_arviz",),
-    "probvae.inference.pair": ("VAE", "load"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "VAE",
-    "BernoulliLikelihood",
-    "CategoricalLikelihood",
-    "CompiledStep",
-    "ConditionalNormalPrior",
-    "ConstrainedGuide",
-    "ContinuousBernoulliLikelihood",
-    "ConvDecoder",
-    "ConvEncoder",
-    "Dataset",
-    "DiagonalGuide",
-    "DiscretizedLogisticLikelihood",
-    "ExactGuide",
-    "FitResult",
-    "FlowGuide",
-    "FlowPrior",
-    "FreeGuide",
-    "FullCovarianceGuide",
-    "GaussianLikelihood",
-    "Guide",
-    "LabelCovariates",
-    "LaplaceLikelihood",
-    "LaplacePrior",
-    "LatentModel",
-    "Likelihood",
-    "LinearDecoder",
-    "LinearEncoder",
-    "LinearGaussianModel",
-    "LowRankGuide",
-    "MLPDecoder",
-    "MLPEncoder",
-    "MaskedEncoder",
-    "MixedLikelihood",
-    "MixtureGuide",
-    "MixturePrior",
-    "NegativeBinomialLikelihood",
-    "NormalPrior",
-    "NumberCovariates",
-    "PoissonLikelihood",
-    "Prior",
-    "SemiAmortizedGuide",
-    "StandardNormalPrior",
-    "StudentTLikelihood",
-    "StudentTPrior",
-    "UniformHypercubePrior",
-    "VampPrior",
-    "best_diagonal_guide",
-    "c2st",
-    "calibrate_pairs",
-    "calibration",
-    "calibration_on_data",
-    "diagnose",
-    "diagnose_program",
-    "distance_bounds",
-    "elbo",
-    "equivalent_variance",
-    "exact_log_evidence",
-    "exact_posterior",
-    "fit",
-    "fit_probabilistic_pca",
-    "importance_diagnostic",
-    "impute",
-    "impute_exact",
-    "latent_usage",
-    "load",
-    "load_data",
-    "log_evidence",
-    "optimal_variance",
-    "plug_in_loss",
-    "posterior_gap",
-    "predictive_check",
-    "program_vae",
-    "refine",
-    "resample",
-    "sample",
-    "to_arviz",
-]
+# Lower layers first, because a look-up imports the rooms in this order until one of them has the name
+_ROOMS = ("data", "models", "inference", "diagnostics", "applications", "report")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'probvae' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    if name == "__all__":
+        return sorted(public for room in _ROOMS for public in _imported(room).__all__)
+    if name[0] != "_":
+        if find_spec(f"{__name__}.{name}"):
+            return _imported(name)
+        for room in map(_imported, _ROOMS):
+            if name in room.__all__:
+                return getattr(room, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__getattr__("__all__"), *_ROOMS})
+
+
+def _imported(room: str) -> Any:
+    return import_module(f"{__name__}.{room}")

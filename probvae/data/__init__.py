@@ -1,18 +1,15 @@
 """Data: named sets and files, their scaling and binarisation, checked before anything is fitted."""
 
-from probvae.data.dataset import Dataset, LinearGaussianTruth
-from probvae.data.load import DATASETS, DatasetSpec, load_data
-from probvae.data.on_disk import RowsOnDisk
-from probvae.data.transforms import BINARIZATIONS, SCALINGS, column_variances
+from probvae.foundation.exports import export_public_names
 
-__all__ = [
-    "BINARIZATIONS",
-    "DATASETS",
-    "SCALINGS",
-    "Dataset",
-    "DatasetSpec",
-    "LinearGaussianTruth",
-    "RowsOnDisk",
-    "column_variances",
-    "load_data",
-]
+from .dataset import Dataset as Dataset
+from .dataset import LinearGaussianTruth as LinearGaussianTruth
+from .load import DATASETS as DATASETS
+from .load import DatasetSpec as DatasetSpec
+from .load import load_data as load_data
+from .on_disk import RowsOnDisk as RowsOnDisk
+from .transforms import BINARIZATIONS as BINARIZATIONS
+from .transforms import SCALINGS as SCALINGS
+from .transforms import column_variances as column_variances
+
+export_public_names(__name__)

@@ -1,35 +1,27 @@
 """How wrong the posterior is, and where that comes from."""
 
-from probvae.diagnostics.calibration.c2st import C2ST, c2st
-from probvae.diagnostics.calibration.calibrate import (
-    CalibrationResult,
-    calibrate_pairs,
-    calibration,
-    calibration_on_data,
-)
-from probvae.diagnostics.ledger.gap import Gap, GapResult, posterior_gap
-from probvae.diagnostics.prediction.predictive_check import PredictiveCheckResult, predictive_check
-from probvae.diagnostics.usage.latent_usage import LatentUsageResult, latent_usage
-from probvae.diagnostics.weights.distance_bounds import DistanceBounds, distance_bounds
-from probvae.diagnostics.weights.importance import ImportanceDiagnostic, importance_diagnostic, resample
+from probvae.foundation.exports import export_public_names
 
-__all__ = [
-    "C2ST",
-    "CalibrationResult",
-    "DistanceBounds",
-    "Gap",
-    "GapResult",
-    "ImportanceDiagnostic",
-    "LatentUsageResult",
-    "PredictiveCheckResult",
-    "c2st",
-    "calibrate_pairs",
-    "calibration",
-    "calibration_on_data",
-    "distance_bounds",
-    "importance_diagnostic",
-    "latent_usage",
-    "posterior_gap",
-    "predictive_check",
-    "resample",
-]
+from .calibration.c2st import C2ST as C2ST
+from .calibration.c2st import c2st as c2st
+from .calibration.calibrate import CalibrationResult as CalibrationResult
+from .calibration.calibrate import calibrate_pairs as calibrate_pairs
+from .calibration.calibrate import calibration as calibration
+from .calibration.calibrate import calibration_on_data as calibration_on_data
+from .diagnose import diagnose as diagnose
+from .ledger.gap import Gap as Gap
+from .ledger.gap import GapResult as GapResult
+from .ledger.gap import posterior_gap as posterior_gap
+from .prediction.predictive_check import PredictiveCheckResult as PredictiveCheckResult
+from .prediction.predictive_check import predictive_check as predictive_check
+from .program_diagnosis import diagnose_program as diagnose_program
+from .program_diagnosis import program_vae as program_vae
+from .usage.latent_usage import LatentUsageResult as LatentUsageResult
+from .usage.latent_usage import latent_usage as latent_usage
+from .weights.distance_bounds import DistanceBounds as DistanceBounds
+from .weights.distance_bounds import distance_bounds as distance_bounds
+from .weights.importance import ImportanceDiagnostic as ImportanceDiagnostic
+from .weights.importance import importance_diagnostic as importance_diagnostic
+from .weights.importance import resample as resample
+
+export_public_names(__name__)

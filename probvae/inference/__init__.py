@@ -1,107 +1,49 @@
 """Everything about q: encoders, guides, objectives, and the fit."""
 
-from probvae.inference.densities.kl import analytic_kl
-from probvae.inference.densities.traces import LogWeights, log_weights
-from probvae.inference.encoders import ConvEncoder, Encoder, LinearEncoder, MaskedEncoder, MLPEncoder
-from probvae.inference.evaluation.bounds import (
-    Bound,
-    bound,
-    elbo,
-    limited_memory,
-    plug_in_loss,
-    posterior_mean,
-    posterior_scale,
-    reconstruct,
-    reconstruction_error,
-)
-from probvae.inference.evaluation.imputation import Imputed, impute
-from probvae.inference.evaluation.variance import equivalent_variance, optimal_variance
-from probvae.inference.guides import (
-    ConstrainedGuide,
-    DiagonalGuide,
-    ExactGuide,
-    FlowGuide,
-    FreeGuide,
-    FullCovarianceGuide,
-    Guide,
-    LocalGuide,
-    LowRankGuide,
-    MixtureGuide,
-    PerDatumGuide,
-    SemiAmortizedGuide,
-)
-from probvae.inference.guides.best_diagonal import best_diagonal_guide
-from probvae.inference.linear.closed_form_model import has_exact_posterior
-from probvae.inference.linear.exact import exact_log_evidence, exact_posterior, posterior_moments, posterior_precision
-from probvae.inference.linear.exact_imputation import Imputation, conditional_covariance, impute_exact
-from probvae.inference.linear.gaussian_gaps import diagonal_gap, forward_diagonal_gap, isotropic_gap
-from probvae.inference.objectives import (
-    AnalyticKLObjective,
-    DReGObjective,
-    ELBOObjective,
-    IWAEObjective,
-    MMDObjective,
-    Objective,
-    RenyiObjective,
-    STLObjective,
-)
-from probvae.inference.training.fit import fit
-from probvae.inference.training.loop import FitResult
+from probvae.foundation.exports import export_public_names
 
-__all__ = [
-    "AnalyticKLObjective",
-    "Bound",
-    "ConstrainedGuide",
-    "ConvEncoder",
-    "DReGObjective",
-    "DiagonalGuide",
-    "ELBOObjective",
-    "Encoder",
-    "ExactGuide",
-    "FitResult",
-    "FlowGuide",
-    "FreeGuide",
-    "FullCovarianceGuide",
-    "Guide",
-    "IWAEObjective",
-    "Imputation",
-    "Imputed",
-    "LinearEncoder",
-    "LocalGuide",
-    "LogWeights",
-    "LowRankGuide",
-    "MLPEncoder",
-    "MMDObjective",
-    "MaskedEncoder",
-    "MixtureGuide",
-    "Objective",
-    "PerDatumGuide",
-    "RenyiObjective",
-    "STLObjective",
-    "SemiAmortizedGuide",
-    "analytic_kl",
-    "best_diagonal_guide",
-    "bound",
-    "conditional_covariance",
-    "diagonal_gap",
-    "elbo",
-    "equivalent_variance",
-    "exact_log_evidence",
-    "exact_posterior",
-    "fit",
-    "forward_diagonal_gap",
-    "has_exact_posterior",
-    "impute",
-    "impute_exact",
-    "isotropic_gap",
-    "limited_memory",
-    "log_weights",
-    "optimal_variance",
-    "plug_in_loss",
-    "posterior_mean",
-    "posterior_moments",
-    "posterior_precision",
-    "posterior_scale",
-    "reconstruct",
-    "reconstruction_error",
-]
+from .compiled.compiled_step import CompiledStep as CompiledStep
+from .densities.kl import analytic_kl as analytic_kl
+from .densities.traces import LogWeights as LogWeights
+from .densities.traces import log_weights as log_weights
+from .encoders import ConvEncoder as ConvEncoder
+from .encoders import Encoder as Encoder
+from .encoders import LinearEncoder as LinearEncoder
+from .encoders import MaskedEncoder as MaskedEncoder
+from .encoders import MLPEncoder as MLPEncoder
+from .evaluation.bounds import Bound as Bound
+from .evaluation.bounds import bound as bound
+from .evaluation.bounds import elbo as elbo
+from .evaluation.bounds import limited_memory as limited_memory
+from .evaluation.bounds import plug_in_loss as plug_in_loss
+from .evaluation.bounds import posterior_mean as posterior_mean
+from .evaluation.bounds import posterior_scale as posterior_scale
+from .evaluation.bounds import reconstruct as reconstruct
+from .evaluation.bounds import reconstruction_error as reconstruction_error
+from .evaluation.imputation import Imputed as Imputed
+from .evaluation.imputation import impute as impute
+from .evaluation.refine import refine as refine
+from .evaluation.variance import equivalent_variance as equivalent_variance
+from .evaluation.variance import optimal_variance as optimal_variance
+from .evidence.log_evidence import log_evidence as log_evidence
+from .guides import *
+from .guides.best_diagonal import best_diagonal_guide as best_diagonal_guide
+from .linear.closed_form_model import has_exact_posterior as has_exact_posterior
+from .linear.exact import exact_log_evidence as exact_log_evidence
+from .linear.exact import exact_posterior as exact_posterior
+from .linear.exact import posterior_moments as posterior_moments
+from .linear.exact import posterior_precision as posterior_precision
+from .linear.exact_imputation import Imputation as Imputation
+from .linear.exact_imputation import conditional_covariance as conditional_covariance
+from .linear.exact_imputation import impute_exact as impute_exact
+from .linear.gaussian_gaps import diagonal_gap as diagonal_gap
+from .linear.gaussian_gaps import forward_diagonal_gap as forward_diagonal_gap
+from .linear.gaussian_gaps import isotropic_gap as isotropic_gap
+from .objectives import *
+from .pair import VAE as VAE
+from .pair import load as load
+from .training.fit import fit as fit
+from .training.loop import FitResult as FitResult
+from .training.probabilistic_pca import fit_probabilistic_pca as fit_probabilistic_pca
+
+export_public_names(__name__)

@@ -1,5 +1,7 @@
 """q_x(z). To add a family: one new file here and one line below."""
 
+from probvae.foundation.exports import export_public_names
+
 from .base import Guide as Guide
 from .base import LocalGuide as LocalGuide
 from .constrained_guide import ConstrainedGuide as ConstrainedGuide
@@ -13,3 +15,5 @@ from .full_covariance_guide import FullCovarianceGuide as FullCovarianceGuide
 from .low_rank_guide import LowRankGuide as LowRankGuide
 from .mixture_guide import MixtureGuide as MixtureGuide
 from .semi_amortized_guide import SemiAmortizedGuide as SemiAmortizedGuide
+
+export_public_names(__name__)

@@ -1,5 +1,7 @@
 """p(x|z). To add a likelihood: one new file here and one line below."""
 
+from probvae.foundation.exports import export_public_names
+
 from .base import Likelihood as Likelihood
 from .bernoulli_likelihood import BernoulliLikelihood as BernoulliLikelihood
 from .categorical_likelihood import CategoricalLikelihood as CategoricalLikelihood
@@ -11,3 +13,5 @@ from .mixed_likelihood import MixedLikelihood as MixedLikelihood
 from .negative_binomial_likelihood import NegativeBinomialLikelihood as NegativeBinomialLikelihood
 from .poisson_likelihood import PoissonLikelihood as PoissonLikelihood
 from .student_t_likelihood import StudentTLikelihood as StudentTLikelihood
+
+export_public_names(__name__)

@@ -1,5 +1,7 @@
 """p(z). To add a prior: one new file here and one line below."""
 
+from probvae.foundation.exports import export_public_names
+
 from .base import Prior as Prior
 from .conditional_normal_prior import ConditionalNormalPrior as ConditionalNormalPrior
 from .distribution_prior import DistributionPrior as DistributionPrior
@@ -11,3 +13,5 @@ from .standard_normal_prior import StandardNormalPrior as StandardNormalPrior
 from .student_t_prior import StudentTPrior as StudentTPrior
 from .uniform_hypercube_prior import UniformHypercubePrior as UniformHypercubePrior
 from .vamp_prior import VampPrior as VampPrior
+
+export_public_names(__name__)
