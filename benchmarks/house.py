@@ -7,7 +7,7 @@ benchmarks/results/house.json. --names prints the places too. The tests in tests
 
 The definitions:
 
-- A room is a folder or a module that stands directly in the package (or in ``inference``); ``__init__`` and ``__main__``
+- A room is a folder or a module that stands directly in the package or in ``inference``; ``__init__`` and ``__main__``
   are none.
 - An import is an ``import`` statement anywhere in a file: at its top, in a function, or under ``TYPE_CHECKING``. Its
   target is the file that defines the module that the statement names.

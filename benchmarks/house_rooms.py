@@ -35,9 +35,9 @@ INFERENCE_LEVELS = (
     ("pair",),
     ("objectives",),
     ("compiled",),
-    ("evaluation",),
+    ("evaluation", "programs"),
     ("evidence",),
-    ("training", "programs"),
+    ("training",),
     ("__init__",),
 )
 FEWEST_FILES, MOST_FILES = 3, 15
