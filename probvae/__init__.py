@@ -9,6 +9,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from probvae.foundation.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from probvae.applications import *
     from probvae.data import *
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from probvae.inference import *
     from probvae.models import *
     from probvae.report import *
-
-__version__ = "0.1.0"
 
 # Lower layers first, because a look-up imports the rooms in this order until one of them has the name
 _ROOMS = ("data", "models", "inference", "diagnostics", "applications", "report")

@@ -9,11 +9,11 @@ from importlib import import_module
 
 import click
 
-from probvae import __version__
 from probvae.errors import FitError, FitInterruptedError, ProbvaeError, RankError, RunError, TerminatedError
 from probvae.foundation.process import keep_freed_memory, launched_rank, local_rank, num_launched, wait_briefly
 from probvae.foundation.signals import first_signal, terminate
 from probvae.foundation.text import printable
+from probvae.foundation.version import __version__
 
 COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probvae import __version__
 from probvae.data import Dataset, RowsOnDisk, column_variances, load_data
 from probvae.data.on_disk import blocks, rows_in
 from probvae.diagnostics import GapResult
@@ -37,6 +36,7 @@ from probvae.experiments.build import build_objective, build_vae
 from probvae.experiments.recipe import Recipe, merge, read_run_recipe, to_toml
 from probvae.foundation.process import launched_rank, num_launched
 from probvae.foundation.seed import isolated_seed
+from probvae.foundation.version import __version__
 from probvae.inference import (
     FitResult,
     FreeGuide,

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probvae import __version__
 from probvae.diagnostics.weights.importance import importance_diagnostic
 from probvae.errors import ArgumentError, ShapeError
 from probvae.foundation.arviz_import import quiet_arviz
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
+from probvae.foundation.version import __version__
 from probvae.inference.evaluation.bounds import chunks
 from probvae.inference.pair import VAE, check_data
 

@@ -1,6 +1,7 @@
 """Runs of every format that was ever written are read, and give the numbers that were noted when they were made."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,18 @@ STORED = sorted(folder for folder in HERE.iterdir() if (folder / "run").is_dir()
 
 def test_one_of_each_format_is_stored() -> None:
     assert [folder.name for folder in STORED] == [f"v{number}" for number in range(FORMAT + 1)]
+
+
+def test_a_run_of_each_release_is_stored() -> None:
+    """A release that the changelog names has a run here, so that later versions are held to read it."""
+    changelog = (HERE.parents[1] / "CHANGELOG.md").read_text()
+    releases = set(re.findall(r"^## \[(\d[^\]]*)\]", changelog, re.MULTILINE))
+    written = {
+        json.loads((folder / "run" / "environment.json").read_text())["versions"]["probvae"] for folder in STORED
+    }
+    assert "0.1.0" in releases
+    assert releases <= written
+    assert package.__version__ not in releases, "a version under way is not the one that was released"
 
 
 @pytest.mark.parametrize("folder", STORED, ids=lambda folder: folder.name)
