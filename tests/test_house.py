@@ -43,7 +43,6 @@ PENDING = {
     "public tensor functions without a shape",
     "comments and docstrings that begin as riddles",
     "the walk of x",
-    "components in probvae",
     "signature of fit",
     "docstring of fit",
     "keys of a recipe",

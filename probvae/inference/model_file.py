@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from probvae import __version__
 from probvae.errors import ConfigError, NotLinearGaussianError, ProbvaeError, RunError, unknown_name
 from probvae.foundation.operators import BoundedAllocation
 from probvae.foundation.registry import Registered, option_names
 from probvae.foundation.seed import isolated_seed
+from probvae.foundation.version import __version__
 from probvae.inference.encoders import Encoder
 from probvae.inference.guides import Guide
 from probvae.models import Covariates, Decoder, LatentModel, Likelihood, Prior
