@@ -46,20 +46,3 @@ def test_readme_names_files_that_exist() -> None:
     ):
         if path.split("/")[-1] not in ("x.toml", "y.toml"):
             assert (ROOT / path).exists(), path
-
-
-def test_the_prior_that_contributing_shows_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The diff's own code, compiled as it stands there, joins the registry and passes the contract."""
-    from probvae.models import Prior
-    from probvae.testing import check_prior
-
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    diff = re.search(r"```diff\n(\+\"\"\"A prior with somewhat.*?)```", text, re.DOTALL)
-    assert diff
-    code = "\n".join(line.removeprefix("+") for line in diff.group(1).splitlines())
-    code = code.replace('name="logistic"', 'name="logistic-from-contributing"')
-    try:
-        exec(compile(code, "CONTRIBUTING.md", "exec"), {})
-        check_prior(Prior.registry["logistic-from-contributing"].example())
-    finally:
-        Prior.registry.pop("logistic-from-contributing", None)
