@@ -13,7 +13,7 @@ from probvae.data.dataset import Dataset
 from probvae.data.on_disk import IN_MEMORY_LIMIT, RowsOnDisk, fits_in_memory, float_dtype
 from probvae.data.valid_data import as_matrix, check_shape
 from probvae.errors import ConfigError, DataError
-from probvae.storage.files import kind_of
+from probvae.storage.untrusted import check_file
 
 
 def read_file(path: Path, labels: str | None = None, limit: int = IN_MEMORY_LIMIT) -> Dataset:
@@ -36,8 +36,7 @@ def read_file(path: Path, labels: str | None = None, limit: int = IN_MEMORY_LIMI
 
 def _check_beginning(path: Path, suffix: str) -> None:
     try:
-        if (kind := kind_of(path)) != "file":
-            raise DataError(f"{path}: expected a file, got a {kind}. Save the data in a file ending in {suffix}.")
+        check_file(path, f"Save the data in a file ending in {suffix}.", error=DataError)
         with path.open("rb") as file:
             beginning = file.read(8)
     except DataError:
@@ -119,8 +118,7 @@ def _read_csv(path: Path, labels: str | None, limit: int) -> Dataset:
 
     with path.open("rb") as file:
         _check_width(path, file.readline(_LONGEST_LINE).count(b",") + 1)
-    if path.stat().st_size > limit:
-        raise DataError(f"{path}: expected at most {limit >> 20} MB of text. Save the numbers as .npy.")
+    check_file(path, "Save the numbers as .npy.", limit, error=DataError)
     try:
         table = csv.read_csv(path)
         if all(_is_number(name) for name in table.column_names):

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from probvae.errors import ConfigError, RunError, unknown_name
-from probvae.storage.files import kind_of
-from probvae.storage.untrusted import check_run_format, read_run_text
+from probvae.storage.untrusted import check_file, check_run_format, read_run_text
 
 Recipe = dict[str, dict[str, Any]]
 
@@ -190,10 +189,7 @@ def read_run_recipe(run: Path) -> Recipe:
 
 
 def _content(path: Path) -> bytes:
-    if (kind := kind_of(path)) != "file":
-        raise ConfigError(f"recipe {path}: expected a file, got a {kind}. Give a TOML file.")
-    if path.stat().st_size > _LARGEST_FILE:
-        raise ConfigError(f"recipe {path}: expected at most {_LARGEST_FILE >> 20} MB of TOML. Give another file.")
+    check_file(path, "Give a TOML file.", _LARGEST_FILE, f"recipe {path}", ConfigError)
     return path.read_bytes()
 
 

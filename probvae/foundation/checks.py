@@ -7,7 +7,7 @@ from probvae.errors import ArgumentError, DataError, ShapeError
 
 
 def check_matrix(x: Tensor, data_dim: int | None = None, name: str = "x") -> None:
-    """Raise unless ``x`` is a real (N, D) tensor with N >= 1 and, where given, D = ``data_dim``."""
+    """Raise unless ``x`` is a real (N, D) tensor with N, D >= 1 and, unless ``data_dim`` is None, D = ``data_dim``."""
     if not isinstance(x, Tensor):
         raise ArgumentError(
             f"{name}: expected a torch.Tensor, got {type(x).__name__}. Convert it with torch.as_tensor({name})."
@@ -27,7 +27,7 @@ def check_matrix(x: Tensor, data_dim: int | None = None, name: str = "x") -> Non
 
 
 def check_finite(x: Tensor, name: str = "x") -> None:
-    """Raise unless every entry of the matrix ``x`` is finite; name the first row that is not."""
+    """Raise unless every entry of ``x`` (N, D) is finite; the message names the first row that is not."""
     finite = torch.isfinite(x).all(dim=1)
     if finite.all():
         return
@@ -35,7 +35,7 @@ def check_finite(x: Tensor, name: str = "x") -> None:
 
 
 def non_finite_rows(bad: Tensor, num_data: int, name: str = "x") -> DataError:
-    """The error for rows that are not finite; ``bad`` are their numbers."""
+    """The error for rows that are not finite; ``bad`` (B,) are their row numbers, of ``num_data`` rows in all."""
     return DataError(
         f"{name}: {len(bad)} of {num_data} rows contain NaN or infinity (first: row {int(bad[0])}). "
         "Drop or repair these rows; NaN may stay where the model has missing='mask'."
@@ -43,13 +43,13 @@ def non_finite_rows(bad: Tensor, num_data: int, name: str = "x") -> DataError:
 
 
 def check_event(value: Tensor, size: int, name: str, fix: str) -> None:
-    """Raise unless the last dimension of ``value`` has ``size`` entries."""
+    """Raise unless ``value`` has shape (..., size); the message ends with ``fix``."""
     if value.ndim == 0 or value.shape[-1] != size:
         raise ShapeError(f"{name}: expected trailing shape ({size},), got {tuple(value.shape)}. {fix}")
 
 
 def check_count(value: int, name: str, least: int = 1, most: int | None = None) -> None:
-    """Raise unless ``value`` is an integer of at least ``least``, and where given of ``most`` at most."""
+    """Raise unless ``value`` is an integer from ``least`` to ``most`` (None: without end)."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ArgumentError(f"{name}: expected an integer >= {least}, got {value!r}.")
     if most is not None and value > most:

@@ -6,19 +6,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# of mallopt, in malloc.h
+# Numbers of mallopt's parameters in malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT = 256 * 2**20
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20  # glibc takes no larger one
-_MARGIN = 2**16  # for what the library adds to a block
+_MARGIN = 2**16  # bytes that the library may add to a block
 
 
 def keep_freed_memory() -> bool:
     """Let glibc keep up to 256 MB that were freed, and take blocks below 32 MB from them.
 
-    By its default it gives freed blocks back to the system and asks for zeroed pages anew: hundreds of page faults in
-    each step of a small fit, a fifth of the time and more. For a process of our own (the command line); returns
-    whether there is such a C library. It changes no result.
+    By default glibc gives freed blocks back to the system and asks for zeroed pages anew: hundreds of page faults in
+    each step of a small fit, a fifth of the time and more. The function is meant for a process of our own (the command
+    line), changes no result, and returns whether the C library has such a setting.
 
     >>> keep_freed_memory() in (True, False)
     True
@@ -43,17 +43,17 @@ def reuse_freed_memory() -> None:
     torch.empty(_LARGEST_MMAP_THRESHOLD - _MARGIN, dtype=torch.uint8)
 
 
-# About 50 microseconds: longer than what lies between two operators, and short beside a turn of another process
+# About 50 microseconds: longer than the time between two operators, and short beside a turn of another process
 _SPINS = "5000"
 
 
 def wait_briefly(environment: "os._Environ[str] | dict[str, str]" = os.environ) -> None:
     """Let GNU OpenMP's threads spin for a moment only; to be called before torch is imported.
 
-    By its default they spin for milliseconds. On a machine that is shared, the one that they wait for may have lost its
-    core to another process, and they keep the other cores from doing work: many small operators on two threads then
-    take ten times as long. For a process of our own (the command line); a setting of the user's stays as it is. It
-    changes no result.
+    By default threads spin for milliseconds. On a shared machine, the thread that the others wait for may have lost its
+    core to another process, and the spinning threads keep the other cores busy: many small operators on two threads
+    then take ten times as long. The function is meant for a process of our own (the command line), leaves a setting of
+    the user's as it is, and changes no result.
 
     >>> environment = {}
     >>> wait_briefly(environment)
@@ -64,8 +64,8 @@ def wait_briefly(environment: "os._Environ[str] | dict[str, str]" = os.environ) 
         environment.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
-# Below this, waking the threads costs more than they save; on a busy machine, where one of them has to wait
-# for a core at every operation, several times as much.
+# Below this number, waking the threads costs more than they save: several times more on a busy machine, where at every
+# operation one thread has to wait for a core.
 _WORTH_THREADS = 5e8  # floating-point operations of one training step
 
 
@@ -78,7 +78,7 @@ def threads_for_step(num_parameters: int, batch_size: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    # forward once, backward twice, a multiplication and an addition for each parameter and datum
+    # One forward and two backward products, each with a multiplication and an addition a parameter and datum
     small = 6.0 * num_parameters * batch_size < _WORTH_THREADS
     torch.set_num_threads(1 if small else before)
     try:
@@ -88,16 +88,16 @@ def threads_for_step(num_parameters: int, batch_size: int) -> Iterator[None]:
 
 
 def num_launched() -> int:
-    """How many processes were started together, this one among them; 1 without a launcher."""
+    """The number of processes that a launcher started together, 1 without a launcher."""
     launched = {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
     return int(os.environ["WORLD_SIZE"]) if launched else 1
 
 
 def launched_rank() -> int:
-    """The number of this process, 0 for the one that writes."""
+    """The rank of this process, 0 for the process that writes files."""
     return int(os.environ["RANK"]) if num_launched() > 1 else 0
 
 
 def local_rank() -> int:
-    """The number of this process on its machine, which is that of its GPU."""
+    """The rank of this process on its machine, which is the number of its GPU too."""
     return int(os.environ.get("LOCAL_RANK", "0")) if num_launched() > 1 else 0

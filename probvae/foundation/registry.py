@@ -1,4 +1,4 @@
-"""Components by name, with the arguments that built them; other packages add theirs by entry points."""
+"""Components by name, with the arguments that built them; other packages add components by entry points."""
 
 import inspect
 import warnings
@@ -12,8 +12,8 @@ from probvae.errors import ConfigError, PluginWarning, unknown_name
 class Registered:
     """Base of every component family: ``class MixturePrior(Prior, name="mixture")`` registers itself.
 
-    A family is a direct child made with ``family="prior"``; it gets a registry of its own. An instance
-    remembers its constructor's arguments as :attr:`arguments`, so that it can be written down and rebuilt.
+    A family is a direct child made with ``family="prior"`` and has a registry of its own. An instance remembers its
+    constructor's arguments as :attr:`arguments`, so that it can be written down and rebuilt.
     """
 
     family: ClassVar[str]
@@ -34,7 +34,7 @@ class Registered:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         instance = super().__new__(cls)
-        # object.__setattr__: nn.Module's own would want its __init__ to have run, and would adopt submodules
+        # nn.Module's __setattr__ needs its __init__ to have run, and would adopt modules among the arguments
         object.__setattr__(instance, "arguments", _bind(cls, args, kwargs))
         return instance
 
@@ -49,7 +49,7 @@ class Registered:
 
     @classmethod
     def all_registered(cls) -> dict[str, type[Self]]:
-        """The registry, with what installed packages add to it."""
+        """The registry, with the components of installed packages."""
         load_plugins(cls.family)
         return cls.registry
 
@@ -65,29 +65,30 @@ def option_names(component: type) -> dict[str, inspect.Parameter]:
 
 
 def _constructor(component: type) -> inspect.Signature:
-    # not that of the class itself, which would be of __new__ above
-    return inspect.signature(component.__init__)  # type: ignore[misc]  # a subclass may have another: it is asked for
+    # The signature of the class itself would be the one of __new__ above
+    return inspect.signature(component.__init__)  # type: ignore[misc]  # the subclass's own __init__ is wanted
 
 
 def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     try:
         bound = _constructor(cls).bind(None, *args, **kwargs)
     except TypeError:
-        return {}  # wrong arguments: __init__ itself is about to say so, in Python's own words
+        return {}  # with wrong arguments, __init__ itself raises a TypeError right after this
     bound.apply_defaults()  # a saved model must not change when a default does
     return {name: value for name, value in bound.arguments.items() if name != "self"}
 
 
 @cache
 def load_plugins(family: str) -> None:
-    """Import what installed packages offer for ``family`` ("prior"), once; a class registers itself as it is defined.
+    """Import the components that installed packages offer for ``family`` ("prior"), once for each family.
 
-    One that cannot be imported, or is no component, is a warning that names it, and does not hinder the others.
+    A class registers itself as it is defined. An entry that cannot be imported, or that is no component, gives a
+    warning with its name, and does not hinder the others.
     """
     for entry in entry_points(group=f"probvae.{family}s"):
         try:
             offered = entry.load()
-        except Exception as error:  # a stranger's package may fail in any way
+        except Exception as error:  # another package may fail in any way
             _warn(family, entry, f"cannot be loaded ({type(error).__name__}: {str(error).rstrip('.')})")
             continue
         if getattr(offered, "family", None) != family or getattr(offered, "registered_name", None) is None:

@@ -1,4 +1,4 @@
-"""Random numbers of our own: the caller's generators are left as they were."""
+"""Random numbers that leave the caller's generators as they were."""
 
 import random
 from collections.abc import Iterator

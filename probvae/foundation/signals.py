@@ -14,8 +14,8 @@ from probvae.errors import TerminatedError
 def first_signal(act: Callable[[signal.Signals], None], *numbers: signal.Signals) -> Iterator[None]:
     """The first of these signals inside the block calls ``act``; from then on they do what they did before.
 
-    Without ``numbers``: SIGINT and SIGTERM. Python hands signals to the main thread: in another one nothing is noticed,
-    and nothing changed.
+    Without ``numbers``, the signals are SIGINT and SIGTERM. Python hands signals to the main thread, so that in another
+    thread nothing is noticed and nothing changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -39,24 +39,24 @@ def first_signal(act: Callable[[signal.Signals], None], *numbers: signal.Signals
 
 
 def terminate(number: signal.Signals) -> NoReturn:
-    """Raise: what is open is closed on the way out, and what was begun removed, as after Ctrl-C."""
+    """Raise :class:`~probvae.errors.TerminatedError`, so that open files are closed and half-made ones removed."""
     raise TerminatedError(number)
 
 
 class Interruption:
-    """``signal`` is the one that came, None before."""
+    """``signal`` is the first signal that came, None before."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
     def note(self, number: signal.Signals) -> None:
-        """This one has come."""
+        """Remember that signal ``number`` has come."""
         self.signal = number
 
 
 @contextmanager
 def noticed_signals() -> Iterator[Interruption]:
-    """SIGINT and SIGTERM only make a note inside the block; the second one does what it did before."""
+    """The first SIGINT or SIGTERM inside the block only makes a note; the second acts as it did before."""
     interruption = Interruption()
     with first_signal(interruption.note):
         yield interruption

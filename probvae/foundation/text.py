@@ -2,14 +2,14 @@
 
 import unicodedata
 
-# What reverses the text after it, on a terminal and in a page: a name could make a sentence read otherwise
+# Marks that turn the direction of the text after them: a name with one could make a sentence read otherwise
 _TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# control characters, halves of characters, and separators of lines and paragraphs
+# Unicode categories of control characters, halves of characters, and separators of lines and paragraphs
 _HIDDEN = frozenset(("Cc", "Cs", "Zl", "Zp"))
 
 
 def printable(text: str) -> str:
-    r"""``text`` with what would steer a terminal, break a file or turn the writing's direction written out.
+    r"""``text`` with characters that steer a terminal, break a file or turn the direction of writing escaped.
 
     >>> print(printable("\x1b[31mred\u202e, and a line\nmore, 東京"))
     \x1b[31mred\u202e, and a line

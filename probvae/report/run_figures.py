@@ -22,7 +22,7 @@ from probvae.inference.guides.families import as_normal
 from probvae.inference.pair import VAE
 from probvae.report import figures
 from probvae.report.tensors import as_double
-from probvae.storage.files import refuse_link
+from probvae.storage.untrusted import refuse_link
 
 NUM_PAIRS = 16
 # what moves a fit along the curve of rate and distortion, as it is called in the picture

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,27 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from probvae.errors import RunError
 from probvae.foundation.fault_points import fault_point
+from probvae.storage.untrusted import refuse_link
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def kind_of(path: Path) -> str:
-    """What stands at ``path``: a "file", or what cannot be read like one (a "folder", a "pipe or device").
-
-    To open a pipe may wait for ever, and a device may have no end. Raises :class:`OSError` where there is nothing.
-
-    >>> kind_of(Path("/"))
-    'folder'
-    """
-    mode = path.stat().st_mode
-    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "pipe or device"
-
-
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it over ``path``.
 
-    A link at ``path`` is replaced, not followed.
+    A link at ``path`` is replaced and not followed.
     Raises :class:`~probvae.errors.RunError` when the file cannot be written; ``path`` is then as it was.
     """
     temporary: Path | None = None
@@ -81,7 +69,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 def _move_into(stage: Path, folder: Path) -> None:
     found = [path.relative_to(stage) for path in sorted(stage.rglob("*")) if path.is_file()]
-    # what could stop the moves half way is looked for before the first of them
+    # Obstacles that would stop the moves half way are looked for before the first move
     for place in found:
         target = folder / place
         for parent in place.parents[:-1]:
@@ -96,14 +84,8 @@ def _move_into(stage: Path, folder: Path) -> None:
         raise RunError(f"{folder}: cannot be written ({error.strerror or error}).") from error
 
 
-def refuse_link(path: Path) -> None:
-    """Raise :class:`~probvae.errors.RunError` where ``path`` is a link: what is written would land elsewhere."""
-    if path.is_symlink():
-        raise RunError(f"{path}: is a link, which may lead outside of its folder. Remove it, or choose another --out.")
-
-
 def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> Path:
-    """Write named arrays to a compressed ``.npz`` atomically, and say where."""
+    """Write named arrays to a compressed ``.npz`` atomically, and return ``path``."""
     import numpy as np
 
     write_atomic(path, lambda temporary: np.savez_compressed(temporary, **dict[str, Any](arrays)))
@@ -111,13 +93,13 @@ def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> Path:
 
 
 def make_readable(path: Path) -> None:
-    """Give what ``tempfile`` made, for its owner only, the rights that the user's umask gives."""
+    """Give a file or folder that ``tempfile`` made, readable by its owner only, the rights of the user's umask."""
     path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
 
 
 @cache
 def _umask() -> int:
-    # it can be read only by setting it, for all threads: once is enough
+    # The umask can be read only by setting it for all threads, so it is read once
     umask = os.umask(0o077)
     os.umask(umask)
     return umask

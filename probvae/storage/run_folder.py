@@ -20,18 +20,18 @@ from typing import Any
 
 from probvae.errors import RunError
 from probvae.foundation.fault_points import fault_point
-from probvae.storage.files import make_readable, refuse_link, write_text
-from probvae.storage.untrusted import read_run_json
+from probvae.storage.files import make_readable, write_text
+from probvae.storage.untrusted import read_run_json, refuse_link
 
 LOCK = ".lock"
-# Names that `_files` writes under; others that begin with a dot are the user's own, .git among them
+# Temporary names of `probvae.storage.files`; other names that begin with a dot are the user's own, .git among them
 _HALF_WRITTEN = re.compile(r"\.writing-[a-z0-9_]{8}|\..+\.[a-z0-9_]{8}(\.\w+)?")
 
 
 class Run:
     """A run folder. Nothing is on disk before :meth:`create`, which also writes the files in ``preamble``.
 
-    From :meth:`create` or :meth:`open` to :meth:`close`, no other process can do either.
+    From :meth:`create` or :meth:`open` to :meth:`close`, no other process can create or open the same folder.
     """
 
     def __init__(self, folder: str | Path, preamble: Mapping[str, str] | None = None) -> None:
@@ -40,7 +40,7 @@ class Run:
         self._lock: Any = None
 
     def add_to_environment(self, content: Mapping[str, Any]) -> None:
-        """More for ``environment.json``, before it is written."""
+        """Add ``content`` to ``environment.json``, before :meth:`create` writes the file."""
         known = json.loads(self._preamble.get("environment.json", "{}"))
         self._preamble["environment.json"] = json.dumps({**known, **content}, indent=2) + "\n"
 
@@ -52,10 +52,10 @@ class Run:
             raise RunError(f"out: {self.folder} exists. Choose another folder, or remove this one.")
 
     def create(self) -> None:
-        """Make the folder with all that is known before the fit, in one step; it must not exist yet, except empty.
+        """Make the folder, with the preamble in it, in one step. The folder must be new or empty.
 
-        A process that is killed here leaves no run, or one that can be resumed. An empty folder that is there is
-        filled where it stands: it may be a mounted one, which nothing can take the place of.
+        A process that is killed here leaves no run, or a run that can be resumed. An empty folder is filled where it
+        stands, because a mounted folder cannot be replaced.
         """
         self.check_free()
         try:
@@ -76,7 +76,7 @@ class Run:
             _remove_unless_locked(left)
         stage = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
         try:
-            self._lock = _acquired(stage / LOCK)  # it is the folder's own, once that has its name
+            self._lock = _acquired(stage / LOCK)  # the lock stays with the folder when the folder gets its name
             make_readable(stage)
             self._fill(stage)
             fault_point("run-filled")
@@ -86,7 +86,7 @@ class Run:
 
     def _fill(self, folder: Path) -> None:
         (folder / "checkpoints").mkdir()
-        # the recipe is what makes a folder a run
+        # The recipe comes last, because a folder with a recipe is taken for a run
         for name in sorted(self._preamble, key=lambda name: name == "config.toml"):
             write_text(folder / name, self._preamble[name])
 
@@ -94,18 +94,18 @@ class Run:
         return RunError(f"out: {self.folder} cannot be written ({error.strerror or error}). Choose another folder.")
 
     def open(self) -> None:
-        """Take up the run that a process before this one began; raises what :meth:`lock` raises."""
+        """Go on with the run that an earlier process began; raises as :meth:`lock` does."""
         if not self.checkpoints.is_dir():
             raise RunError(f"{self.folder}: there is no run to go on with. Give a folder that `probvae fit` wrote.")
         for place in (self.checkpoints, self.folder / "metrics.jsonl", self.folder / LOCK):
-            refuse_link(place)  # all three are written to, or emptied, where they stand
+            refuse_link(place)  # the fit writes to, or empties, each of the three in its place
         self.lock()
         self._remove_leftovers()
 
     def lock(self) -> None:
-        """Keep other processes from writing here, until :meth:`close` or the end of this process, however it ends.
+        """Keep other processes from writing here until :meth:`close`, or until this process ends in any way.
 
-        Raises :class:`~probvae.errors.RunError` where another one has the lock.
+        Raises :class:`~probvae.errors.RunError` where another process has the lock.
         """
         try:
             self._lock = _acquired(self.folder / LOCK)
@@ -121,7 +121,7 @@ class Run:
             self._lock = None
 
     def _remove_leftovers(self) -> None:
-        """What a process that was killed was about to write; only with the lock is it known that none still is."""
+        """Remove half-written files of a killed process; while this one holds the lock, no process writes them."""
         for place in (self.folder, self.checkpoints):
             for path in filter(lambda path: _HALF_WRITTEN.fullmatch(path.name), place.iterdir()):
                 if path.is_dir() and not path.is_symlink():
@@ -131,17 +131,17 @@ class Run:
 
     @property
     def model_file(self) -> Path:
-        """Where the fitted weights are."""
+        """The file of the fitted weights."""
         return self.folder / "model.safetensors"
 
     @property
     def figures(self) -> Path:
-        """Where the pictures are."""
+        """The folder of the pictures."""
         return self.folder / "figures"
 
     @property
     def checkpoints(self) -> Path:
-        """Where the states that a fit can be resumed from are."""
+        """The folder of the states from which a fit can be resumed."""
         return self.folder / "checkpoints"
 
     def append_metrics(self, line: str) -> None:
@@ -156,7 +156,7 @@ class Run:
             raise RunError(f"{file}: cannot be written ({error.strerror}).") from error
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """What :meth:`write_json` wrote. Raises :class:`~probvae.errors.RunError` where it is not there, or damaged."""
+        """The content of a JSON file; raises :class:`~probvae.errors.RunError` where it is missing or damaged."""
         return read_run_json(self.folder, name)
 
     def check_unchanged(self, fingerprint: str) -> None:
@@ -182,7 +182,7 @@ class Run:
 
 
 def _acquired(file: Path) -> Any:
-    """The lock on ``file``, which ends with this process; None where another one has it."""
+    """The lock on ``file``, which ends with this process; None where another process has the lock."""
     import filelock
 
     lock = filelock.FileLock(file, timeout=0)
@@ -194,7 +194,7 @@ def _acquired(file: Path) -> Any:
 
 
 def _remove_unless_locked(lock_file: Path) -> None:
-    """What a process that was killed was about to make a run."""
+    """Remove the folder that a killed process was about to make a run, unless a living process holds its lock."""
     lock = _acquired(lock_file)
     if lock is not None:
         shutil.rmtree(lock_file.parent, ignore_errors=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from probvae.errors import RunError
 from probvae.storage.files import write_atomic
 
-# The format's names of dtypes
+# Names of dtypes in the safetensors format
 _NAMES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL"},
     **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"},
@@ -22,13 +22,13 @@ _NAMES = {
 
 
 class Packed(NamedTuple):
-    """What a safetensors file has: names, dtypes, shapes and places as JSON, and the tensors' bytes in one piece."""
+    """Content of a safetensors file: names, dtypes, shapes and offsets as JSON, and all tensors' bytes in one (B,)."""
 
     header: str
     data: Tensor
 
     def digest(self, metadata: Mapping[str, str]) -> str:
-        """SHA-256 of names, dtypes, shapes and values, and of the text beside them."""
+        """SHA-256 of names, dtypes, shapes, values and ``metadata``, as hexadecimal digits."""
         text = json.dumps([self.header, dict(metadata)], sort_keys=True)
         found = hashlib.sha256(text.encode())
         found.update(self.data.numpy().data)
@@ -37,7 +37,7 @@ class Packed(NamedTuple):
 
 @torch.no_grad()
 def pack(tensors: Mapping[str, Tensor]) -> Packed:
-    """A copy of the tensors in a file's order: large numbers first, so that each lies at a multiple of its size."""
+    """A copy of ``tensors`` (any shapes) in a file's order: wide dtypes first, so that each is aligned to its size."""
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     ends = list(accumulate(tensor.nbytes for _, tensor in ordered))
     starts = [0, *ends[:-1]]
@@ -52,7 +52,7 @@ def pack(tensors: Mapping[str, Tensor]) -> Packed:
 
 
 def write_packed(path: Path, packed: Packed, metadata: Mapping[str, str]) -> None:
-    """Write tensors and text atomically. Raises :class:`~probvae.errors.RunError` where that cannot be.
+    """Write tensors and text atomically. Raises :class:`~probvae.errors.RunError` where they cannot be written.
 
     The package safetensors keeps Python's lock while it writes, and a fit would wait for it at every checkpoint; it
     also writes the texts in another order each time. Source: https://huggingface.co/docs/safetensors ("Format").
@@ -75,12 +75,12 @@ def _write_all(file: FileIO, content: memoryview) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """:func:`write_packed` of :func:`pack`."""
+    """Write ``tensors`` (any shapes) and text atomically: :func:`pack`, then :func:`write_packed`."""
     write_packed(path, pack(tensors), metadata)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What :func:`write_tensors` wrote. Raises :class:`~probvae.errors.RunError` for a file that is not whole."""
+    """Tensors by name (shapes as written) and text; raises :class:`~probvae.errors.RunError` for a damaged file."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -89,5 +89,5 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        # what safetensors does not look for in a header, torch and Python are the first to complain of
+        # safetensors leaves some faults of a header to torch and Python, which raise errors of their own
         raise RunError(f"{path}: not a whole safetensors file ({error}). Fit again, or take a checkpoint.") from error

@@ -1,21 +1,48 @@
-"""The files of a run folder, which somebody else may have made: each is looked at before it is read.
+"""The one door for files that somebody else may have made: each is checked before it is read or written over.
 
-A run's files are regular files inside the folder, of a sensible size, in a format that this version knows. Links are
-refused, whatever they point at. What is written into a folder is guarded by :mod:`probvae.storage.files`.
+A file is a regular file of a sensible size. A run's files lie inside its folder and are no links, whatever a link
+points at, and their format is one that this version knows. JSON in them is an object, numbers in them are finite.
 """
 
 import json
 import math
+import stat
 from pathlib import Path
 from typing import Any
 
-from probvae.errors import RunError
+from probvae.errors import ProbvaeError, RunError
 
 # The format of run folders and model files that this version writes; a folder without a number is of format 0
 FORMAT = 1
-# of a text file, in bytes: a run of a million epochs has less
+# Bytes of a text file: the metrics of a million epochs take less
 _LARGEST_TEXT = 2**28
 _UNFINISHED = "Was the fit stopped before its end? Then go on with: probvae fit --resume RUN"
+
+
+def check_file(
+    path: Path, fix: str, largest: int | None = None, name: str | None = None, error: type[ProbvaeError] = RunError
+) -> None:
+    """Raise ``error`` unless ``path`` is a regular file of at most ``largest`` bytes, before a byte of it is read.
+
+    To open a pipe may wait for ever, and a device may have no end. A message begins with ``name`` (by default the path)
+    and ends with ``fix``. Raises :class:`OSError` where there is nothing.
+
+    >>> check_file(Path("/"), "Give a TOML file.")
+    Traceback (most recent call last):
+    probvae.errors.RunError: /: expected a file, got a folder. Give a TOML file.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe or device"
+        raise error(f"{name or path}: expected a file, got a {kind}. {fix}")
+    if largest is not None and found.st_size > largest:
+        raise error(f"{name or path}: expected at most {largest >> 20} MB of text. {fix}")
+
+
+def refuse_link(path: Path) -> None:
+    """Raise :class:`~probvae.errors.RunError` where ``path`` is a link: a file written there would land elsewhere."""
+    if path.is_symlink():
+        raise RunError(f"{path}: is a link, which may lead outside of its folder. Remove it, or choose another folder.")
 
 
 def run_file(run: Path, name: str) -> Path:
@@ -61,7 +88,7 @@ def parse_object(text: str, place: str) -> dict[str, Any]:
 
 
 def number_or_none(value: object) -> float | None:
-    """A finite number as it is, and None for whatever else a damaged file may hold.
+    """``value`` if it is a finite number, else None: a damaged file may hold anything.
 
     >>> number_or_none(2.5), number_or_none(float("nan")), number_or_none("2.5"), number_or_none(True)
     (2.5, None, None, None)
@@ -70,14 +97,14 @@ def number_or_none(value: object) -> float | None:
         return None
     try:
         return value if math.isfinite(value) else None
-    except OverflowError:  # an integer of thousands of digits
+    except OverflowError:  # `value` is an integer of thousands of digits
         return None
 
 
 def check_run_format(run: Path) -> None:
     """Raise :class:`~probvae.errors.RunError` for a run of a format that this version cannot read.
 
-    A folder without ``environment.json`` passes: what needs that file says so itself.
+    A folder without ``environment.json`` passes: code that needs the file says so itself.
     """
     if not (run / "environment.json").exists() and not (run / "environment.json").is_symlink():
         return
