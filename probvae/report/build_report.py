@@ -14,7 +14,7 @@ from torch import Tensor
 from probvae.data import Dataset
 from probvae.diagnostics.diagnose import Diagnosis, diagnose
 from probvae.diagnostics.ledger.gap import GapResult
-from probvae.diagnostics.ledger.unsplit import TotalGap
+from probvae.diagnostics.ledger.unsplit import UnsplitLedger
 from probvae.diagnostics.verdicts import NotComputed
 from probvae.errors import DataError, RunError
 from probvae.experiments.recipe import Recipe, read_run_recipe
@@ -163,7 +163,7 @@ def _illustrations(diagnosis: Diagnosis, subject: _Subject, options: Options) ->
         subject.vae,
         subject.data,
         subject.x,
-        gap if isinstance(gap, GapResult | TotalGap) else None,
+        gap if isinstance(gap, GapResult | UnsplitLedger) else None,
         num_posteriors=QUICK_POSTERIORS if options.quick else NUM_POSTERIORS,
         seed=options.seed,
     )

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from probvae.diagnostics.calibration.calibrate import CalibrationResult
 from probvae.diagnostics.calibration.ranks import ecdf_band
+from probvae.diagnostics.calibration.result import CalibrationResult
 from probvae.report.figures.calibration_figure import coverage_curves, rank_differences, scores_and_contraction
 from probvae.report.illustration import Illustration
 from probvae.report.tensors import as_double

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probvae.diagnostics.ledger.gap import Gap, GapResult
-from probvae.diagnostics.ledger.unsplit import TotalGap
+from probvae.diagnostics.ledger.unsplit import UnsplitLedger
 from probvae.report.figures.ledger_figure import Mean, ledger, total_gap
 from probvae.report.illustration import Illustration
 from probvae.report.tensors import as_double
@@ -23,10 +23,10 @@ _TOTAL = (
 _BOUND = " log p(x) is a lower bound here, and so are the total and the approximation gap."
 
 
-def illustrations(result: GapResult | TotalGap) -> list[Illustration]:
+def illustrations(result: GapResult | UnsplitLedger) -> list[Illustration]:
     """The bar of the mean gaps, and how they are spread over the data; of the total only, where it is not split."""
     bound = _BOUND if result.truth.kind == "lower bound" else ""
-    if isinstance(result, TotalGap):
+    if isinstance(result, UnsplitLedger):
         return [Illustration("ledger", total_gap(_values(result.total), _mean(result.total)), _TOTAL + bound)]
     parts = result.approximation, result.amortisation
     figure = ledger(_values(parts[0]), _values(parts[1]), (_mean(parts[0]), _mean(parts[1])))

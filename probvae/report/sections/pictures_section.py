@@ -6,7 +6,7 @@ from torch import Tensor
 from probvae.applications.generation import sample
 from probvae.data import Dataset
 from probvae.diagnostics import GapResult
-from probvae.diagnostics.ledger.unsplit import TotalGap
+from probvae.diagnostics.ledger.unsplit import UnsplitLedger
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
 from probvae.inference.pair import VAE
 from probvae.report.figures import latent_plane
@@ -35,7 +35,7 @@ _GOOD = {1: "the orange line is the blue hill's outline", 2: "the orange line ru
 
 
 def illustrations(
-    vae: VAE, data: Dataset, x: Tensor, gap: GapResult | TotalGap | None, *, num_posteriors: int = 6, seed: int = 0
+    vae: VAE, data: Dataset, x: Tensor, gap: GapResult | UnsplitLedger | None, *, num_posteriors: int = 6, seed: int = 0
 ) -> list[Illustration]:
     """What a reader wants to see of a model; posteriors where ``gap`` is known and z has one or two dimensions."""
     found = [
