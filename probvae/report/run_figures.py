@@ -21,7 +21,7 @@ from probvae.inference.guides import Guide
 from probvae.inference.guides.families import as_normal
 from probvae.inference.pair import VAE
 from probvae.report import figures
-from probvae.report.tensors import as_double
+from probvae.report.sections.base import as_double
 from probvae.storage.files import refuse_link
 
 NUM_PAIRS = 16
