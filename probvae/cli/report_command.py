@@ -50,13 +50,17 @@ def command(
     from probvae.cli.diagnosis_output import section_progress
     from probvae.cli.output import shown_warnings
     from probvae.inference.pair import load
-    from probvae.report.build_report import Options, report_run
+    from probvae.report.build_report import Options
+    from probvae.report.run_report import report_run
 
     vae = load(run)
     source = load_data_for(run, vae, data)
-    options = Options(num_data, draws, truth, quick, seed, shlex.join(["probvae", *sys.argv[1:]]))
+    options = Options(num_data, draws, truth, quick, seed)
+    typed = shlex.join(["probvae", *sys.argv[1:]])
     with shown_warnings(), section_progress(progress) as advance:
-        report = report_run(run, vae, source, options, out or run, held_out=data is None, progress=advance)
+        report = report_run(
+            run, vae, source, options, out or run, held_out=data is None, command=typed, progress=advance
+        )
     _print(report)
 
 

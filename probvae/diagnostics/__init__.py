@@ -4,10 +4,10 @@ from probvae.foundation.exports import export_public_names
 
 from .calibration.c2st import C2ST as C2ST
 from .calibration.c2st import c2st as c2st
-from .calibration.calibrate import CalibrationResult as CalibrationResult
 from .calibration.calibrate import calibrate_pairs as calibrate_pairs
 from .calibration.calibrate import calibration as calibration
 from .calibration.calibrate import calibration_on_data as calibration_on_data
+from .calibration.result import CalibrationResult as CalibrationResult
 from .diagnose import diagnose as diagnose
 from .ledger.gap import Gap as Gap
 from .ledger.gap import GapResult as GapResult

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from probvae.diagnostics.ledger.gap import Gap, GapResult
-from probvae.diagnostics.ledger.richer_guide import full_covariance_gain
+from probvae.diagnostics.ledger.gap import Gap, GapResult, full_covariance_gain
 from probvae.diagnostics.prediction.predictive_check import PredictiveCheckResult
 from probvae.diagnostics.usage.latent_usage import LatentUsageResult
 from probvae.diagnostics.verdicts import FAIL, OK, WARN, Diagnostic, Verdict, mean_with_error, with_error

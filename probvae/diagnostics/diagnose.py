@@ -10,7 +10,7 @@ from torch import Tensor
 from probvae.diagnostics.advice import advice_for
 from probvae.diagnostics.calibration.calibrate import calibration, calibration_on_data
 from probvae.diagnostics.ledger.gap import LEDGER_DATA, GapResult, check_density
-from probvae.diagnostics.ledger.unsplit import TotalGap, gap_as_known
+from probvae.diagnostics.ledger.unsplit import UnsplitLedger, ledger_or_total
 from probvae.diagnostics.prediction.predictive_check import predictive_check
 from probvae.diagnostics.usage.latent_usage import latent_usage
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnostic, NotComputed, Verdict, judge
@@ -158,7 +158,7 @@ def _gap(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnosti
     check_density(vae)
     method = best_method(vae) if settings.truth == "auto" else settings.truth
     rows = slice(settings.ledger_data.get(method, settings.ledger_data["annealed"]))
-    return gap_as_known(vae.at(rows), x[rows], truth=method, num_samples=settings.num_draws, seed=settings.seed)
+    return ledger_or_total(vae.at(rows), x[rows], truth=method, num_samples=settings.num_draws, seed=settings.seed)
 
 
 def _importance(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
@@ -195,7 +195,7 @@ def _prediction(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Di
 def _evidence(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Estimate:
     """The ledger's, if it has all data; else that of the importance weights."""
     gap, importance = before.get("gap"), before.get("importance")
-    if isinstance(gap, GapResult | TotalGap) and len(gap.truth.value) == len(x):
+    if isinstance(gap, GapResult | UnsplitLedger) and len(gap.truth.value) == len(x):
         return gap.truth
     if isinstance(importance, ImportanceDiagnostic):
         return Estimate(importance.log_evidence, importance.standard_error, "importance", "lower bound")

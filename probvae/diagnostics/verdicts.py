@@ -89,9 +89,16 @@ def judge(tests: Sequence[HypothesisTest]) -> list[Verdict]:
 def _judged(test: HypothesisTest, adjusted: float) -> Verdict:
     status = FAIL if adjusted < FAIL_LEVEL else WARN if adjusted < WARN_LEVEL else OK
     message = test.passed if status == OK else test.rejected
-    # beyond that no reader gains, and the tests' distributions are not known so far out
-    told = f"= {adjusted:.2g}" if adjusted >= _SMALLEST_TOLD else f"< {_SMALLEST_TOLD:g}"
-    return Verdict(test.name, status, adjusted, FAIL_LEVEL, f"{message} (adjusted p {told})")
+    return Verdict(test.name, status, adjusted, FAIL_LEVEL, f"{message} (adjusted p {told_p_value(adjusted)})")
+
+
+def told_p_value(p_value: float) -> str:
+    """A p-value as a reader needs it: below 1e-6 no reader gains, and the tests' distributions are not known there.
+
+    >>> told_p_value(0.0432), told_p_value(1.6e-18)
+    ('= 0.043', '< 1e-6')
+    """
+    return f"= {p_value:.2g}" if p_value >= _SMALLEST_TOLD else "< 1e-6"
 
 
 def holm(p_values: Iterable[float]) -> list[float]:

@@ -21,7 +21,7 @@ from probvae.data import Dataset, RowsOnDisk, column_variances, load_data
 from probvae.data.on_disk import blocks, rows_in
 from probvae.diagnostics import GapResult
 from probvae.diagnostics.ledger.gap import LEDGER_DATA, check_density
-from probvae.diagnostics.ledger.unsplit import TotalGap, gap_as_known
+from probvae.diagnostics.ledger.unsplit import UnsplitLedger, ledger_or_total
 from probvae.diagnostics.verdicts import mean_with_error
 from probvae.errors import (
     CheckpointWarning,
@@ -80,7 +80,7 @@ class Experiment:
     held_out: Dataset
     x: Tensor
     fit: FitResult
-    gap: GapResult | TotalGap | None
+    gap: GapResult | UnsplitLedger | None
     summary: dict[str, Any]
     run: Run
 
@@ -263,7 +263,7 @@ def _refused_as_failed() -> Iterator[None]:
 
 def ledger_of(
     vae: VAE, data: Dataset, seed: int, truth: str = "auto", num_data: int | None = None
-) -> tuple[GapResult | TotalGap | None, dict[str, Any]]:
+) -> tuple[GapResult | UnsplitLedger | None, dict[str, Any]]:
     """The ledger of gaps on the first data, and its means; or None and the reason why there is none.
 
     For a guide whose family cannot be searched it is the total alone, with the reason.
@@ -274,7 +274,7 @@ def ledger_of(
     try:
         check_density(vae)
         with _refused_as_failed():
-            gap = gap_as_known(vae, x, truth=method, seed=seed)
+            gap = ledger_or_total(vae, x, truth=method, seed=seed)
     except ProbvaeError as error:  # a posterior that no grid covers, among others
         return None, {"not_computed": str(error)}
     entries = [gap.total.value, gap.truth.value, *([gap.approximation.value] if isinstance(gap, GapResult) else [])]
@@ -291,7 +291,7 @@ def ledger_of(
     return gap, gap.summary()
 
 
-def first_ledger(vae: VAE, data: Dataset, seed: int) -> tuple[GapResult | TotalGap | None, dict[str, Any]]:
+def first_ledger(vae: VAE, data: Dataset, seed: int) -> tuple[GapResult | UnsplitLedger | None, dict[str, Any]]:
     """:func:`ledger_of` on as few data as a fit can wait for."""
     return ledger_of(vae, data, seed, num_data=_FIRST_LEDGER_DATA[best_method(vae)])
 

@@ -1,9 +1,9 @@
-"""From a run folder to its report: a page, the numbers as JSON, draws for ArviZ, and figures."""
+"""A report of a VAE: a page, the numbers as JSON, draws for ArviZ, and figures, from any VAE and rows of data."""
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,54 +13,49 @@ from torch import Tensor
 
 from probvae.data import Dataset
 from probvae.diagnostics.diagnose import Diagnosis, diagnose
-from probvae.diagnostics.ledger.gap import GapResult
-from probvae.diagnostics.ledger.unsplit import TotalGap
 from probvae.diagnostics.verdicts import NotComputed
-from probvae.errors import DataError, RunError
-from probvae.experiments.recipe import Recipe, read_run_recipe
-from probvae.experiments.run import binarized, environment_of, for_other_data, given, split
+from probvae.errors import RunError
+from probvae.experiments.run import environment_of
 from probvae.inference.evidence.log_evidence import log_evidence
 from probvae.inference.pair import VAE
 from probvae.report.arviz import to_arviz
-from probvae.report.figures import save_figure
-from probvae.report.illustration import Illustration
+from probvae.report.drawing.figure_files import save_figure
 from probvae.report.numbers import Number, as_json, grids, numbers
-from probvae.report.page import Page, Picture, Section, answer, render
-from probvae.report.sections import calibration_section as calibration
-from probvae.report.sections import importance_section as importance
-from probvae.report.sections import latent_usage_section as latent_usage
-from probvae.report.sections import ledger_section as ledger
-from probvae.report.sections import pictures_section as pictures
-from probvae.report.sections import prediction_section as prediction
+from probvae.report.page import Page, PageSection, Picture, answer, render
+from probvae.report.sections import all_sections
+from probvae.report.sections.base import Illustration, Section, Subject
 from probvae.storage.files import staged, write_atomic, write_text
-from probvae.storage.run_folder import Run
 from probvae.storage.untrusted import read_run_json
 
 Progress = Callable[[str, int, int], None]
 
 MAX_DATA, QUICK_DATA = 500, 200
 NUM_DRAWS, QUICK_DRAWS = 500, 100
-NUM_POSTERIORS, QUICK_POSTERIORS = 6, 3
-# a larger SVG is put into the page as PNG: a phone draws it faster
+FILES = ("report.html", "report.json", "posterior.nc")
+# A larger SVG stands in the page as PNG, which a phone draws faster.
 _LARGEST_SVG = 300_000
 _PIXELS_PER_INCH = 96
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line sets; ``num_data`` and ``num_draws`` are None for the defaults."""
+    """How much is computed, and how; ``num_data`` and ``num_draws`` are None for the defaults."""
 
     num_data: int | None = None
     num_draws: int | None = None
     truth: str = "auto"
     quick: bool = False
     seed: int = 0
-    command: str = ""
+
+    @property
+    def most_data(self) -> int:
+        """How many rows a report takes at most."""
+        return self.num_data or (QUICK_DATA if self.quick else MAX_DATA)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where the files are, and what they say of ``subject``."""
+    """The folder and the files of a report, a line about its ``subject``, and all that was found."""
 
     folder: Path
     files: tuple[Path, ...]
@@ -70,50 +65,56 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Subject:
-    """What is reported on: a run's VAE, and data that it was not trained on (as far as is known)."""
+class Source:
+    """The ``vae`` for the rows ``x`` (N, D), the same rows as ``data`` for readers, and where they come from.
 
-    run: Path
-    recipe: Recipe
+    ``subject`` is the line about them in the page, and ``about`` more rows for its last table.
+    """
+
     vae: VAE
-    data: Dataset
     x: Tensor
-    num_there: int
-    kind: str  # "held-out data", "data"
-
-    def line(self) -> str:
-        """One line about it."""
-        some = f"the first {self.data.num_data} of " if self.data.num_data < self.num_there else ""
-        latents = f"{self.vae.model.latent_dim} latent{'s' * (self.vae.model.latent_dim > 1)}"
-        return f"{some}{self.num_there} {self.kind} of {self.data.name}, {self.data.data_dim} features, {latents}"
+    data: Dataset
+    title: str
+    subject: str
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
-def report_run(
-    run: Path,
-    vae: VAE,
-    data: Dataset,
+def subject_line(data: Dataset, latent_dim: int, num_there: int, kind: str) -> str:
+    """How many of the ``num_there`` rows are in a report, and their size.
+
+    >>> subject_line(Dataset(np.zeros((5, 3)), "toys"), 2, 8, "held-out data of toys")
+    'the first 5 of 8 held-out data of toys, 3 features, 2 latents'
+    """
+    some = f"the first {data.num_data} of " if data.num_data < num_there else ""
+    latents = "1 latent" if latent_dim == 1 else f"{latent_dim} latents"
+    return f"{some}{num_there} {kind}, {data.data_dim} features, {latents}"
+
+
+def write_report(
+    source: Source,
     options: Options,
     folder: Path,
     *,
-    held_out: bool = True,
+    owned: bool = False,
     progress: Progress = lambda name, number, total: None,
 ) -> Report:
-    """Diagnose the ``vae`` of ``run`` and write report.html, report.json, posterior.nc and figures to ``folder``.
+    """Diagnose the VAE of ``source`` and write report.html, report.json, posterior.nc and figures to ``folder``.
 
-    ``held_out``: ``data`` are the run's own, and those that it was not trained on are taken of them; otherwise all of
-    ``data``. At most 500 (200 with ``options.quick``), or ``options.num_data``, the first ones. All files are replaced
-    at the end, or none.
+    All files are replaced at the end, or none. Unless the folder is ``owned`` (a run's), they replace an earlier report
+    only.
 
-    Raises :class:`~probvae.errors.RunError` for a run that is not whole, or whose data have changed,
-    :class:`~probvae.errors.DataError` for more data than there are, and what
-    :func:`~probvae.inference.evidence.log_evidence` raises for a ``truth`` that the model does not allow.
+    Raises :class:`~probvae.errors.RunError` where files would be replaced that no report wrote, and what
+    :func:`~probvae.log_evidence` raises for a ``truth`` that the model does not allow.
     """
     start = time.perf_counter()
-    subject = _subject(run, vae, data, options, held_out)
+    if not owned:
+        _check_ours(folder)
+    if options.truth in ("exact", "quadrature"):
+        log_evidence(source.vae.at(slice(1)), source.x[:1], options.truth)  # refused before minutes are spent
     with staged(folder) as stage:
         diagnosis = diagnose(
-            subject.vae,
-            subject.x,
+            source.vae,
+            source.x,
             truth=options.truth,
             num_draws=options.num_draws,
             quick=options.quick,
@@ -121,65 +122,61 @@ def report_run(
             progress=lambda name, number, total: progress(name, number, total + 1),
         )
         progress("figures", len(diagnosis.sections), len(diagnosis.sections) + 1)
-        shown = _illustrations(diagnosis, subject, options)
-        found = {name: [_saved(one, stage) for one in several] for name, several in shown.items()}
-        _write_draws(diagnosis, subject, options, stage)
-        about = _about(subject, options, time.perf_counter() - start)
-        page = _page(diagnosis, subject, found, about)
+        subject = Subject(source.vae, source.x, source.data, diagnosis.sections, options.quick, options.seed)
+        sections = _in_order(diagnosis)
+        shown = {section.name: _illustrations(section, subject) for section in sections}
+        pictures = {name: [_saved(one, stage) for one in several] for name, several in shown.items()}
+        _write_draws(subject, options, stage)
+        page = Page(
+            source.title,
+            source.subject,
+            diagnosis.status,
+            diagnosis.verdicts,
+            [_page_section(section, diagnosis, pictures[section.name]) for section in sections],
+            diagnosis.advice,
+            _about(source, options, time.perf_counter() - start),
+            _check_names(sections),
+        )
         write_text(stage / "report.html", render(page))
         write_text(stage / "report.json", _as_json(diagnosis, page, shown))
-    files = tuple(folder / name for name in ("report.html", "report.json", "posterior.nc"))
-    return Report(folder, files, sum(map(len, shown.values())), page.subject, diagnosis)
+    num_figures = sum(map(len, shown.values()))
+    return Report(folder, tuple(folder / name for name in FILES), num_figures, page.subject, diagnosis)
 
 
-def _subject(run: Path, vae: VAE, data: Dataset, options: Options, held_out: bool) -> _Subject:
-    recipe = read_run_recipe(run)
-    if held_out:
-        Run(run).check_unchanged(data.fingerprint())
-        data = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])[1]
-    kind = "held-out data" if held_out else "data"
-    if options.num_data is not None and options.num_data > data.num_data:
-        raise DataError(
-            f"num-data: expected at most {data.num_data}, the {kind} of {data.name} that there are, got "
-            f"{options.num_data}. Leave it out, or give more with --data."
+def _check_ours(folder: Path) -> None:
+    """Raise where a file or a figure stands in the way, unless an earlier report or a fit wrote the folder."""
+    found = [name for name in FILES if (folder / name).exists() or (folder / name).is_symlink()]
+    figures = folder / "figures"
+    if figures.is_symlink() or (figures.is_dir() and any(figures.iterdir())) or figures.is_file():
+        found.append("figures")
+    is_run = all((folder / name).is_file() for name in ("config.toml", "model.safetensors"))
+    if found and not is_run and not _has_report(folder):
+        raise RunError(
+            f"{folder}: {', '.join(found)} there {'is' if len(found) == 1 else 'are'} not from an earlier report, and "
+            "would be replaced. Choose another folder, or remove what is there."
         )
-    num_there = data.num_data
-    data = data.take(slice(options.num_data or (QUICK_DATA if options.quick else MAX_DATA)))
-    vae = given(recipe, for_other_data(vae, data, options.seed), data)
-    x = binarized(data, options.seed)
-    if options.truth in ("exact", "quadrature"):
-        log_evidence(vae.at(slice(1)), x[:1], options.truth)  # refused before minutes are spent
-    return _Subject(run, recipe, vae, data, x, num_there, kind)
 
 
-def _illustrations(diagnosis: Diagnosis, subject: _Subject, options: Options) -> dict[str, list[Illustration]]:
-    found = {
-        name: _DRAWN[name](result, subject)
-        for name, result in diagnosis.sections.items()
-        if name in _DRAWN and not isinstance(result, NotComputed) and not (options.quick and name in _SLOW)
-    }
-    gap = diagnosis.sections.get("gap")
-    drawn = pictures.illustrations(
-        subject.vae,
-        subject.data,
-        subject.x,
-        gap if isinstance(gap, GapResult | TotalGap) else None,
-        num_posteriors=QUICK_POSTERIORS if options.quick else NUM_POSTERIORS,
-        seed=options.seed,
-    )
-    return {**found, "pictures": drawn}
+def _has_report(folder: Path) -> bool:
+    """True where report.json is one of ours."""
+    try:
+        return {"answer", "verdicts", "about"} <= read_run_json(folder, "report.json").keys()
+    except RunError:
+        return False
 
 
-# the same pictures as those of simulated data; with --quick the numbers are enough
-_SLOW = {"calibration_on_data"}
-_DRAWN: Mapping[str, Callable[[Any, _Subject], list[Illustration]]] = {
-    "gap": lambda result, subject: ledger.illustrations(result),
-    "importance": lambda result, subject: importance.illustrations(result),
-    "calibration": lambda result, subject: calibration.illustrations(result),
-    "calibration_on_data": lambda result, subject: calibration.illustrations(result),
-    "latent_usage": lambda result, subject: latent_usage.illustrations(result),
-    "prediction": lambda result, subject: prediction.illustrations(result, subject.x, subject.data.image_shape),
-}
+def _in_order(diagnosis: Diagnosis) -> list[Section]:
+    """The sections of the page: the diagnostics in their order, and at the end what rests on none of them."""
+    known = all_sections()
+    found = [known.get(name, Section(name, name.replace("_", " ").capitalize())) for name in diagnosis.sections]
+    return [*found, *(section for section in known.values() if not section.has_result)]
+
+
+def _illustrations(section: Section, subject: Subject) -> list[Illustration]:
+    result = subject.results.get(section.name)
+    if isinstance(result, NotComputed) or (subject.quick and not section.drawn_when_quick):
+        return []
+    return section.illustrations(result, subject)
 
 
 def _saved(illustration: Illustration, stage: Path) -> Picture:
@@ -191,173 +188,67 @@ def _saved(illustration: Illustration, stage: Path) -> Picture:
     return Picture(title, file.read_bytes(), kind, width, height, illustration.caption)
 
 
-def _write_draws(diagnosis: Diagnosis, subject: _Subject, options: Options, stage: Path) -> None:
+def _write_draws(subject: Subject, options: Options, stage: Path) -> None:
     names, labels = subject.data.feature_names, subject.data.labels
     if names is not None and len(set(names)) < len(names):
-        names = None  # as coordinates they have to differ
+        names = None  # ArviZ wants coordinates that differ
     if labels is not None and labels.dtype.kind not in "biuf":
         labels = np.array([str(label) for label in labels])
-    num_draws = options.num_draws or (QUICK_DRAWS if options.quick else NUM_DRAWS)
     draws = to_arviz(
         subject.vae,
         subject.x,
-        num_samples=num_draws,
+        num_samples=options.num_draws or (QUICK_DRAWS if options.quick else NUM_DRAWS),
         labels=labels,
         feature_names=names,
-        pareto_k=getattr(diagnosis.sections.get("importance"), "pareto_k", None),
+        pareto_k=getattr(subject.results.get("importance"), "pareto_k", None),
         seed=options.seed,
     )
     write_atomic(stage / "posterior.nc", lambda path: draws.to_netcdf(str(path)))
 
 
-_CALIBRATION = {
-    "source": "true z from",
-    "coverage": "Coverage: the share of true z inside regions of the expected content",
-    "num_simulations": "number of pairs (z, x)",
-    "num_draws": "draws of the guide for each",
-    "tarp_area": "TARP: area between curve and diagonal",
-    "log_weight_rank": "mean rank of log p(x, z) − log q(z), expected 0.5",
-    "c2st_accuracy": "classifier (C2ST), expected accuracy 0.5",
-    "z_score": "mean z-score, expected 0, latent",
-    "z_score_squared": "mean squared z-score, expected 1, latent",
-    "contraction": "contraction, latent",
-}
-# what each section asks, and what its numbers are called
-_SECTIONS = {
-    "gap": (
-        "The ledger",
-        "How many nats does the posterior cost, and is the guide's family at fault or its encoder? Total = "
-        "approximation + amortisation.",
-        {
-            "total": "total: log p(x) − ELBO = KL(q ‖ p(z|x)), nats per datum",
-            "approximation": "approximation: a richer guide could win it",
-            "amortisation": "amortisation: a better encoder could win it",
-            "truth": "log p(x) comes from",
-            "kind": "which makes it",
-            "truth_error": "largest error of log p(x), nats",
-            "num_data": "number of data",
-            "num_converged": "best guide found for, data",
-            "not_split": "not split, because",
-        },
-    ),
-    "importance": (
-        "Importance weights",
-        "Can draws of the guide be weighted into draws of the posterior? The heavier the weights' tail (k̂), the less.",
-        {
-            "threshold": "threshold of k̂ for so many draws",
-            "share_above": "share of the data above it",
-            "num_constant": "data with constant weights (exact)",
-            "median_pareto_k": "median k̂",
-            "largest_pareto_k": "largest k̂",
-            "ess_share": "effective share of the draws",
-            "log_evidence": "log p(x), smoothed weights, nats per datum",
-            "num_data": "number of data",
-            "num_samples": "draws a datum",
-        },
-    ),
-    "calibration": (
-        "Calibration on simulated data",
-        "When the model makes data from a known z, does the guide's posterior hold that z as often as it says?",
-        _CALIBRATION,
-    ),
-    "calibration_on_data": (
-        "Calibration on these data",
-        "The same with draws of the exact posterior at the data themselves, where the model may be of another opinion.",
-        _CALIBRATION,
-    ),
-    "latent_usage": (
-        "Latent usage",
-        "Which latents carry something of x, how much, and do all data together fill the prior?",
-        {
-            "rate": "rate: KL(q ‖ p), nats per datum",
-            "rate_method": "rate by",
-            "dimension_kl": "KL of latent, nats per datum:",
-            "dimension_kl_method": "KL of single latents by",
-            "active_units": "active units",
-            "activity": "variance of the posterior mean, latent",
-            "num_active_directions": "active directions",
-            "linear_theory": "theory (linear models only)",
-            "mutual_information": "I(x; z), nats, own datum in q(z)",
-            "mutual_information_upper": "I(x; z), nats, own datum left out",
-            "aggregate_kl": "KL(q(z) ‖ p(z)), nats",
-            "log_num_data": "log N, which bounds the first I(x; z)",
-            "aggregate_test": "aggregate posterior against prior",
-            "num_data": "number of data",
-            "num_samples": "draws a datum",
-            "num_prior_draws": "draws of the prior",
-        },
-    ),
-    "prediction": (
-        "Prediction",
-        "Could the data have come from this model?",
-        {
-            "log_evidence": "held-out log p(x), nats per datum",
-            "statistics": "Statistics of the data, and of data sets from the model (median and 95 % of them)",
-            "family_p_value": "p-value of all statistics together",
-            "loo": "PSIS-LOO",
-            "num_data": "number of data",
-            "num_replicates": "data sets from the model",
-            "num_posterior_replicates": "data sets from the posteriors",
-        },
-    ),
-    "pictures": ("Samples, reconstructions, latent plane", "What the model makes, and where it puts the data.", {}),
-}
-
-
-def _page(diagnosis: Diagnosis, subject: _Subject, found: Mapping[str, list[Picture]], about: list[Number]) -> Page:
-    results = {**diagnosis.sections, "pictures": None}
-    sections = [_section(name, results[name], found.get(name, [])) for name in _in_order(results)]
-    title = f"Posterior report: {subject.run.resolve().name}"
-    return Page(title, subject.line(), diagnosis.status, diagnosis.verdicts, sections, diagnosis.advice, about)
-
-
-def _in_order(results: Mapping[str, Any]) -> list[str]:
-    """The sections in the order of the page; one that the page does not know before the pictures."""
-    order = [*_SECTIONS]
-    unknown = [name for name in results if name not in order]
-    return [name for name in (*order[:-1], *unknown, order[-1]) if name in results]
-
-
-def _section(name: str, result: Any, shown: Sequence[Picture]) -> Section:
-    title, lead, labels = _SECTIONS.get(name, (name.replace("_", " ").capitalize(), "", {}))
+def _page_section(section: Section, diagnosis: Diagnosis, shown: Sequence[Picture]) -> PageSection:
+    result = diagnosis.sections.get(section.name)
     if isinstance(result, NotComputed):
-        return Section(name, title, lead, not_computed=result.reason)
+        return PageSection(section.name, section.title, section.question, not_computed=result.reason)
     summary = {} if result is None else result.summary()
-    return Section(name, title, lead, numbers(summary, labels), grids(summary, labels), shown)
+    tables = numbers(summary, section.labels), grids(summary, section.labels)
+    return PageSection(section.name, section.title, section.question, *tables, shown)
 
 
-def _about(subject: _Subject, options: Options, seconds: float) -> list[Number]:
-    environment = environment_of(subject.recipe, subject.data)
-    source, training = subject.recipe["data"]["source"], subject.recipe["training"]
+def _check_names(sections: Sequence[Section]) -> dict[str, str]:
+    """What the page calls the verdicts: a section by its title, a check of it with its label."""
+    titles = {section.name: section.title for section in sections}
+    checks = {
+        f"{section.name}/{check}": f"{section.title}: {label}"
+        for section in sections
+        for check, label in section.checks.items()
+    }
+    return titles | checks
+
+
+def _about(source: Source, options: Options, seconds: float) -> list[Number]:
+    environment = environment_of({"training": {"seed": options.seed, "device": str(source.x.device)}}, source.data)
+    model = source.vae.model
+    parts = (model.prior, model.decoder, model.likelihood)
     rows = {
-        "Command": options.command or "probvae.report.build_report.report_run",
-        "Run": str(subject.run),
-        "Data": f"{subject.line()}; the run was fitted to {source}",
+        **source.about,
+        "Data": source.subject,
         "Fingerprint of these data": environment["data"]["fingerprint"],
+        "Model": ", ".join(type(part).__name__ for part in parts),
+        "Guide": type(source.vae.guide).__name__,
         "Seed of the draws": options.seed,
-        "Seed of the fit": training["seed"],
         "log p(x)": options.truth,
         "Quick": options.quick,
         "Written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "Time taken": f"{seconds:.1f} seconds, {environment['num_threads']} threads",
         "Versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
         "Platform": environment["platform"],
-        **_fitted_with(subject.run),
     }
     return numbers(rows)
 
 
-def _fitted_with(run: Path) -> dict[str, str]:
-    """The versions of the fit, where they are known: with --data nobody has looked for them yet."""
-    try:
-        versions = read_run_json(run, "environment.json")["versions"]
-        return {"Versions of the fit": ", ".join(f"{name} {version}" for name, version in versions.items())}
-    except (RunError, KeyError, AttributeError):
-        return {"Versions of the fit": "not known: environment.json is missing or damaged"}
-
-
 def _as_json(diagnosis: Diagnosis, page: Page, shown: Mapping[str, list[Illustration]]) -> str:
-    content = {
+    content: dict[str, Any] = {
         "title": page.title,
         "subject": page.subject,
         "answer": answer(page.verdicts),

@@ -1,4 +1,4 @@
-"""The numbers of a summary as rows of a table."""
+"""The numbers of a summary as rows of a table, as text, and as JSON."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ class Number:
 
     @property
     def is_text(self) -> bool:
-        """Whether the value is words."""
+        """True where the value is words, which need more room than a number."""
         return not self.error and len(self.value) > _LONGEST_NUMBER
 
 
@@ -39,7 +39,9 @@ class Grid:
 
 
 def numbers(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> list[Number]:
-    """The rows of ``summary``, nested ones with the outer name in front; ``labels`` replace names.
+    """The rows of ``summary``, nested ones with the outer name in front.
+
+    ``labels`` replace names: that of an entry by ``"total"``, that of an entry inside of another by ``"total.kind"``.
 
     >>> numbers({"total": {"value": 1.2345, "standard_error": 0.0321}, "num_data": 5}, {"total": "loss"})
     [Number(label='loss', value='1.234', error='0.032'), Number(label='num data', value='5', error='')]
@@ -58,37 +60,38 @@ def grids(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None) -
 
 def _parts(summary: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[Number | Grid]:
     for name, value in summary.items():
-        yield from _rows(labels.get(name, _words(name)), value)
+        yield from _rows(name, labels.get(name, _words(name)), value, labels)
 
 
-def _rows(label: str, value: Any) -> Iterator[Number | Grid]:
+def _rows(path: str, label: str, value: Any, labels: Mapping[str, str]) -> Iterator[Number | Grid]:
     if isinstance(value, Mapping):
         known = _ESTIMATE if value.keys() >= _ESTIMATE else set()
         if known:
             yield Number(label, *with_error(value["value"], value["standard_error"]))
         for name in (name for name in value if name not in known):
-            yield from _rows(f"{label}: {_words(name)}", value[name])
+            inner = f"{path}.{name}"
+            yield from _rows(inner, labels.get(inner, f"{label}: {_words(name)}"), value[name], labels)
     elif isinstance(value, Sequence) and not isinstance(value, str):
-        yield from _entries(label, value)
+        yield from _entries(path, label, value, labels)
     else:
         yield Number(label, as_text(value))
 
 
-def _entries(label: str, values: Sequence[Any]) -> Iterator[Number | Grid]:
+def _entries(path: str, label: str, values: Sequence[Any], labels: Mapping[str, str]) -> Iterator[Number | Grid]:
     if values and all(isinstance(value, Mapping) and not value.keys() >= _ESTIMATE for value in values):
-        yield _grid(label, values)
+        yield _grid(path, label, values, labels)
         return
     for place, value in enumerate(values[:MOST_ENTRIES], start=1):
-        yield from _rows(f"{label} {place}", value)
+        yield from _rows(path, f"{label} {place}", value, labels)
     if len(values) > MOST_ENTRIES:
         yield Number(label, f"and {len(values) - MOST_ENTRIES} more, in report.json")
 
 
-def _grid(label: str, values: Sequence[Mapping[str, Any]]) -> Grid:
-    header = tuple(values[0])
-    rows = tuple(tuple(_cell(value.get(name)) for name in header) for value in values[:MOST_ENTRIES])
+def _grid(path: str, label: str, values: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Grid:
+    columns = tuple(values[0])
+    rows = tuple(tuple(_cell(value.get(name)) for name in columns) for value in values[:MOST_ENTRIES])
     more = f" (the first {MOST_ENTRIES} of {len(values)})" if len(values) > MOST_ENTRIES else ""
-    return Grid(label + more, tuple(_words(name) for name in header), rows)
+    return Grid(label + more, tuple(labels.get(f"{path}.{name}", _words(name)) for name in columns), rows)
 
 
 def _cell(value: Any) -> str:

@@ -1,11 +1,11 @@
 """The report as one HTML page that needs nothing else: no script, no network, no other file."""
 
 from base64 import b64encode
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Verdict
 from probvae.foundation.text import printable
@@ -14,14 +14,14 @@ from probvae.report.numbers import Grid, Number, short_text
 if TYPE_CHECKING:
     from jinja2 import Template
 
-# in the order in which a reader wants them: what went wrong first
+# A reader wants to see first what went wrong.
 STATUSES = (FAIL, WARN, NOT_COMPUTED, OK)
 SYMBOLS = {FAIL: "✗", WARN: "!", NOT_COMPUTED: "–", OK: "✓"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that stands in the page: its bytes, what it is called, its size in CSS pixels, and the caption."""
+    """A figure inside of the page: its bytes, its title, its size in CSS pixels, and its caption."""
 
     title: str
     content: bytes
@@ -37,7 +37,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """One diagnostic: what it asks, its numbers and pictures, or the reason why there are none."""
 
     anchor: str
@@ -51,22 +51,41 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What a report says; ``about`` is how it was made, and ``subject`` the line under the title."""
+    """What a report says.
+
+    ``subject`` is the line under the title, ``about`` says how the report was made, and ``checks`` what the verdicts
+    are called, by their names.
+    """
 
     title: str
     subject: str
     status: str
     verdicts: Sequence[Verdict]
-    sections: Sequence[Section]
+    sections: Sequence[PageSection]
     advice: Sequence[str]
     about: Sequence[Number]
+    checks: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Row(NamedTuple):
+    """A verdict in the table: its name in words, and the address of its section (None where it has none)."""
+
+    verdict: Verdict
+    name: str
+    anchor: str | None
 
 
 def render(page: Page) -> str:
     """The page as HTML. Every text is escaped: a label may hold anything."""
     style = files("probvae.report").joinpath("templates/report.css").read_text(encoding="utf-8")
     verdicts = worst_first(page.verdicts)
-    return _template().render(page=page, verdicts=verdicts, answer=answer(verdicts), style=style)
+    anchors = {section.anchor for section in page.sections}
+    places = [verdict.name.split("/")[0] for verdict in verdicts]
+    rows = [
+        _Row(verdict, page.checks.get(verdict.name, _words(verdict.name)), place if place in anchors else None)
+        for verdict, place in zip(verdicts, places, strict=True)
+    ]
+    return _template().render(page=page, rows=rows, answer=answer(verdicts), style=style)
 
 
 def worst_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -75,7 +94,7 @@ def worst_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def answer(verdicts: Sequence[Verdict]) -> str:
-    """Whether the posterior can be trusted, in a sentence or two.
+    """A sentence or two that say whether the posterior can be trusted.
 
     >>> answer([Verdict("gap/total", "ok", 0.01, 0.1, ""), Verdict("importance/ess", "warn", 0.3, 0.1, "")])
     'With care: 1 of 2 checks warn, none failed.'
@@ -98,7 +117,7 @@ def answer(verdicts: Sequence[Verdict]) -> str:
 def _template() -> "Template":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    # autoescape by name would look at the ending, and .j2 is none that it knows
+    # Jinja's autoescape by name knows the ending .html, and not .j2.
     environment = Environment(
         loader=PackageLoader("probvae.report"),
         autoescape=True,
@@ -107,12 +126,12 @@ def _template() -> "Template":
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {"short": short_text, "symbol": SYMBOLS.__getitem__, "words": _words}
+    environment.filters |= {"short": short_text, "symbol": SYMBOLS.__getitem__}
     return environment.get_template("report.html.j2")
 
 
 def _shown(value: object) -> object:
-    """Before it is escaped, a text loses what a page cannot hold or would turn round."""
+    """A text without the characters that a page cannot hold, or that would turn its direction round."""
     return printable(value) if type(value) is str else value
 
 

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from probvae.applications.generation import Sample, decode_grid, sample
 from probvae.data import Dataset
 from probvae.diagnostics import GapResult
-from probvae.diagnostics.ledger.unsplit import TotalGap
+from probvae.diagnostics.ledger.unsplit import UnsplitLedger
 from probvae.experiments.compare import Comparison, Difference, label_of
 from probvae.experiments.run import Experiment, as_tensor
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
@@ -21,7 +21,7 @@ from probvae.inference.guides import Guide
 from probvae.inference.guides.families import as_normal
 from probvae.inference.pair import VAE
 from probvae.report import figures
-from probvae.report.tensors import as_double
+from probvae.report.sections.base import as_double
 from probvae.storage.untrusted import refuse_link
 
 NUM_PAIRS = 16
@@ -54,13 +54,13 @@ def draw_fit(experiment: Experiment) -> None:
         draw_posteriors(vae, experiment.x, experiment.gap, folder)
 
 
-def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult | TotalGap, folder: Path) -> Path | None:
+def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult | UnsplitLedger, folder: Path) -> Path | None:
     """:func:`posterior_figure`, saved where there is one."""
     figure = posterior_figure(vae, x, gap)
     return None if figure is None else figures.save_figure(figure, folder, "posteriors")[0]
 
 
-def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | TotalGap, num: int = NUM_POSTERIORS) -> Figure | None:
+def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | UnsplitLedger, num: int = NUM_POSTERIORS) -> Figure | None:
     """Exact posteriors with the guide on top, for data from the smallest to the largest gap; d = 1 and 2 only.
 
     Data whose posterior no grid covers are left out; None where that is all of them.

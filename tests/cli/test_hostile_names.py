@@ -16,7 +16,7 @@ from probvae.cli.output import print_line, print_table, warn
 from probvae.diagnostics.verdicts import Verdict
 from probvae.report.figures import save_figure
 from probvae.report.numbers import Grid, Number
-from probvae.report.page import Page, Picture, Section, render
+from probvae.report.page import Page, PageSection, Picture, render
 from tests.cli.conftest import QUICK_REPORT
 from tests.cli.test_report_in_a_browser import BROWSER, Browse, browse  # noqa: F401
 
@@ -69,12 +69,18 @@ def hostile_page(payload: str) -> Page:
     """A page all of whose texts are the payload."""
     numbers = (Number(payload, payload, payload), Number(payload, "1.0", payload))
     picture = Picture(payload, b"<svg/>", "svg+xml", 10, 10, payload)
-    section = Section(
+    section = PageSection(
         payload, payload, payload, numbers, (Grid(payload, (payload, payload), ((payload, payload),)),), (picture,)
     )
     verdicts = [Verdict(payload, "warn", 0.1, 0.2, payload), Verdict("name", "not computed", None, None, payload)]
     return Page(
-        payload, payload, "warn", verdicts, [section, Section("a", "b", "c", not_computed=payload)], [payload], numbers
+        payload,
+        payload,
+        "warn",
+        verdicts,
+        [section, PageSection("a", "b", "c", not_computed=payload)],
+        [payload],
+        numbers,
     )
 
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 import probvae
 from probvae.diagnostics import advice
 from probvae.diagnostics.diagnose import diagnose
-from probvae.diagnostics.ledger.richer_guide import full_covariance_gain
+from probvae.diagnostics.ledger.gap import full_covariance_gain
 from probvae.errors import ArgumentError, NotLinearGaussianError, ShapeError
 from probvae.inference import DiagonalGuide, ExactGuide, MLPEncoder
 from probvae.inference.evaluation.refine import refine

@@ -9,7 +9,7 @@ import pytest
 
 from probvae.diagnostics.verdicts import NotComputed, Verdict
 from probvae.report.numbers import MOST_ENTRIES, Grid, Number, as_json, grids, numbers, with_error
-from probvae.report.page import Page, Picture, Section, answer, render, worst_first
+from probvae.report.page import Page, PageSection, Picture, answer, render, worst_first
 
 EVIL = "</h1><script>alert(1)</script>\"'&"
 PIXEL = b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>"
@@ -23,8 +23,8 @@ def page(text: str = "plain", verdicts: list[Verdict] | None = None) -> Page:
     shown = [Picture(text, PIXEL, "svg+xml", 9, 9, text)]
     rows = [Number(text, text, text), Number(text, text)]
     sections = [
-        Section("gap", text, text, rows, [Grid(text, (text, text), ((text, text),))], shown),
-        Section("calibration", text, text, not_computed=text),
+        PageSection("gap", text, text, rows, [Grid(text, (text, text), ((text, text),))], shown),
+        PageSection("calibration", text, text, not_computed=text),
     ]
     found = [Verdict(text, "fail", 1.0, None, text)] if verdicts is None else verdicts
     return Page(text, text, "fail", found, sections, [text], rows)

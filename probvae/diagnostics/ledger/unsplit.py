@@ -25,7 +25,7 @@ from probvae.inference.pair import VAE, check_data
 
 
 @dataclass(frozen=True)
-class TotalGap:
+class UnsplitLedger:
     """log p(x) - ELBO for each datum, with its ``truth``, and the ``reason`` why it is not split in two."""
 
     total: Gap
@@ -54,7 +54,7 @@ class TotalGap:
 
 def total_gap(
     vae: VAE, x: Tensor, reason: str, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
-) -> TotalGap:
+) -> UnsplitLedger:
     """The total of :func:`~probvae.posterior_gap` for any guide, at ``num_samples`` draws; ``reason`` is told.
 
     >>> import probvae
@@ -68,18 +68,18 @@ def total_gap(
         parts = [weighted_draws(part, rows, num_samples).log_weights for part, rows in tiles(vae, x, num_samples)]
     log_w = torch.cat(parts, dim=1)
     error = (monte_carlo_error(log_w).square() + evidence.standard_error.double().square()).sqrt()
-    return TotalGap(Gap(evidence.value.double() - log_w.mean(0), error), evidence, reason)
+    return UnsplitLedger(Gap(evidence.value.double() - log_w.mean(0), error), evidence, reason)
 
 
-def gap_as_known(
+def ledger_or_total(
     vae: VAE, x: Tensor, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
-) -> GapResult | TotalGap:
+) -> GapResult | UnsplitLedger:
     """:func:`~probvae.posterior_gap`; :func:`total_gap` with the reason, where the guide's family cannot be searched.
 
     ``x`` is (N, D). Nats per datum. Raises what these functions raise.
 
     >>> import probvae
-    >>> gap_as_known(probvae.VAE.example(), torch.zeros(5, 3)).summary()["num_converged"]
+    >>> ledger_or_total(probvae.VAE.example(), torch.zeros(5, 3)).summary()["num_converged"]
     5
     """
     check_data(vae, x)

@@ -6,16 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from probvae.diagnostics.prediction.data_statistics import Statistic, default_statistics, evaluate
 from probvae.diagnostics.prediction.loo import NUM_DRAWS, Loo, psis_loo
 from probvae.diagnostics.prediction.monte_carlo import family_p_value, rank_p_values
-from probvae.diagnostics.prediction.replicated_data import replicated_statistics
 from probvae.diagnostics.prediction.typicality import Typicality, typicality
 from probvae.diagnostics.verdicts import HypothesisTest, NotComputed, Verdict, mean_with_error
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
+from probvae.inference.evaluation.bounds import current_limit, widest_layer
 from probvae.inference.evaluation.simulation import simulate_pairs
 from probvae.inference.evidence.log_evidence import Estimate, log_evidence
 from probvae.inference.pair import VAE, check_data
@@ -28,6 +29,8 @@ _NUM_WHITENING = 2000
 # entries of all replicated data sets together, which bound the time
 _MOST_ENTRIES = 10**8
 _LEAST_ROWS = 20
+# tensors of the size of a data set that are in memory while it is drawn
+_LIVE_COPIES = 6
 # of the posterior predictive check, whose p-values are reported and not tested
 _MOST_POSTERIOR_REPLICATES = 200
 # a stream of our own: data that were simulated with the same seed would be among the replicates
@@ -200,9 +203,32 @@ def _replicated(
     """The statistics of x (1, K), of data sets from the model (R, K), and of those with z from the guide."""
     observed, q = evaluate(statistics, x.unsqueeze(0)), vae.guide.distribution(x)
     with isolated_seed(seed + _STREAM, x.device):
-        replicated = replicated_statistics(vae, x, statistics, num_replicates, vae.model.prior())
+        replicated = _replicated_statistics(vae, x, statistics, num_replicates, vae.model.prior())
         number = min(num_replicates, _MOST_POSTERIOR_REPLICATES)
-        return observed, replicated, replicated_statistics(vae, x, statistics, number, q)
+        return observed, replicated, _replicated_statistics(vae, x, statistics, number, q)
+
+
+@torch.no_grad()
+def _replicated_statistics(
+    vae: VAE, x: Tensor, statistics: Mapping[str, Statistic], num_replicates: int, p: Distribution
+) -> Tensor:
+    """The statistics (R, K) of R data sets like ``x`` (N, D): z ~ p for each datum, x ~ p(x|z), and the same holes.
+
+    ``p`` is the prior (batch_shape () or (N,)), or the guide's distribution for x.
+    """
+    size = _num_at_once(vae, x)
+    counts = [min(size, num_replicates - start) for start in range(0, num_replicates, size)]
+    return torch.cat([evaluate(statistics, _data_sets(vae, x, p, count)) for count in counts])
+
+
+def _data_sets(vae: VAE, x: Tensor, p: Distribution, number: int) -> Tensor:
+    z = p.sample(torch.Size((number,) if p.batch_shape else (number, len(x))))
+    return vae.model.likelihood(vae.model.decoder(z)).sample().masked_fill(x.isnan(), torch.nan)
+
+
+def _num_at_once(vae: VAE, x: Tensor) -> int:
+    width = max(widest_layer(vae.model), x.shape[1])
+    return max(1, current_limit() // (_LIVE_COPIES * x.element_size() * width * len(x)))
 
 
 def _rows(x: Tensor, num_replicates: int, num_rows: int | None) -> Tensor:

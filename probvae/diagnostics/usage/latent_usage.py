@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from probvae.diagnostics.usage.aggregate_posterior import log_sum_of_others
 from probvae.diagnostics.usage.collapse import (
     ACTIVE_THRESHOLD,
     LinearTheory,
@@ -29,6 +28,9 @@ from probvae.inference.pair import VAE, check_data, check_supports
 NUM_SAMPLES = 10
 # the two-sample test takes so many data at most, and so many prior draws at least
 _MOST_DATA, _LEAST_PRIOR_DRAWS = 1500, 500
+# The densities of the aggregate posterior fill a table of draws and data: its most entries, and the fewest that a pair
+# counts for, because a flow has hidden layers.
+_MOST_ENTRIES, _LEAST_WIDTH = 2**24, 32
 # a stream of our own: data that were simulated with the same seed would have the noise of our draws in them
 _STREAM = 7919
 
@@ -255,6 +257,33 @@ def _surgery(vae: VAE, x: Tensor, usage: _Usage) -> tuple[Tensor | None, Tensor 
     # the draws say what q(z) is, and the KL to it comes from the rate, which has less noise
     aggregate_kl = (log_aggregate - usage.log_prior).mean(0)
     return aggregate_kl, usage.kl - aggregate_kl, usage.kl - (log_others - usage.log_prior).mean(0)
+
+
+@torch.no_grad()
+def log_sum_of_others(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
+    r"""log sum_{n != m} q(z_sm | x_n), (S, N), for draws z (S, N, d) of which z_sm came from datum m; x is (N, D).
+
+    The own datum is left out, because where it dominates it could not be taken out again; with it,
+
+    .. math:: \log q(z_{sm}) = \log \Big( q(z_{sm}|x_m) + \sum_{n \ne m} q(z_{sm}|x_n) \Big) - \log N
+
+    It costs S N^2 densities. For one datum it is minus infinity.
+    """
+    draws = z.flatten(0, 1)
+    owner = torch.arange(z.shape[1], device=z.device).repeat(z.shape[0])
+    total, first = torch.full_like(draws[:, 0], -torch.inf), 0
+    for part, rows in chunks(vae, x, 1):
+        q, place = part.guide.distribution(rows), torch.arange(first, first + len(rows), device=z.device)
+        size = max(1, _MOST_ENTRIES // (len(rows) * max(z.shape[2], _LEAST_WIDTH)))
+        tables = zip(draws.split(size), owner.split(size), strict=True)
+        sums = [
+            q.log_prob(some.unsqueeze(1).expand(-1, len(rows), -1))
+            .masked_fill(own.unsqueeze(1) == place, -torch.inf)
+            .logsumexp(1)
+            for some, own in tables
+        ]
+        total, first = torch.logaddexp(total, torch.cat(sums)), first + len(rows)
+    return total.reshape(z.shape[:2])
 
 
 def _against_prior(vae: VAE, z: Tensor, num_permutations: int) -> tuple[Tensor, Tensor, TwoSampleResult]:

@@ -1,4 +1,4 @@
-"""Checks of what comes in, and axis limits that hold for any values."""
+"""Arrays for figures, checked, and the axis limits that hold for any values."""
 
 from collections.abc import Sequence
 from typing import Any

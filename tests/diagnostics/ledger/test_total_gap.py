@@ -7,7 +7,7 @@ from torch import Tensor
 
 import probvae
 from probvae.diagnostics.diagnose import diagnose
-from probvae.diagnostics.ledger.unsplit import TotalGap, total_gap
+from probvae.diagnostics.ledger.unsplit import UnsplitLedger, total_gap
 from probvae.inference import DiagonalGuide
 from probvae.inference.evaluation.refine import not_refinable
 from tests import example_a
@@ -45,7 +45,7 @@ def test_diagnose_takes_the_total_and_says_why_it_is_not_split() -> None:
     reason = not_refinable(vae, example_a.X)
     assert reason is not None
     diagnosis = diagnose(vae, probvae.sample(vae, 30).x, quick=True)
-    assert isinstance(diagnosis.sections["gap"], TotalGap)
+    assert isinstance(diagnosis.sections["gap"], UnsplitLedger)
     verdicts = {verdict.name: verdict for verdict in diagnosis.verdicts}
     assert verdicts["gap/split"].status == "not computed"
     assert "Nameless" in verdicts["gap/split"].message

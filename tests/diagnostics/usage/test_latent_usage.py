@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import probvae
-from probvae.diagnostics.usage.aggregate_posterior import log_sum_of_others
-from probvae.diagnostics.usage.latent_usage import LatentUsageResult, latent_usage
+from probvae.diagnostics.usage.latent_usage import LatentUsageResult, latent_usage, log_sum_of_others
 from probvae.diagnostics.verdicts import judge
 from probvae.errors import ArgumentError, DataError
 from probvae.inference import ExactGuide, FlowGuide, FullCovarianceGuide, LowRankGuide, MixtureGuide
@@ -140,7 +139,7 @@ def test_sum_over_the_others_does_not_depend_on_the_chunks(monkeypatch: pytest.M
     vae = probvae.VAE(example_a.model(), scrambled(probvae.DiagonalGuide(LinearEncoder(3), 2)))
     x, z = torch.randn(11, 3, dtype=torch.float64), torch.randn(3, 11, 2, dtype=torch.float64)
     whole = log_sum_of_others(vae, x, z)
-    monkeypatch.setattr("probvae.diagnostics.usage.aggregate_posterior._ELEMENTS", 200)
+    monkeypatch.setattr("probvae.diagnostics.usage.latent_usage._MOST_ENTRIES", 200)
     monkeypatch.setattr("probvae.inference.evaluation.bounds.MEMORY_LIMIT", 600)
     assert_close(log_sum_of_others(vae, x, z), whole, rtol=0, atol=1e-12)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from probvae.diagnostics.ledger.gap import Gap
-from probvae.diagnostics.ledger.unsplit import TotalGap
+from probvae.diagnostics.ledger.unsplit import UnsplitLedger
 from probvae.errors import ShapeError
 from probvae.inference.evidence.log_evidence import log_evidence
 from probvae.inference.pair import VAE
@@ -86,7 +86,7 @@ def test_posterior_curves_are_the_densities() -> None:
 
 def test_exact_posterior_of_one_latent_is_where_both_modes_are() -> None:
     vae, x = absolute_vae(0.1), torch.tensor([[1.0], [0.5]], dtype=torch.float64)
-    gap = TotalGap(Gap(torch.ones(2), torch.zeros(2)), log_evidence(vae, x), "a test")
+    gap = UnsplitLedger(Gap(torch.ones(2), torch.zeros(2)), log_evidence(vae, x), "a test")
     axes = posterior_figure(vae, x, gap).axes[0]
     outline = axes.collections[0].get_paths()[0].vertices
     at = [float(outline[np.abs(outline[:, 0] - place).argmin(), 1]) for place in (-0.9, 0.0, 0.9)]
@@ -100,7 +100,7 @@ def test_exact_posterior_of_one_latent_is_where_both_modes_are() -> None:
 def test_posteriors_that_no_grid_covers_are_left_out(vae: VAE) -> None:
     x = torch.full((2, vae.model.data_dim), 1e18, dtype=torch.float64)
     x[1] = 0.5
-    gap = TotalGap(Gap(torch.ones(2), torch.zeros(2)), log_evidence(vae, x[1:]), "a test")
+    gap = UnsplitLedger(Gap(torch.ones(2), torch.zeros(2)), log_evidence(vae, x[1:]), "a test")
     drawn = [axes for axes in posterior_figure(vae, x, gap).axes if axes.collections]
     assert [axes.get_title(loc="left") for axes in drawn] == ["datum 1: 1 nats"]
     assert posterior_figure(vae, x[[0, 0]], gap) is None

@@ -15,8 +15,9 @@ from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, Stand
 from probvae.report.drawing.style import BLUE, ORANGE, PALE
 from probvae.report.figures.latent_usage_figure import aggregate_posterior, kl_by_dimension
 from probvae.report.figures.prediction_figure import evidence_curves, replicated_statistics, typical_images
-from probvae.report.sections import latent_usage_section as usage_section
-from probvae.report.sections import prediction_section
+from probvae.report.sections.latent_usage_section import LATENT_USAGE
+from probvae.report.sections.prediction_section import PREDICTION
+from tests.report.subjects import subject_of
 
 
 def inside(figure: Figure) -> bool:
@@ -105,21 +106,22 @@ def test_images_stand_in_rows_by_name() -> None:
 def test_sections_hold_their_illustrations() -> None:
     torch.manual_seed(0)
     vae, x = probvae.VAE.example(), torch.randn(30, 3)
-    first, second = usage_section.illustrations(latent_usage(vae, x, num_permutations=9))
+    first, second = LATENT_USAGE.illustrations(latent_usage(vae, x, num_permutations=9), subject_of(vae, x))
     assert (first.name, second.name) == ("latent-kl", "aggregate-posterior")
     assert "How to read it" in first.caption
     assert "nats per datum" in second.caption
     result = predictive_check(vae, x, num_replicates=19, num_simulated=50, num_draws=1)
-    names = [one.name for one in prediction_section.illustrations(result, x, (1, 3))]
+    names = [one.name for one in PREDICTION.illustrations(result, subject_of(vae, x, (1, 3)))]
     assert names == ["replicated-statistics", "log-evidence", "least-and-most-probable"]
-    assert [one.name for one in prediction_section.illustrations(result, x)] == names[:2]
-    assert f"rows are {int(result.typicality.log_p.argmin())}," in prediction_section.illustrations(result)[1].caption
+    table = PREDICTION.illustrations(result, subject_of(vae, x))
+    assert [one.name for one in table] == names[:2]
+    assert f"rows are {int(result.typicality.log_p.argmin())}," in table[1].caption
 
 
 def test_images_are_the_least_and_most_probable() -> None:
     vae, x = probvae.VAE.example(), torch.randn(30, 3)
     result = predictive_check(vae, x, num_replicates=9, num_simulated=50, num_draws=1)
-    figure = prediction_section.illustrations(result, x, (1, 3))[2].figure
+    figure = PREDICTION.illustrations(result, subject_of(vae, x, (1, 3)))[2].figure
     canvas = np.asarray(figure.axes[0].images[0].get_array())
     order = result.typicality.log_p.argsort()
     np.testing.assert_allclose(canvas[0, :3], x[order[0]].double())
@@ -131,4 +133,6 @@ def test_what_was_not_computed_is_not_drawn() -> None:
     model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 3), GaussianLikelihood(3))
     vae = probvae.VAE(model, FreeGuide(2, 3, 6).start_from(x))
     result = predictive_check(vae, x, num_replicates=9, num_draws=1)
-    assert [one.name for one in prediction_section.illustrations(result, x, (1, 3))] == ["replicated-statistics"]
+    assert [one.name for one in PREDICTION.illustrations(result, subject_of(vae, x, (1, 3)))] == [
+        "replicated-statistics"
+    ]

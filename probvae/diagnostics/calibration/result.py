@@ -1,4 +1,4 @@
-"""The tests of a calibration, and what each says.
+"""The result of a calibration: its numbers, and what its tests say.
 
 What they see differs: the ranks of single latents do not see a wrong correlation, nor a guide that is equal to the
 prior (which is right on average over x, and useless); the log weights and the classifier see both. Highest-density
@@ -6,22 +6,96 @@ regions see a wrong correlation. The mean of the z-scores does not see a wrong w
 prediction from x, do not depend on x where E[z|x] does not.
 """
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from probvae.diagnostics.calibration.c2st import C2ST
 from probvae.diagnostics.calibration.ranks import anderson_darling, uniformity_p_value
 from probvae.diagnostics.calibration.tarp import area_to_curve
-from probvae.diagnostics.verdicts import HypothesisTest
+from probvae.diagnostics.verdicts import HypothesisTest, Verdict, mean_with_error
 
-if TYPE_CHECKING:
-    from probvae.diagnostics.calibration.calibrate import CalibrationResult
-
+LEVELS = (0.5, 0.9, 0.95)
 _LEVEL = 0.9
 _SHIFTED = 0.03  # of the mean rank; below it, ranks that are not uniform are called too narrow or too wide
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """What N pairs (z, x) say about the guide; d latents. With the right posterior,
+
+    - ``rank`` (N, d), the rank of z_j among the guide's draws, is uniform on (0, 1);
+    - ``density_level`` (N,), the content of the highest-density region on whose edge z lies, is uniform;
+    - ``tarp_level`` (N,), the content of the ball on whose edge z lies, about a point that depends on x, is uniform;
+    - ``log_weight_rank`` (N,), the rank of log p(x, z) - log q_x(z) among the draws, is uniform;
+    - ``score`` (N, d), z less the guide's mean in the guide's standard deviations, has mean 0 and mean square 1, with
+      ``score_p_value`` and ``spread_p_value``;
+    - ``c2st``, a classifier's accuracy in telling the true z from a drawn one, is 1/2.
+
+    ``scale`` (N, d) are the guide's standard deviations and ``prior_scale`` (d,) the prior's, in the units of z.
+    ``section`` is where it stands in a report, ``source`` where the true z come from.
+    """
+
+    rank: Tensor
+    density_level: Tensor
+    tarp_level: Tensor
+    log_weight_rank: Tensor
+    score: Tensor
+    scale: Tensor
+    prior_scale: Tensor
+    score_p_value: float
+    spread_p_value: float
+    c2st: C2ST
+    num_draws: int
+    section: str
+    source: str
+
+    @property
+    def central_level(self) -> Tensor:
+        """The content |2 u - 1| of the central interval on whose end z_j lies, (N, d)."""
+        return (2 * self.rank - 1).abs()
+
+    @property
+    def contraction(self) -> Tensor:
+        """1 - s^2 / Var_p[z_j] for each pair, (N, d): 0 where q is as wide as the prior, 1 where z is known."""
+        return 1 - (self.scale / self.prior_scale).square()
+
+    def coverage(self, level: float) -> dict[str, Any]:
+        """The share of true z inside the regions of this content, which is to be ``level``.
+
+        ``central`` is that of the intervals of single latents (the mean over latents), ``highest_density`` that of the
+        joint regions.
+        """
+        inside = (self.central_level <= level).double().mean(1), (self.density_level <= level).double()
+        central, joint = (mean_with_error(part) for part in inside)
+        return {"expected": level, "central": central, "highest_density": joint}
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers, as plain data."""
+        latents = range(self.rank.shape[1])
+        return {
+            "source": self.source,
+            "method": "randomised ranks, Anderson and Darling's test; paired classifier",
+            "num_simulations": len(self.rank),
+            "num_draws": self.num_draws,
+            "coverage": [self.coverage(level) for level in LEVELS],
+            "tarp_area": area_to_curve(self.tarp_level),
+            "log_weight_rank": mean_with_error(self.log_weight_rank),
+            "c2st_accuracy": self.c2st.as_dict(),
+            "z_score": [mean_with_error(self.score[:, j]) for j in latents],
+            "z_score_squared": [mean_with_error(self.score[:, j].square()) for j in latents],
+            "contraction": [mean_with_error(self.contraction[:, j]) for j in latents],
+        }
+
+    def verdicts(self) -> list[Verdict]:
+        """None: all verdicts of calibration rest on p-values."""
+        return []
+
+    def tests(self) -> list[HypothesisTest]:
+        """Eight tests, which see different faults: the page of this module says which."""
+        return calibration_tests(self)
 
 
 def calibration_tests(result: CalibrationResult) -> list[HypothesisTest]:
