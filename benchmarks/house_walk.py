@@ -8,6 +8,7 @@ caller's file at its return; it is over when ``Objective.step_loss`` of the step
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -48,12 +49,20 @@ class Step(NamedTuple):
 
 def walk_of_x() -> list[Step]:
     """The files that x visits from ``fit`` to the loss, in order; neighbours differ."""
-    vae, x = VAE.example(), torch.randn(NUM_DATA, VAE.example().model.data_dim)
-    fit(VAE.example(), x, epochs=1, batch_size=NUM_DATA, compile=False, progress=False)  # imports
-    top = _recorded(vae, x)
     steps: list[Step] = []
-    _append(top.inside[0], steps)
+    _append(_recorded().inside[0], steps)
     return [next(same) for _, same in groupby(steps, key=lambda step: step.file)]
+
+
+def calls_of_fit() -> list[tuple[str, str]]:
+    """File and function of all calls of the package's functions, from ``fit`` to the gradient of the first step."""
+
+    def inside(call: Call) -> Iterator[tuple[str, str]]:
+        yield call.file, call.name
+        for inner in call.inside:
+            yield from inside(inner)
+
+    return list(inside(_recorded().inside[0]))
 
 
 def num_returns(walk: list[Step]) -> int:
@@ -67,8 +76,10 @@ def num_reentries(walk: list[Step]) -> int:
     return len(entered) - len(set(entered))
 
 
-def _recorded(vae: VAE, x: torch.Tensor) -> Call:
+def _recorded() -> Call:
     """The calls of one fit of one step, up to the loss that is differentiated."""
+    vae, x = VAE.example(), torch.randn(NUM_DATA, VAE.example().model.data_dim)
+    fit(VAE.example(), x, epochs=1, batch_size=NUM_DATA, compile=False, progress=False)  # imports
     top = now = Call("", "", None)
     losses: list[Call] = []
     over = False

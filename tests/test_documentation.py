@@ -46,3 +46,30 @@ def test_readme_names_files_that_exist() -> None:
     ):
         if path.split("/")[-1] not in ("x.toml", "y.toml"):
             assert (ROOT / path).exists(), path
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+FRAME = re.compile(r"^\| \d+ \| `([\w./]+)` \| `(\w+)` \|", re.MULTILINE)
+
+
+def frames(title: str) -> list[tuple[str, str]]:
+    """File and function of the frames below ``title`` in docs/architecture.md."""
+    return FRAME.findall(ARCHITECTURE.split(f"## {title}\n")[1].split("\n## ")[0])
+
+
+def test_the_map_names_files_and_functions_that_exist() -> None:
+    for path in set(re.findall(r"`((?:probvae|docs|tests|benchmarks)/[\w./]*)`", ARCHITECTURE)):
+        assert (ROOT / path).exists(), path
+    for file, function in frames("The way of a fitted VAE to the page"):
+        assert re.search(rf"^ *def {function}\(", (ROOT / file).read_text(), re.MULTILINE), (file, function)
+
+
+def test_a_fit_enters_the_ten_frames_of_the_map_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from house_walk import calls_of_fit
+
+    told = frames("The way of x, from fit to the loss")
+    assert len(told) == 10
+    calls = iter([(f"probvae/{file}", function) for file, function in calls_of_fit()])
+    missed = [frame for frame in told if frame not in calls]  # an iterator goes on where the last frame was found
+    assert not missed[:1]

@@ -21,7 +21,9 @@ from probvae import models
 from probvae.inference import Encoder, Guide, Objective
 from probvae.inference.training.options import FitOptions
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import draw_architecture
 import house
 import house_code
 import house_rooms
@@ -47,6 +49,7 @@ PENDING = {
     "docstring of fit",
     "keys of a recipe",
     "flags of the command line",
+    "the picture of the rooms",
 }
 LIMITS = {
     "files": 210,
@@ -154,6 +157,13 @@ def test_the_walk_of_x_seldom_returns(name: str) -> None:
     assert walk[0].file == "inference/training/fit.py"
     assert walk[-1].file.startswith("inference/objectives/")
     assert house_walk.num_returns(walk) <= 4, [step.file for step in walk]
+
+
+@is_rule("the picture of the rooms")
+def test_the_picture_of_the_rooms_is_that_of_today(name: str) -> None:
+    """To draw it anew: python docs/draw_architecture.py."""
+    assert draw_architecture.PICTURE.read_text() == draw_architecture.picture()
+    assert draw_architecture.PAGE.read_text() == draw_architecture.page()
 
 
 @is_rule("components in probvae")
