@@ -18,7 +18,8 @@ The definitions:
   Its docstring (or, where it has none, that of the method which it overrides) names a shape when it holds one in
   parentheses, ``(N, D)``, ``(N,)``, ``(...)``, ``()``, or the word "shape" or "scalar".
 - A private name is an import of a name of another package with a leading underscore, or an access to an attribute with
-  one leading underscore that nothing in the package defines.
+  one leading underscore that nothing in the package defines. Each should stand in one file; those that torch's own
+  distributions use to write a subclass may stand in each distribution.
 - A riddle is a comment or a docstring that begins with Of, In, What, Where or Whether.
 - The walk of x is in house_walk.py.
 """
@@ -44,6 +45,7 @@ from house_code import (
     num_lines,
     private_places,
     riddles,
+    scattered_names,
     tensor_functions,
     wide_functions,
 )
@@ -87,6 +89,7 @@ def measures(package: Path = PACKAGE) -> list[Measure]:
         f"functions over {MOST_FUNCTION_LINES} code lines": (long_functions(package), "0"),
         f"functions with more than {MOST_PARAMETERS} parameters": (wide_functions(package), "at most 2"),
         "public tensor functions without a shape": ([name for name, named in shapes.items() if not named], "0"),
+        "private names in more than one file": (scattered_names(package), "0"),
         "comments and docstrings that begin as riddles": (riddles(package), "0"),
         "file names that occur twice": (repeated_names(package), "0"),
         "underscore modules outside a family": (loose_underscores(package), "0"),

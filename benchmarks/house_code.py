@@ -17,6 +17,8 @@ PACKAGE = Path(__file__).parents[1] / "probvae"
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 350, 60, 10
 # methods of named tuples, which Python documents in spite of their underscore
 _PUBLIC_UNDERSCORES = {"_replace", "_asdict", "_fields", "_make", "_field_defaults"}
+# what torch's own distributions use to write a subclass
+_FOR_SUBCLASSES = {"_validate_args", "_validate_sample", "_get_checked_instance"}
 _RIDDLE = re.compile(r"(Of|In|What|Where|Whether)\b", re.IGNORECASE)
 _SIZE = r"(?:\.\.\.|\*?[A-Za-z](?:'|\d)?|[a-z]+(?:_[a-z]+)+|\d+)"
 _AXIS = rf"{_SIZE}(?:(?: or | ?[-+*/x×] ?| ){_SIZE})*"
@@ -177,6 +179,16 @@ def private_places(package: Path = PACKAGE) -> dict[str, list[str]]:
     defined = {name for file in files(package) for name in _defined_names(tree_of(file))}
     found = {short(file, package): _private_names(tree_of(file), defined) for file in files(package)}
     return {name: places for name, places in found.items() if places}
+
+
+def scattered_names(package: Path = PACKAGE) -> dict[str, list[str]]:
+    """The private names that stand in more than one file, with these files; each should have one that holds it."""
+    found: dict[str, set[str]] = {}
+    for file, places in private_places(package).items():
+        for place in places:
+            name = next(part for part in place.split(" ", 1)[1].split(".")[::-1] if _private(part))
+            found.setdefault(name, set()).add(file)
+    return {name: sorted(used) for name, used in found.items() if len(used) > 1 and name not in _FOR_SUBCLASSES}
 
 
 def _defined_names(tree: ast.Module) -> Iterator[str]:

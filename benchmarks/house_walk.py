@@ -4,7 +4,8 @@ One fit of one step runs through Pyro's handlers while ``sys.setprofile`` notes 
 functions. A call belongs to the walk when all calls around it do, and x comes out of it (as its result, or inside the
 object that it builds) or the loss is computed inside it: this is what a reader has to open who follows x. Checks that
 look at x and give nothing back are no part of it. The walk goes to a function's file at its call and back to its
-caller's file at its return; it is over when ``Objective.step_loss`` of the step begins.
+caller's file at its return; it is over when ``Objective.step_loss`` of the step begins. The fit of version 0.1 returned
+15 times to a file that it had left, six of them by a call.
 """
 
 import sys
