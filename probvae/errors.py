@@ -107,8 +107,124 @@ class PluginWarning(UserWarning):
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """The error for a name that is not among ``known``, with the nearest one suggested."""
+    """The error for a name that is not among ``known``, with the nearest known name suggested."""
     known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"Did you mean {nearest[0]!r}?" if nearest else f"Choose one of: {', '.join(known)}."
+    nearest = nearest_name(name, known)
+    hint = f"Did you mean {nearest!r}?" if nearest else f"Choose one of: {', '.join(known)}."
     return UnknownNameError(f"unknown {what} {name!r}. {hint}")
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that ``name`` most likely means: by its words, by its meaning, by its spelling.
+
+    >>> nearest_name("StandardNormalPrior", ["mixture", "standard-normal"])
+    'standard-normal'
+    >>> nearest_name("gmm", ["mixture", "standard-normal"]), nearest_name("training.lr", ["training.learning_rate"])
+    ('mixture', 'training.learning_rate')
+    >>> nearest_name("mixtrue", ["mixture", "standard-normal"])
+    'mixture'
+    """
+    known = sorted(known)
+    words = {_words(candidate): candidate for candidate in known}
+    *tables, last = name.rsplit(".", 1)
+    for meant in (last, *_MEANINGS.get(_words(last), ())):
+        found = words.get(_words(".".join([*tables, meant])))
+        if found is not None:
+            return found
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
+
+
+def _words(name: str) -> str:
+    """The letters and digits alone, without the role that a class's name ends in."""
+    letters = "".join(sign for sign in name.lower() if sign.isalnum())
+    role = next((role for role in _ROLES if name.endswith(role.title()) and letters != role), "")
+    return letters.removesuffix(role)
+
+
+_ROLES = ("prior", "likelihood", "decoder", "encoder", "guide", "objective")
+# What else people call a component, an option or a command, by the letters of their word, the likeliest meaning first
+_MEANINGS: dict[str, tuple[str, ...]] = {
+    "gaussian": ("normal", "standard-normal", "diagonal"),
+    "normal": ("gaussian", "standard-normal", "diagonal"),
+    "isotropic": ("standard-normal",),
+    "gmm": ("mixture",),
+    "mog": ("mixture",),
+    "gaussianmixture": ("mixture",),
+    "mixtureofgaussians": ("mixture",),
+    "cauchy": ("student-t",),
+    "t": ("student-t",),
+    "uniform": ("uniform-hypercube",),
+    "realnvp": ("flow",),
+    "maf": ("flow",),
+    "iaf": ("flow",),
+    "nsf": ("flow",),
+    "normalizingflow": ("flow",),
+    "normalisingflow": ("flow",),
+    "mse": ("gaussian",),
+    "l2": ("gaussian",),
+    "mae": ("laplace",),
+    "l1": ("laplace",),
+    "bce": ("bernoulli",),
+    "binary": ("bernoulli",),
+    "crossentropy": ("categorical", "bernoulli"),
+    "softmax": ("categorical",),
+    "multinomial": ("categorical",),
+    "logistic": ("discretized-logistic",),
+    "counts": ("poisson",),
+    "gammapoisson": ("negative-binomial",),
+    "nb": ("negative-binomial",),
+    "cnn": ("conv",),
+    "convolutional": ("conv",),
+    "dense": ("mlp",),
+    "fc": ("mlp",),
+    "feedforward": ("mlp",),
+    "affine": ("linear",),
+    "meanfield": ("diagonal",),
+    "full": ("full-covariance",),
+    "fullrank": ("full-covariance",),
+    "multivariatenormal": ("full-covariance",),
+    "nonamortized": ("free",),
+    "svi": ("free",),
+    "semiamortised": ("semi-amortized",),
+    "vae": ("elbo",),
+    "kl": ("analytic-kl",),
+    "importanceweighted": ("iwae",),
+    "wae": ("mmd",),
+    "infovae": ("mmd",),
+    "stickingthelanding": ("stl",),
+    "zscore": ("standardize",),
+    "standard": ("standardize",),
+    "standardise": ("standardize",),
+    "minmax": ("unit",),
+    "dynamic": ("fresh",),
+    "stochastic": ("fresh",),
+    "static": ("fixed",),
+    "diag": ("diagonal",),
+    "lr": ("learning_rate",),
+    "stepsize": ("learning_rate",),
+    "iterations": ("epochs",),
+    "steps": ("epochs",),
+    "bs": ("batch_size",),
+    "latents": ("latent_dim",),
+    "latentsize": ("latent_dim",),
+    "zdim": ("latent_dim",),
+    "k": ("num_particles",),
+    "klweight": ("beta",),
+    "warmup": ("kl_warmup",),
+    "earlystopping": ("patience",),
+    "randomstate": ("seed",),
+    "units": ("hidden",),
+    "layers": ("hidden",),
+    "dataset": ("data",),
+    "output": ("out",),
+    "gpu": ("cuda",),
+    "train": ("fit",),
+    "evaluate": ("report", "gap"),
+    "diagnose": ("report", "diagnose-program"),
+    "generate": ("sample",),
+    "decode": ("reconstruct",),
+    "embed": ("encode",),
+    "transform": ("encode",),
+    "fill": ("impute",),
+    "sweep": ("compare",),
+}

@@ -130,6 +130,7 @@ def _write(result: "Comparison", out: Path, figures: bool) -> None:
 
 
 def _print(result: "Comparison", out: Path) -> None:
+    from probvae.cli.flags import in_flags
     from probvae.cli.output import print_line, print_table, warn
 
     base = result.entries[result.baseline]
@@ -141,7 +142,7 @@ def _print(result: "Comparison", out: Path) -> None:
     for text in _remarks(result):
         warn(text)
     for name, reason in result.failures.items():
-        warn(f"{name} failed: {reason}")
+        warn(f"{name} failed: {in_flags(reason)}")
     print_line(f"wrote {out / 'compare.json'}")
 
 

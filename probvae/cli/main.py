@@ -9,7 +9,17 @@ from importlib import import_module
 
 import click
 
-from probvae.errors import FitError, FitInterruptedError, ProbvaeError, RankError, RunError, TerminatedError
+from probvae.cli.flags import in_flags
+from probvae.errors import (
+    FitError,
+    FitInterruptedError,
+    ProbvaeError,
+    RankError,
+    RunError,
+    TerminatedError,
+    nearest_name,
+    unknown_name,
+)
 from probvae.foundation.process import keep_freed_memory, launched_rank, local_rank, num_launched, wait_briefly
 from probvae.foundation.signals import first_signal, terminate
 from probvae.foundation.text import printable
@@ -42,10 +52,21 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
+    # The command that runs, whose options its errors are about
+    chosen: click.Command | None = None
+
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
         return import_module(f"probvae.cli.{name.replace('-', '_')}_command").command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(str(unknown_name("command", args[0], COMMANDS)), ctx)
+        name, self.chosen, rest = super().resolve_command(ctx, args)
+        return name, self.chosen, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The help lines stand here, so that `probvae --help` imports no subcommand.
@@ -78,6 +99,7 @@ def main() -> None:
             sys.exit(group.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         _let_others_speak(error)
+        _suggest_option(error)
         text = io.StringIO()
         error.show(text)
         print(readable(text.getvalue()), end="", file=sys.stderr)
@@ -101,9 +123,17 @@ def main() -> None:
         if not _is_out_of_memory(error):
             raise
         _complain(
-            FitError(f"not enough memory ({error}). Ask for less: batch_size, num_particles, hidden, num_samples.")
+            FitError(f"not enough memory ({error}). Ask for less: --batch-size, --num-particles, --hidden, --num-data.")
         )
         sys.exit(FAILED)
+
+
+def _suggest_option(error: click.ClickException) -> None:
+    """Put the option whose name means the same into click's own message, which knows similar spellings only."""
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        options = [text for parameter in error.ctx.command.params for text in parameter.opts if text[:2] == "--"]
+        near = nearest_name(error.option_name.removeprefix("--"), [text.removeprefix("--") for text in options])
+        error.possibilities = [f"--{near}"] if near else error.possibilities
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -114,7 +144,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _complain(error: BaseException) -> None:
     _let_others_speak(error)
     rank = launched_rank()
-    message = str(error).split(_SHAPES)[0].rstrip()
+    message = in_flags(str(error).split(_SHAPES)[0].rstrip(), group.chosen)
     text = readable(f"probvae: rank {rank}: {message}" if rank else f"probvae: {message}")
     print(text.replace("\n", "\\n"), file=sys.stderr)  # one line: another may stand in the name of a file
 

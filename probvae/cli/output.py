@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from probvae.cli.flags import in_flags
 from probvae.foundation.process import launched_rank
 from probvae.foundation.text import printable
 
@@ -22,7 +23,8 @@ def note(message: str) -> None:
 
 def warn(message: str) -> None:
     """A warning, on stderr."""
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("warning: ", "yellow"), plain(message)), highlight=False)
+    text = Text.assemble(("warning: ", "yellow"), plain(message))
+    Console(stderr=True, soft_wrap=True).print(text, highlight=False)
 
 
 @contextmanager
@@ -38,7 +40,7 @@ def shown_warnings() -> Iterator[None]:
             yield
     finally:
         for warning in caught if launched_rank() == 0 else ():
-            warn(str(warning.message))
+            warn(in_flags(str(warning.message)))
 
 
 def print_table(
@@ -79,7 +81,7 @@ def print_gap(gap: Mapping[str, Any] | None) -> None:
     if gap is None:
         return
     if "not_computed" in gap:
-        print_line(f"posterior gap: not computed ({gap['not_computed']})")
+        print_line(f"posterior gap: not computed ({in_flags(gap['not_computed'])})")
         return
     lines = {
         "total": "total: log p(x) - ELBO = KL(q_x || p(z|x))",
@@ -90,7 +92,7 @@ def print_gap(gap: Mapping[str, Any] | None) -> None:
     error = f", to {gap['truth_error']:.1g} nats" if gap["truth_error"] else ""
     caption = f"log p(x) by {gap['truth']} ({gap['kind']}{error})"
     if "not_split" in gap:
-        caption += f"; not split into family and encoder ({gap['not_split']})"
+        caption += f"; not split into family and encoder ({in_flags(gap['not_split'])})"
     elif gap["num_converged"] < gap["num_data"]:
         caption += f"; best guide found for {gap['num_converged']} of {gap['num_data']} data"
     print_table(f"posterior gap on {gap['num_data']} data", ["", "value", "s.e.", "unit"], rows, caption)

@@ -313,11 +313,11 @@ def parse_sweep(texts: Sequence[str], keys: Mapping[str, str]) -> dict[str, list
         found = [parse_value(value.strip()) for value in re.split(r",(?![^\[]*\])", values) if value.strip()]
         if not equals or not found or ("." not in key and key not in keys):
             raise ConfigError(
-                f"--sweep {text!r}: expected NAME=VALUE,VALUE,..., as in prior=standard-normal,mixture, with NAME an "
+                f"sweep {text!r}: expected NAME=VALUE,VALUE,..., as in 'prior=standard-normal,mixture', with NAME an "
                 "option of `probvae fit` or a key of a recipe."
             )
         if key in axes:
-            raise ConfigError(f"--sweep {text!r}: {name.strip()} is there twice. Give all its values at once.")
+            raise ConfigError(f"sweep {text!r}: {name.strip()} is there twice. Give all its values at once.")
         axes[key] = found
     return axes
 
@@ -364,7 +364,7 @@ def _fit_or_read(recipe: Recipe, folder: Path) -> Entry:
     if keys:
         raise RunError(
             f"{folder}: holds a run with {keys[0]}={there[keys[0]]!r}, and {asked[keys[0]]!r} is asked for. "
-            "Choose another --out, or remove it."
+            "Choose another folder, or remove it."
         )
     if not (folder / "summary.json").is_file():
         resume_run(folder, progress=False, ledger=False)

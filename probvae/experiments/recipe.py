@@ -144,7 +144,7 @@ def parse_setting(text: str) -> Recipe:
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
     if not equals or len(path) < 2 or not all(path):
-        raise ConfigError(f"--set {text!r}: expected table.key=value, for example training.epochs=20.")
+        raise ConfigError(f"setting {text!r}: expected table.key=value, for example training.epochs=20.")
     entry: Any = parse_value(value.strip())
     for name in reversed(path[1:]):
         entry = {name: entry}

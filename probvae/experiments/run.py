@@ -418,7 +418,7 @@ def next_folder(source: str) -> Path:
         folder = Path("runs") / f"{stem}-{number:03d}"
         if not folder.exists():
             return folder
-    raise ConfigError("out: a million runs are there already. Give --out.")
+    raise ConfigError("out: a million runs are there already. Choose a folder yourself.")
 
 
 def environment_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class VAE(nn.Module):
 
     def _encoded(self, y: Any) -> Tensor:
         if self.model.covariates is None:
-            raise ArgumentError("y: this model is not conditional. Leave y out, or build it with covariates=...")
+            raise ArgumentError("y: this model is not conditional. Leave it out, or build it with covariates=...")
         return self.model.covariates.encode(y)
 
     def at(self, rows: slice | Tensor) -> "VAE":

@@ -40,8 +40,8 @@ def report_run(
     num_there = data.num_data
     if options.num_data is not None and options.num_data > num_there:
         raise DataError(
-            f"num-data: expected at most {num_there}, the {kind} that there are, got "
-            f"{options.num_data}. Leave it out, or give more with --data."
+            f"num_data: expected at most {num_there}, the {kind} that there are, got "
+            f"{options.num_data}. Leave it out, or give more data."
         )
     data = data.take(slice(options.most_data))
     about = {

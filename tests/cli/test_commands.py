@@ -134,7 +134,7 @@ def test_mistakes(probvae, small_run: Path, tmp_path: Path) -> None:
     cases = {
         ("sample", tmp_path / "no-run"): "there is no such run",
         ("sample", tmp_path): "model.safetensors",
-        ("sample", small_run, "-n", "0"): "num_samples",
+        ("sample", small_run, "-n", "0"): "--num-samples",
         ("encode", small_run, tmp_path / "narrow.npy"): "5 columns",
         ("encode", small_run, "irish"): "Did you mean 'iris'?",
         ("reconstruct", small_run, "--data", "iris"): "4 columns",

@@ -198,18 +198,18 @@ MISTAKES = {
     "malformed set": (["--set", "epochs"], "table.key=value"),
     "unknown option of a component": (["--set", "model.prior.num_component=3"], "num_component"),
     "option of another component": (["--likelihood", "bernoulli", "--variance", "0.1"], "variance"),
-    "latent_dim": (["--latent-dim", "0"], "latent_dim: expected an integer >= 1, got 0"),
-    "variance zero": (["--variance", "0"], "variance: expected a finite number > 0, got 0"),
-    "variance negative": (["--variance=-1"], "variance: expected a finite number > 0, got -1"),
+    "latent_dim": (["--latent-dim", "0"], "--latent-dim: expected an integer >= 1, got 0"),
+    "variance zero": (["--variance", "0"], "--variance: expected a finite number > 0, got 0"),
+    "variance negative": (["--variance=-1"], "--variance: expected a finite number > 0, got -1"),
     "variance word": (["--variance", "learnt"], "Did you mean 'learned'?"),
-    "epochs": (["--epochs", "0"], "epochs"),
+    "epochs": (["--epochs", "0"], "--epochs"),
     "skipped steps": (["--set", "training.max_skipped_steps=-1"], "max_skipped_steps: expected an integer >= 0"),
-    "learning rate": (["--learning-rate", "nan"], "learning_rate"),
+    "learning rate": (["--learning-rate", "nan"], "--learning-rate"),
     "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'?"),
-    "batch": (["--batch-size", "5000"], "batch_size"),
+    "batch": (["--batch-size", "5000"], "--batch-size"),
     "grey": (["--likelihood", "bernoulli"], "continuous-bernoulli"),
     "hidden": (["--hidden", "8,x"], "--hidden"),
-    "device": (["--device", "warp"], "device"),
+    "device": (["--device", "warp"], "--device"),
     "recipe": (["nothing.toml"], "nothing.toml"),
     "option": (["--epoch-s", "3"], "--epoch-s"),
 }
@@ -263,7 +263,7 @@ def test_diverging_fit_says_where_and_keeps_the_last_good_state(probvae, tmp_pat
     done = probvae("fit", *options, "--out", tmp_path / "run")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    for word in ("site", "epoch 1", "batch", "learning_rate"):
+    for word in ("site", "epoch 1", "batch", "--learning-rate"):
         assert word in done.stderr
     assert all(tensor.isfinite().all() for tensor in package.load(tmp_path / "run").state_dict().values())
 

@@ -47,7 +47,7 @@ def test_missing_entries_from_table_to_imputation(probvae, table: Path, tmp_path
 def test_missing_entries_are_refused_by_default(probvae, table: Path, tmp_path: Path) -> None:
     done = probvae("fit", "--data", table, "--labels", "group", "--out", tmp_path / "run", *SMALL)
     assert done.returncode == 2
-    assert "or fit with missing='mask'" in done.stderr
+    assert "or fit with --missing mask" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
