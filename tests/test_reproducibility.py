@@ -21,7 +21,7 @@ import probvae
 from probvae.experiments.recipe import check_recipe, resolve
 from probvae.experiments.run import run_recipe
 from probvae.inference import DiagonalGuide, MLPEncoder, posterior_mean, reconstruct
-from probvae.inference.evaluation.bounds import limited_memory
+from probvae.inference.evaluation.memory import limited_memory
 from probvae.inference.evaluation.refine import refine
 from probvae.models import GaussianLikelihood, LatentModel, MLPDecoder, StandardNormalPrior
 

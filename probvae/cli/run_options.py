@@ -35,7 +35,7 @@ def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None)
         size = _num_bytes(value)
         if size < LEAST_MEMORY:
             raise click.BadParameter(f"expected at least 64MB, as in 512MB or 2GB, got {value!r}.", ctx, param)
-        from probvae.inference.evaluation.bounds import limited_memory
+        from probvae.inference.evaluation.memory import limited_memory
 
         ctx.with_resource(limited_memory(size))
 

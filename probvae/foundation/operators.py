@@ -1,5 +1,6 @@
 """What watches, counts or bounds torch's operators inside a block: calls, work, memory, allocations."""
 
+import gc
 import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -136,13 +137,20 @@ class _Numbers(DispatchMode):
 def peak_bytes(function: Callable[[], object]) -> int:
     """The most bytes that tensors made by ``function`` held at once, results included; no gradient is kept.
 
+    Python's collector of reference cycles pauses: the count must not depend on when it runs.
+
     >>> x = torch.zeros(1000)
     >>> peak_bytes(lambda: (x + 1).exp().sum())  # two arrays of 4000 bytes, and before they go, nothing else
     8000
     """
-    count = _LiveStorages()
-    with torch.no_grad(), count:
-        function()
+    count, collects = _LiveStorages(), gc.isenabled()
+    gc.disable()
+    try:
+        with torch.no_grad(), count:
+            function()
+    finally:
+        if collects:
+            gc.enable()
     return count.peak
 
 

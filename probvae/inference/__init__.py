@@ -14,7 +14,6 @@ from .encoders import MLPEncoder as MLPEncoder
 from .evaluation.bounds import Bound as Bound
 from .evaluation.bounds import bound as bound
 from .evaluation.bounds import elbo as elbo
-from .evaluation.bounds import limited_memory as limited_memory
 from .evaluation.bounds import plug_in_loss as plug_in_loss
 from .evaluation.bounds import posterior_mean as posterior_mean
 from .evaluation.bounds import posterior_scale as posterior_scale
@@ -22,6 +21,7 @@ from .evaluation.bounds import reconstruct as reconstruct
 from .evaluation.bounds import reconstruction_error as reconstruction_error
 from .evaluation.imputation import Imputed as Imputed
 from .evaluation.imputation import impute as impute
+from .evaluation.memory import limited_memory as limited_memory
 from .evaluation.refine import refine as refine
 from .evaluation.variance import equivalent_variance as equivalent_variance
 from .evaluation.variance import optimal_variance as optimal_variance

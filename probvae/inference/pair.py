@@ -1,6 +1,7 @@
 """The pair p(z) p(x|z) and q_x(z): what evaluation, training and every diagnostic take."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,19 @@ def load(path: str | Path) -> VAE:
     link, or a later version of the package wrote it.
     """
     return VAE.load(model_path(Path(path)))
+
+
+@contextmanager
+def frozen(vae: VAE) -> Iterator[None]:
+    """No parameter takes a gradient inside the block, so that only z does."""
+    parameters = [parameter for parameter in vae.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def check_data(vae: VAE, x: Tensor) -> None:

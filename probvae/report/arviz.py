@@ -13,7 +13,7 @@ from probvae.foundation.arviz_import import quiet_arviz
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
 from probvae.foundation.version import __version__
-from probvae.inference.evaluation.bounds import chunks
+from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.pair import VAE, check_data
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class _Draws(NamedTuple):
 
 def _all_draws(vae: VAE, x: Tensor, num_samples: int, thinned: Tensor, seed: int) -> _Draws:
     with isolated_seed(seed, x.device):
-        parts = [_draws(part, rows, num_samples, thinned) for part, rows in chunks(vae, x, num_samples)]
+        parts = [_draws(part, rows, num_samples, thinned) for part, rows in tiles_within_limit(vae, x, num_samples)]
     return _Draws(*(torch.cat(columns, dim=1) for columns in zip(*parts, strict=True)))
 
 

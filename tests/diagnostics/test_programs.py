@@ -222,7 +222,7 @@ def test_the_tutorials_program() -> None:
         assert_close(vae.guide.distribution(x).mean, program.encoder(images)[:, :2])
     assert vae.model.latent_names == ["latent[0]", "latent[1]"]
     # what plans the memory must know how wide the networks are
-    from probvae.inference.evaluation.bounds import widest_layer
+    from probvae.inference.evaluation.memory import widest_layer
 
     assert widest_layer(vae.model) == 16
     assert probvae.elbo(vae, x).shape == (6,)

@@ -89,7 +89,7 @@ def test_ledger_of_a_conditional_model() -> None:
 def test_chunks_keep_data_and_covariates_together(monkeypatch: pytest.MonkeyPatch) -> None:
     vae, x = linear_model("full"), torch.randn(6, 4, dtype=torch.float64)
     whole = posterior_mean(vae.given(LABELS), x)
-    monkeypatch.setattr("probvae.inference.evaluation.bounds.MEMORY_LIMIT", 6 * 8 * 7 * 2)  # two rows
+    monkeypatch.setattr("probvae.inference.evaluation.memory.MEMORY_LIMIT", 6 * 8 * 7 * 2)  # two rows
     assert torch.equal(posterior_mean(vae.given(LABELS), x), whole)
 
 

@@ -117,11 +117,11 @@ def test_predictive_draws_have_the_moments_of_the_model() -> None:
 
 
 def test_chunks_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    from probvae.inference.evaluation import bounds as evaluation
+    from probvae.inference.evaluation import memory, row_tiles
 
-    monkeypatch.setattr(evaluation, "MEMORY_LIMIT", 40_000)
+    monkeypatch.setattr(memory, "MEMORY_LIMIT", 40_000)
     vae, x = exact_vae(), data(30)
-    assert len(list(evaluation.chunks(vae, x, 30))) > 3
+    assert len(list(row_tiles.tiles_within_limit(vae, x, 30))) > 3
     result = probvae.to_arviz(vae, x, num_samples=30)
     log_w = values(result, "sample_stats", "log_p") - values(result, "sample_stats", "log_q")
     assert_close(log_w[0], probvae.exact_log_evidence(vae.model, x).expand(30, 30), rtol=0, atol=1e-9)

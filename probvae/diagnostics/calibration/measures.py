@@ -14,7 +14,7 @@ from probvae.diagnostics.calibration.tarp import Prediction, fit_prediction, tar
 from probvae.errors import DataError
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.moments import mean_and_variance
-from probvae.inference.evaluation.bounds import chunks
+from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.evaluation.simulation import Pairs, simulate_pairs
 from probvae.inference.pair import VAE
 
@@ -51,7 +51,7 @@ def measure(pairs: Pairs, num_draws: int, seed: int) -> Measures:
     prediction = fit_prediction(fresh.z, fresh.x)
     parts, start = [], 0
     with isolated_seed(seed + _DRAWS, x.device), dist.validation_enabled(False):  # z may lie outside q's support
-        for part, rows in chunks(vae, x, num_draws):
+        for part, rows in tiles_within_limit(vae, x, num_draws):
             parts.append(_measure(part, z[start : start + len(rows)], rows, prediction, num_draws))
             start += len(rows)
     return _joined(parts)

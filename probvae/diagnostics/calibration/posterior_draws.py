@@ -8,7 +8,7 @@ from torch import Tensor
 
 from probvae.errors import ArgumentError
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import chunks
+from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.evidence.quadrature import QuadratureError, QuadratureResult, quadrature
 from probvae.inference.linear.closed_form_model import has_exact_posterior
 from probvae.inference.linear.exact import exact_posterior
@@ -71,7 +71,7 @@ def _one_model(vae: VAE, x: Tensor) -> Tensor:
     num_nodes = _NUM_CELLS[vae.model.latent_dim] ** vae.model.latent_dim
     parts, start = [], 0
     with dist.validation_enabled(False):  # a cell may lie outside the prior's support
-        for part, rows in chunks(vae, x, num_nodes):
+        for part, rows in tiles_within_limit(vae, x, num_nodes):
             here = slice(start, start + len(rows))
             parts.append(_from_grid(part.model, rows, QuadratureResult(*(value[here] for value in truth))))
             start += len(rows)

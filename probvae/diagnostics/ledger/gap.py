@@ -13,8 +13,8 @@ from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.non_finite import overflow_named
-from probvae.inference.evaluation.bounds import tiles
 from probvae.inference.evaluation.refine import refine
+from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.evidence.importance_sampling import weighted_draws
 from probvae.inference.evidence.log_evidence import Estimate, joined_estimates, log_evidence
 from probvae.inference.guides import Guide

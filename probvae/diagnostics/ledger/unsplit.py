@@ -17,8 +17,8 @@ from probvae.diagnostics.ledger.gap import (
 from probvae.diagnostics.verdicts import NOT_COMPUTED, HypothesisTest, Verdict
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import tiles
 from probvae.inference.evaluation.refine import not_refinable
+from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.evidence.importance_sampling import weighted_draws
 from probvae.inference.evidence.log_evidence import Estimate, log_evidence
 from probvae.inference.pair import VAE, check_data

@@ -11,7 +11,7 @@ from torch import Tensor
 from probvae.diagnostics.verdicts import NotComputed, mean_with_error
 from probvae.foundation.arviz_import import quiet_arviz
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import chunks
+from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.evidence.pareto_smoothing import good_pareto_k
 from probvae.inference.pair import VAE
 
@@ -63,7 +63,9 @@ def psis_loo(vae: VAE, x: Tensor, *, num_draws: int = NUM_DRAWS, seed: int = 0) 
     if num_draws < _LEAST_DRAWS:
         return NotComputed("prediction/loo", f"{num_draws} draws are too few for its tail: at least {_LEAST_DRAWS}")
     with isolated_seed(seed, x.device):
-        log_likelihood = torch.cat([_log_likelihood(*chunk, num_draws) for chunk in chunks(vae, x, num_draws)], dim=1)
+        log_likelihood = torch.cat(
+            [_log_likelihood(*tile, num_draws) for tile in tiles_within_limit(vae, x, num_draws)], dim=1
+        )
     result = _arviz_loo(log_likelihood.double().cpu().numpy())
     elpd = result.elpd_i if hasattr(result, "elpd_i") else result.loo_i  # since and before ArviZ 1
     elpd, pareto_k = (torch.from_numpy(np.array(values)) for values in (elpd, result.pareto_k))

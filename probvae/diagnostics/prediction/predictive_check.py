@@ -16,7 +16,7 @@ from probvae.diagnostics.verdicts import HypothesisTest, NotComputed, Verdict, m
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import current_limit, widest_layer
+from probvae.inference.evaluation.memory import current_limit, widest_layer
 from probvae.inference.evaluation.simulation import simulate_pairs
 from probvae.inference.evidence.log_evidence import Estimate, log_evidence
 from probvae.inference.pair import VAE, check_data

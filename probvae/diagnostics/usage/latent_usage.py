@@ -22,7 +22,7 @@ from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.kl import analytic_kl, has_analytic_kl
 from probvae.inference.densities.moments import mean_and_variance
-from probvae.inference.evaluation.bounds import chunks
+from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.pair import VAE, check_data, check_supports
 
 NUM_SAMPLES = 10
@@ -207,7 +207,7 @@ class _Usage(NamedTuple):
 
 
 def _usage(vae: VAE, x: Tensor, num_samples: int) -> _Usage:
-    parts = [_usage_of(part, rows, num_samples) for part, rows in chunks(vae, x, num_samples)]
+    parts = [_usage_of(part, rows, num_samples) for part, rows in tiles_within_limit(vae, x, num_samples)]
 
     def joined(name: str, dim: int) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts], dim)
@@ -272,7 +272,7 @@ def log_sum_of_others(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
     draws = z.flatten(0, 1)
     owner = torch.arange(z.shape[1], device=z.device).repeat(z.shape[0])
     total, first = torch.full_like(draws[:, 0], -torch.inf), 0
-    for part, rows in chunks(vae, x, 1):
+    for part, rows in tiles_within_limit(vae, x, 1):
         q, place = part.guide.distribution(rows), torch.arange(first, first + len(rows), device=z.device)
         size = max(1, _MOST_ENTRIES // (len(rows) * max(z.shape[2], _LEAST_WIDTH)))
         tables = zip(draws.split(size), owner.split(size), strict=True)

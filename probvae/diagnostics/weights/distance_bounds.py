@@ -11,7 +11,7 @@ from probvae.diagnostics.verdicts import mean_with_error
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.moments import mean_and_variance
-from probvae.inference.evaluation.bounds import tiles
+from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.evidence.importance_sampling import WeightedDraws, weighted_draws
 from probvae.inference.evidence.pareto_smoothing import LEAST_SAMPLES, good_pareto_k, pareto_smooth
 from probvae.inference.pair import VAE, check_data

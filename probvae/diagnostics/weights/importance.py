@@ -10,7 +10,7 @@ from torch import Tensor
 from probvae.diagnostics.verdicts import FAIL, OK, WARN, HypothesisTest, Verdict, mean_with_error
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import tiles
+from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.evidence.importance_sampling import WeightedDraws, weighted_draws
 from probvae.inference.evidence.pareto_smoothing import LEAST_SAMPLES, SmoothedWeights, good_pareto_k, pareto_smooth
 from probvae.inference.pair import VAE, check_data

@@ -7,6 +7,9 @@ import pyro
 from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
+from torch.distributions import Distribution
+
+from probvae.models import LatentModel
 
 PyroProgram = Callable[..., Any]
 
@@ -39,6 +42,15 @@ def log_weights(model: PyroProgram, guide: PyroProgram, x: Tensor, num_samples: 
     """
     model_trace, guide_trace = paired_traces(model, guide, x, num_samples)
     return weights_of(model_trace, guide_trace, (num_samples, x.shape[0]))
+
+
+def weight_terms(model: LatentModel, x: Tensor, z: Tensor, prior: Distribution, q: Distribution) -> LogWeights:
+    """The same terms (S, N) at ``z`` (S, N, d) for ``x`` (N, D), from distributions and not through Pyro's handlers.
+
+    ``prior`` is p(z) and ``q`` is q_x(z), which an evaluation in blocks makes once.
+    """
+    log_likelihood = model.likelihood(model.decoder(z)).log_prob(x)
+    return LogWeights(log_likelihood, prior.log_prob(z), q.log_prob(z))
 
 
 def weights_of(model_trace: Trace, guide_trace: Trace, shape: tuple[int, int]) -> LogWeights:

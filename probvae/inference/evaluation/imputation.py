@@ -9,7 +9,7 @@ from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.non_finite import overflow_named
-from probvae.inference.evaluation.bounds import chunks
+from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.pair import VAE, check_data
 
 # Draws at which the decoder is evaluated together
@@ -67,7 +67,9 @@ def impute(
     _check_options(vae, num_draws, interval, num_samples)
     check_data(vae, x)
     with isolated_seed(seed, x.device):
-        parts = [_impute_rows(*chunk, num_draws, interval, num_samples) for chunk in chunks(vae, x, num_samples)]
+        parts = [
+            _impute_rows(*tile, num_draws, interval, num_samples) for tile in tiles_within_limit(vae, x, num_samples)
+        ]
     draws = torch.cat([part.draws for part in parts], dim=1)
     return Imputed(draws, *(torch.cat([part[field] for part in parts]) for field in range(1, 5)))
 

@@ -11,10 +11,9 @@ from torch.optim.adam import adam
 
 from probvae.errors import ArgumentError
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.evaluation.bounds import frozen
 from probvae.inference.guides import Guide, LocalGuide, PerDatumGuide
 from probvae.inference.guides.families import LocalFamily, MemberFamily, NormalFamily, State, as_normal
-from probvae.inference.pair import VAE, check_data
+from probvae.inference.pair import VAE, check_data, frozen
 from probvae.models import LatentModel
 
 _STEPS_IN_A_STAGE = 100

@@ -13,7 +13,7 @@ Name = TypeVar("Name")
 Result = TypeVar("Result")
 
 
-def in_order(
+def map_ordered(
     jobs: Iterable[tuple[Name, Sequence[Callable[[], Result]]]], num_workers: int
 ) -> Iterator[tuple[Name, list[Result]]]:
     """Each job's name and what its parts gave, in the order of the jobs, which is also the one they are taken in.
@@ -23,7 +23,7 @@ def in_order(
     each of them. Jobs are taken in the caller's thread, so that what they draw comes from one stream in one order.
 
     >>> jobs = ((n, [lambda n=n: n**2, lambda n=n: n**3]) for n in range(3))
-    >>> list(in_order(jobs, num_workers=2))
+    >>> list(map_ordered(jobs, num_workers=2))
     [(0, [0, 0]), (1, [1, 1]), (2, [4, 8])]
     """
     if num_workers < 2:

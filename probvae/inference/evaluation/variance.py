@@ -9,7 +9,8 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_positive
-from probvae.inference.evaluation.bounds import over_chunks, posterior_mean
+from probvae.inference.evaluation.bounds import posterior_mean
+from probvae.inference.evaluation.row_tiles import over_tiles
 from probvae.inference.linear.exact import posterior_moments
 from probvae.inference.pair import VAE, check_data
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder
@@ -40,9 +41,7 @@ def optimal_variance(vae: VAE, x: Tensor) -> float:
 def squared_error_sums(vae: VAE, x: Tensor) -> Tensor:
     """E ||x - f(z)||^2 summed over the data, and over how many numbers that is, in float64: c* is their ratio."""
     check_data(vae, x)
-    errors = over_chunks(
-        lambda vae, rows: expected_squared_error(vae.model, vae.guide.distribution(rows), rows), vae, x
-    )
+    errors = over_tiles(lambda vae, rows: expected_squared_error(vae.model, vae.guide.distribution(rows), rows), vae, x)
     return torch.stack([errors.double().sum(), (~x.isnan()).sum().double()])
 
 

@@ -12,9 +12,9 @@ from probvae.errors import unknown_name
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.moments import mean_and_variance
-from probvae.inference.evaluation.bounds import chunks, frozen
 from probvae.inference.evaluation.refine import refine
-from probvae.inference.pair import VAE, check_data
+from probvae.inference.evaluation.row_tiles import tiles_within_limit
+from probvae.inference.pair import VAE, check_data, frozen
 
 STARTS = {
     "guide": "from q_x(z): short, where the guide is good",
@@ -92,7 +92,7 @@ def annealed_log_evidence(
     check_data(vae, x)
     options = _Options(num_temperatures, num_chains, num_leapfrog, start)
     with isolated_seed(seed, x.device), frozen(vae):
-        results = [_forward(part, rows, options) for part, rows in chunks(vae, x, num_chains)]
+        results = [_forward(part, rows, options) for part, rows in tiles_within_limit(vae, x, num_chains)]
     log_weight = torch.cat([weights for weights, _ in results], dim=1)
     acceptance = torch.cat([accepted for _, accepted in results])
     spread = log_weight.std(0) / math.sqrt(num_chains) if num_chains > 1 else torch.full_like(acceptance, torch.nan)

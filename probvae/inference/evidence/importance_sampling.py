@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from probvae.foundation.checks import check_count
-from probvae.foundation.onednn import fast_products
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.non_finite import overflow_named
 from probvae.inference.densities.traces import LogWeights
-from probvae.inference.evaluation.bounds import drawn_tiles, draws, limited_memory
+from probvae.inference.evaluation.memory import limited_memory
+from probvae.inference.evaluation.row_tiles import draw_blocks, drawn_tiles
 from probvae.inference.pair import VAE, check_data
 
 # Rounding errors of a log density, in units of the last digit of its terms
@@ -52,7 +52,7 @@ def importance_log_evidence(
     """
     check_count(num_samples, "num_samples")
     check_data(vae, x)
-    with limited_memory(memory_limit), isolated_seed(seed, x.device), torch.no_grad(), fast_products():
+    with limited_memory(memory_limit), isolated_seed(seed, x.device), torch.no_grad():
         parts = [_summed(rows, blocks, num_samples) for rows, blocks in drawn_tiles(vae, x, num_samples)]
     return ImportanceResult(*(torch.cat(column).to(x.dtype) for column in zip(*parts, strict=True)))
 
@@ -84,15 +84,14 @@ def weighted_draws(
 ) -> WeightedDraws:
     """Draws of ``q`` (default: the guide's q_x) with log w = log p(x, z) - log q(z), all weights kept, in float64.
 
-    For a tile of the data (see :func:`~probvae.inference.evaluation.tiles`): the caller sees to the seed.
+    For a tile of the data (see :func:`~probvae.inference.evaluation.row_tiles`): the caller sees to the seed.
     """
     q = vae.guide.distribution(x) if q is None else q
     weights, kept, size = [], [], x.new_zeros(len(x))
-    with fast_products():
-        for z, terms in draws(vae, x, q, num_samples):
-            log_joint = terms.log_prior + terms.log_likelihood
-            weights.append((log_joint - terms.log_guide).double())
-            size = torch.maximum(size, (log_joint.abs() + terms.log_guide.abs()).mean(0))
-            kept += [z] if keep_draws else []
+    for z, terms in draw_blocks(vae, x, q, num_samples):
+        log_joint = terms.log_prior + terms.log_likelihood
+        weights.append((log_joint - terms.log_guide).double())
+        size = torch.maximum(size, (log_joint.abs() + terms.log_guide.abs()).mean(0))
+        kept += [z] if keep_draws else []
     rounding = _ROUNDINGS * torch.finfo(x.dtype).eps * (size + x.shape[1])
     return WeightedDraws(torch.cat(weights), rounding, torch.cat(kept) if keep_draws else None)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from probvae.errors import unknown_name
 from probvae.inference.densities.non_finite import overflow_named
-from probvae.inference.evaluation.bounds import limited_memory
+from probvae.inference.evaluation.memory import limited_memory
 from probvae.inference.evidence.annealing import annealed_log_evidence
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from probvae.inference.evidence.quadrature import quadrature

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from probvae.errors import ArgumentError, DataError, RankError
 from probvae.foundation.process import launched_rank, num_launched
-from probvae.inference.evaluation.bounds import tiles
+from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.pair import VAE
 from probvae.inference.training.minibatches import Source

@@ -176,9 +176,9 @@ def test_pairs_made_with_the_same_seed_are_independent_of_the_draws() -> None:
 
 
 def test_chunks_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    from probvae.inference.evaluation import bounds as evaluation
+    from probvae.inference.evaluation import memory
 
-    monkeypatch.setattr(evaluation, "MEMORY_LIMIT", 200_000)
+    monkeypatch.setattr(memory, "MEMORY_LIMIT", 200_000)
     pairs = simulate_pairs(exact_vae(), 60, seed=4)
     result = calibrate_pairs(pairs, num_draws=20, seed=4)
     q = pairs.vae.guide.distribution(pairs.x)

@@ -131,7 +131,7 @@ def test_posterior_replicates_have_the_z_of_their_datum() -> None:
 
 def test_chunks_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     vae, x = exact_vae(), simulate_pairs(exact_vae(), 20).x
-    monkeypatch.setattr("probvae.inference.evaluation.bounds.MEMORY_LIMIT", 6 * 8 * 3 * 20 * 7)
+    monkeypatch.setattr("probvae.inference.evaluation.memory.MEMORY_LIMIT", 6 * 8 * 3 * 20 * 7)
     result = check(vae, x, num_replicates=30)
     assert result.replicated.shape == (30, 11)
     assert len(result.replicated[:, 0].unique()) == 30

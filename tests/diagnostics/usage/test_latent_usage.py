@@ -140,7 +140,7 @@ def test_sum_over_the_others_does_not_depend_on_the_chunks(monkeypatch: pytest.M
     x, z = torch.randn(11, 3, dtype=torch.float64), torch.randn(3, 11, 2, dtype=torch.float64)
     whole = log_sum_of_others(vae, x, z)
     monkeypatch.setattr("probvae.diagnostics.usage.latent_usage._MOST_ENTRIES", 200)
-    monkeypatch.setattr("probvae.inference.evaluation.bounds.MEMORY_LIMIT", 600)
+    monkeypatch.setattr("probvae.inference.evaluation.memory.MEMORY_LIMIT", 600)
     assert_close(log_sum_of_others(vae, x, z), whole, rtol=0, atol=1e-12)
 
 

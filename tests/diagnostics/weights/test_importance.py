@@ -122,7 +122,7 @@ def test_chunks_of_data_give_the_same_weights_as_all_at_once(monkeypatch: pytest
     vae = exact_vae()
     x = probvae.sample(vae, 30).x
     whole = importance_diagnostic(vae, x, num_samples=100)
-    monkeypatch.setattr("probvae.inference.evaluation.bounds.MEMORY_LIMIT", 200_000)
+    monkeypatch.setattr("probvae.inference.evaluation.memory.MEMORY_LIMIT", 200_000)
     assert_close(importance_diagnostic(vae, x, num_samples=100).log_evidence, whole.log_evidence)
 
 

@@ -53,7 +53,7 @@ def test_an_overflow_is_told_as_one(call: str, guide: type) -> None:
 
 @pytest.mark.parametrize("call", ["elbo", "many draws", "importance", "gap"])
 def test_an_overflow_in_any_row_is_told_as_one(call: str) -> None:
-    """Of the first rows the memory of a draw is counted, with torch's checks; of the others it is not."""
+    """The memory of a draw is counted at the first rows; the overflow may be in any."""
     x = torch.zeros(5, 3)
     x[3] = torch.tensor([LARGE, -LARGE, LARGE])
     with pytest.raises(NonFiniteError, match=r"^x: expected data whose numbers stay finite"):

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 import probvae
 from probvae.errors import ProbvaeError
-from probvae.inference.evaluation import bounds as evaluation
+from probvae.inference.evaluation import memory
 from probvae.inference.evidence.annealing import annealed_log_evidence, bidirectional
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from tests import example_a
@@ -59,7 +59,7 @@ def test_standard_error_is_honest() -> None:
 def test_chunks_bound_the_memory_and_keep_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     vae, x = best_diagonal_vae(), example_a.X.repeat(5, 1)
     whole = importance_log_evidence(vae, x, 1000)
-    monkeypatch.setattr(evaluation, "MEMORY_LIMIT", 50_000)
+    monkeypatch.setattr(memory, "MEMORY_LIMIT", 50_000)
     parts = importance_log_evidence(vae, x, 1000)
     error = (whole.standard_error.square() + parts.standard_error.square()).sqrt()
     assert ((whole.log_evidence - parts.log_evidence).abs() < 5 * error).all()

@@ -263,10 +263,10 @@ def test_evaluation_leaves_every_parameter_as_it_is() -> None:
 
 
 def test_chunks_do_not_change_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    from probvae.inference.evaluation import bounds as evaluation
+    from probvae.inference.evaluation import memory, row_tiles
 
     vae, x = exact_vae(), torch.randn(40, 3, dtype=torch.float64)
     whole = probvae.elbo(vae, x, num_samples=2)  # the guide is exact, so the draws do not matter
-    monkeypatch.setattr(evaluation, "MEMORY_LIMIT", 2000)
-    assert len(list(evaluation.chunks(vae, x, 2))) > 3
+    monkeypatch.setattr(memory, "MEMORY_LIMIT", 2000)
+    assert len(list(row_tiles.tiles_within_limit(vae, x, 2))) > 3
     assert_close(probvae.elbo(vae, x, num_samples=2), whole, rtol=0, atol=1e-10)

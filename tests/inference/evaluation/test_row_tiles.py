@@ -1,5 +1,6 @@
 """Evaluation in tiles: the numbers of the Pyro program, whatever the memory limit, within the limit."""
 
+import copy
 import subprocess
 import sys
 import threading
@@ -15,11 +16,14 @@ import probvae
 from probvae.diagnostics.weights.importance import importance_diagnostic
 from probvae.errors import ArgumentError
 from probvae.foundation.onednn import fast_products
+from probvae.foundation.operators import peak_bytes
 from probvae.inference import DiagonalGuide, FlowGuide, FullCovarianceGuide, MaskedEncoder, MLPEncoder, bound
 from probvae.inference.densities.traces import log_weights
-from probvae.inference.evaluation import bounds as evaluation
-from probvae.inference.evaluation.bounds import current_limit, draws, limited_memory, tiles
-from probvae.inference.evaluation.threads import in_order
+from probvae.inference.evaluation import memory
+from probvae.inference.evaluation import row_tiles as evaluation
+from probvae.inference.evaluation.memory import bytes_of_a_draw, current_limit, limited_memory
+from probvae.inference.evaluation.row_tiles import draw_blocks, tiles
+from probvae.inference.evaluation.threads import map_ordered
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from probvae.inference.evidence.log_evidence import log_evidence
 from probvae.inference.pair import VAE
@@ -87,7 +91,7 @@ def test_terms_are_the_pyro_programs(make) -> None:
         torch.manual_seed(5)
         expected = log_weights(vae.model, vae.guide, x, 7)
         torch.manual_seed(5)
-        ((_, terms),) = draws(vae, x, vae.guide.distribution(x), 7)
+        ((_, terms),) = draw_blocks(vae, x, vae.guide.distribution(x), 7)
     for name, value in expected._asdict().items():
         assert_close(getattr(terms, name), value, **EXACT)
 
@@ -115,7 +119,7 @@ def test_memory_limit_changes_no_random_number(make, monkeypatch: pytest.MonkeyP
     """Tiles of several sizes are cut into pieces of several sizes; the numbers are the same."""
     whole_vae, whole_x = make()
     vae, x = whole_vae.at(slice(5)), whole_x[:5]
-    monkeypatch.setattr(evaluation, "_FAST_TILE", 45 * evaluation._bytes_of_a_draw(vae, x))
+    monkeypatch.setattr(evaluation, "_FAST_BYTES_COUNTED", 45 * bytes_of_a_draw(vae, x))
     monkeypatch.setattr(evaluation, "_ROWS", 2)
     assert len(list(tiles(vae, x, 30))) == 3
 
@@ -126,7 +130,7 @@ def test_memory_limit_changes_no_random_number(make, monkeypatch: pytest.MonkeyP
 
     whole = numbers()
     for num_draws in (1, 20, 40):
-        with limited_memory(num_draws * evaluation._bytes_of_a_draw(vae, x)):
+        with limited_memory(num_draws * bytes_of_a_draw(vae, x)):
             for value, expected in zip(numbers(), whole, strict=True):
                 assert_close(value, expected, rtol=1e-10, atol=1e-10)
 
@@ -144,15 +148,15 @@ def three_threads() -> Iterator[None]:
 def test_numbers_do_not_depend_on_the_number_of_threads(make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many blocks of several tiles, several at once."""
     vae, x = make()
-    monkeypatch.setattr(evaluation, "_FAST_TILE", 200 * evaluation._bytes_of_a_draw(vae, x))
+    monkeypatch.setattr(evaluation, "_FAST_BYTES_COUNTED", 200 * bytes_of_a_draw(vae, x))
     monkeypatch.setattr(evaluation, "_ROWS", 8)
-    used, terms = set(), evaluation._terms
+    used, terms = set(), evaluation.weight_terms
 
     def watched(*args):
         used.add((threading.current_thread().name, torch.get_num_threads()))
         return terms(*args)
 
-    monkeypatch.setattr(evaluation, "_terms", watched)
+    monkeypatch.setattr(evaluation, "weight_terms", watched)
     side_by_side = importance_log_evidence(vae, x, 400)
     assert {threads for _, threads in used} == {1}
     assert len(used) == torch.get_num_threads() == 3
@@ -165,7 +169,7 @@ def test_numbers_do_not_depend_on_the_number_of_threads(make, monkeypatch: pytes
 def test_what_fails_in_a_worker_fails_in_the_caller() -> None:
     jobs = ((number, [partial(divmod, 1, 2 - number)]) for number in range(20))
     with pytest.raises(ZeroDivisionError):
-        list(in_order(jobs, 3))
+        list(map_ordered(jobs, 3))
     assert torch.get_num_threads() == 3
     assert not [thread for thread in threading.enumerate() if "probvae" in thread.name]
 
@@ -182,22 +186,21 @@ def test_single_precision_differs_by_its_rounding() -> None:
 
 
 def test_limit_is_an_argument_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, terms = [], evaluation._terms
+    seen, terms = [], evaluation.weight_terms
     vae, x = binary()
-    probvae.elbo(vae, x)  # counts the memory of a draw
 
     def watched(*args):
         seen.append(current_limit())
         return terms(*args)
 
-    monkeypatch.setattr(evaluation, "_terms", watched)
+    monkeypatch.setattr(evaluation, "weight_terms", watched)
     probvae.elbo(vae, x, memory_limit=10**6)
     log_evidence(vae, x, "importance", num_samples=3, memory_limit=2 * 10**6)
     with limited_memory(3 * 10**6):
         probvae.elbo(vae, x)
         probvae.elbo(vae, x, memory_limit=10**6)
     assert seen == [10**6, 2 * 10**6, 3 * 10**6, 10**6]
-    assert current_limit() == evaluation.MEMORY_LIMIT
+    assert current_limit() == memory.MEMORY_LIMIT
 
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5, True])
@@ -226,7 +229,7 @@ def test_one_weight_that_is_not_a_number_is_enough(monkeypatch: pytest.MonkeyPat
     """In whichever block it comes."""
     model = LatentModel(StandardNormalPrior(2), Broken(2, DIM, (5,)), BernoulliLikelihood(DIM))
     vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(DIM), 2))
-    monkeypatch.setattr(evaluation, "_FAST_TILE", 100 * evaluation._bytes_of_a_draw(vae, torch.zeros(1, DIM)))
+    monkeypatch.setattr(evaluation, "_FAST_BYTES_COUNTED", 100 * bytes_of_a_draw(vae, torch.zeros(1, DIM)))
     with pytest.raises(ValueError, match="logits"):
         importance_log_evidence(vae, torch.zeros(1, DIM), 10_000)
 
@@ -288,10 +291,80 @@ def test_memory_of_a_draw_is_counted() -> None:
     model = LatentModel(StandardNormalPrior(2), MLPDecoder(2, 1000, (2,)), BernoulliLikelihood(1000))
     vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(1000, (6,)), 2))
     state = torch.get_rng_state()
-    count = evaluation._bytes_of_a_draw(vae, torch.zeros(5, 1000))
+    count = bytes_of_a_draw(vae, torch.zeros(5, 1000))
     assert 3 * 4000 <= count < 3.2 * 4000
     assert torch.equal(torch.get_rng_state(), state)
     # 300 components in 8 dimensions are more than 4 numbers of data
     model = LatentModel(MixturePrior(8, 300), MLPDecoder(8, DIM, (5,)), GaussianLikelihood(DIM))
     vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(DIM, (6,)), 8))
-    assert evaluation._bytes_of_a_draw(vae, torch.zeros(5, DIM)) >= 300 * 8 * 4
+    assert bytes_of_a_draw(vae, torch.zeros(5, DIM)) >= 300 * 8 * 4
+
+
+def wide(num_hidden: int) -> MLPDecoder:
+    """D numbers from 2, through ``num_hidden``."""
+    torch.manual_seed(0)
+    return MLPDecoder(2, DIM, (num_hidden,))
+
+
+def test_a_limit_holds_for_a_decoder_that_was_swapped_in() -> None:
+    """The memory of a draw belongs to the decoder at hand, not to the one at the first call."""
+    vae = probvae.VAE(
+        LatentModel(StandardNormalPrior(2), wide(4), GaussianLikelihood(DIM)), DiagonalGuide(MLPEncoder(DIM), 2)
+    )
+    x, limit = torch.randn(20, DIM), 2**20
+    narrow = bytes_of_a_draw(vae, x)
+    probvae.elbo(vae, x, 100)
+    vae.model.decoder = wide(4096)
+    assert bytes_of_a_draw(vae, x) > 20 * narrow
+
+    def evaluate() -> None:
+        with limited_memory(limit):
+            assert sum(len(z) for z, _ in draw_blocks(vae, x, vae.guide.distribution(x), 100)) == 100
+
+    # all draws at once take 65 MB
+    assert peak_bytes(evaluate) < 2 * limit
+
+
+@pytest.mark.parametrize("attribute", ["num_copies", "function", "unknown"])
+def test_the_memory_of_a_draw_follows_options_of_a_module(attribute: str) -> None:
+    class Copies(MLPDecoder):
+        """As many copies of its output as an attribute says, whatever the attribute is."""
+
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            number = {"num_copies": int, "function": lambda f: f(), "unknown": len}[attribute](self.option)
+            return super().forward(z).unsqueeze(-1).repeat_interleave(number, -1).mean(-1)
+
+    decoder = Copies(2, DIM, (5,))
+    vae = probvae.VAE(
+        LatentModel(StandardNormalPrior(2), decoder, GaussianLikelihood(DIM)), DiagonalGuide(MLPEncoder(DIM), 2)
+    )
+    counts = []
+    for number in (1, 1000, 1):
+        decoder.option = {"num_copies": number, "function": lambda n=number: n, "unknown": set(range(number))}[
+            attribute
+        ]
+        counts.append(bytes_of_a_draw(vae, torch.zeros(3, DIM)))
+    assert counts[1] > 1000 * DIM * 4 > counts[0] == counts[2]
+
+
+@pytest.mark.parametrize("make", [binary, flow])
+def test_values_of_equal_weights_and_seeds_do_not_depend_on_history(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    vae, x = make()
+    monkeypatch.setattr(evaluation, "_FAST_BYTES_COUNTED", 50 * bytes_of_a_draw(vae, x))
+    monkeypatch.setattr(evaluation, "_ROWS", 1)
+
+    def value(pair: VAE) -> torch.Tensor:
+        torch.manual_seed(3)
+        return probvae.elbo(pair, x, 40)
+
+    expected = value(vae)
+    other = copy.deepcopy(vae)
+    other.model.decoder = wide(700).double()
+    value(other)
+    torch.distributions.Distribution.set_default_validate_args(False)
+    value(other)
+    torch.distributions.Distribution.set_default_validate_args(True)
+    other.model.decoder = copy.deepcopy(vae.model.decoder)
+    assert torch.equal(value(other), expected)
+    memory._counted.clear()
+    assert torch.equal(value(other), expected)
