@@ -19,7 +19,7 @@ from rich.table import Table
 from probvae import VAE, fit, load_data, posterior_gap
 from probvae.experiments.build import build_vae
 from probvae.experiments.recipe import resolve
-from probvae.inference.evidence.annealing import bidirectional
+from probvae.inference.evidence.annealing import bracket_log_evidence
 from probvae.inference.evidence.quadrature import quadrature
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +63,7 @@ def ledger(vae: VAE, x: torch.Tensor) -> dict[str, Any]:
 def brackets(vae: VAE, num_data: int, num_temperatures: int) -> dict[str, Any]:
     """How many simulated data have quadrature's log p(x) within three standard errors of the bounds; the mean width."""
     start = time.perf_counter()
-    bracket = bidirectional(vae, num_data, num_temperatures=num_temperatures, start="refined")
+    bracket = bracket_log_evidence(vae, num_data, num_temperatures=num_temperatures, start="refined")
     lower, upper = bracket.interval()
     seconds = time.perf_counter() - start
     log_p = quadrature(vae.model, bracket.x, tolerance=1e-5, guide=vae.guide).log_evidence

@@ -25,6 +25,11 @@ from .evaluation.memory import limited_memory as limited_memory
 from .evaluation.refine import refine as refine
 from .evaluation.variance import equivalent_variance as equivalent_variance
 from .evaluation.variance import optimal_variance as optimal_variance
+from .evidence.annealing import Bracket as Bracket
+from .evidence.annealing import bracket_log_evidence as bracket_log_evidence
+from .evidence.chains import NotAReferenceError as NotAReferenceError
+from .evidence.chains import NutsResult as NutsResult
+from .evidence.chains import nuts_reference as nuts_reference
 from .evidence.log_evidence import log_evidence as log_evidence
 from .guides import *
 from .guides.best_diagonal import best_diagonal_guide as best_diagonal_guide
@@ -45,5 +50,7 @@ from .pair import load as load
 from .training.fit import fit as fit
 from .training.loop import FitResult as FitResult
 from .training.probabilistic_pca import fit_probabilistic_pca as fit_probabilistic_pca
+from .training.probabilistic_pca import num_active_directions as num_active_directions
+from .training.probabilistic_pca import ppca_max_elbo as ppca_max_elbo
 
 export_public_names(__name__)

@@ -100,7 +100,7 @@ def annealed_log_evidence(
     return AnnealedResult(estimate, log_weight.mean(0), spread, log_weight, acceptance)
 
 
-def bidirectional(
+def bracket_log_evidence(
     vae: VAE,
     num_data: int,
     *,
@@ -120,7 +120,7 @@ def bidirectional(
     Source: Grosse, Ghahramani and Adams (2015), arXiv:1511.02543, section 3.
 
     >>> import probvae
-    >>> bidirectional(probvae.VAE.example(), 4, num_temperatures=5, num_chains=2).upper.shape
+    >>> bracket_log_evidence(probvae.VAE.example(), 4, num_temperatures=5, num_chains=2).upper.shape
     torch.Size([4])
     """
     check_count(num_data, "num_data")

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 import probvae
 from probvae.errors import ProbvaeError
 from probvae.inference.evaluation import memory
-from probvae.inference.evidence.annealing import annealed_log_evidence, bidirectional
+from probvae.inference.evidence.annealing import annealed_log_evidence, bracket_log_evidence
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from tests import example_a
 from tests.inference.programs.test_programs import best_diagonal_vae, exact_vae
@@ -87,7 +87,7 @@ def test_brackets_hold_and_shrink() -> None:
         example_a.B, example_a.W @ example_a.W.T + example_a.C * torch.eye(3, dtype=torch.float64)
     )
     for num_temperatures in (10, 50, 200):
-        bracket = bidirectional(
+        bracket = bracket_log_evidence(
             vae, 100, num_temperatures=num_temperatures, num_chains=16, start="prior", num_leapfrog=3
         )
         log_p = exact.log_prob(bracket.x)
@@ -99,7 +99,7 @@ def test_brackets_hold_and_shrink() -> None:
 
 
 def test_interval_moves_the_bounds_outwards_by_their_errors() -> None:
-    bracket = bidirectional(best_diagonal_vae(), 20, num_temperatures=10, num_chains=8)
+    bracket = bracket_log_evidence(best_diagonal_vae(), 20, num_temperatures=10, num_chains=8)
     lower, upper = bracket.interval(num_sigmas=2)
     assert_close(bracket.lower - lower, 2 * bracket.lower_error)
     assert_close(upper - bracket.upper, 2 * bracket.upper_error)
@@ -117,7 +117,7 @@ def test_brackets_hold_the_quadrature_of_a_network() -> None:
     model = probvae.LatentModel(probvae.StandardNormalPrior(2), probvae.MLPDecoder(2, 64), likelihood)
     vae = probvae.VAE(model, probvae.DiagonalGuide(probvae.MLPEncoder(64), 2))
     probvae.fit(vae, x, epochs=60, learning_rate=2e-3, schedule="cosine", progress=False)
-    bracket = bidirectional(vae, 60, num_temperatures=200, start="refined")
+    bracket = bracket_log_evidence(vae, 60, num_temperatures=200, start="refined")
     log_p = quadrature(vae.model, bracket.x, tolerance=1e-5, guide=vae.guide).log_evidence
     lower, upper = bracket.interval()
     assert ((lower <= log_p) & (log_p <= upper)).double().mean() >= 0.95
@@ -128,7 +128,7 @@ def test_nothing_of_the_callers_changes() -> None:
     vae = best_diagonal_vae()
     before, state = {n: t.clone() for n, t in vae.state_dict().items()}, torch.get_rng_state()
     annealed_log_evidence(vae, example_a.X, num_temperatures=3, num_chains=2)
-    bidirectional(vae, 3, num_temperatures=3, num_chains=2)
+    bracket_log_evidence(vae, 3, num_temperatures=3, num_chains=2)
     importance_log_evidence(vae, example_a.X, 10)
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[name], tensor) for name, tensor in vae.state_dict().items())
