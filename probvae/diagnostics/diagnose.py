@@ -17,7 +17,7 @@ from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnosti
 from probvae.diagnostics.weights.importance import ImportanceDiagnostic, importance_diagnostic
 from probvae.errors import ArgumentError, NotLinearGaussianError, ProbvaeError
 from probvae.foundation.checks import check_count
-from probvae.inference.densities.non_finite import overflow_named
+from probvae.inference.densities.non_finite import raise_as_non_finite
 from probvae.inference.evidence.log_evidence import Estimate, best_method, log_evidence
 from probvae.inference.pair import VAE, check_data
 
@@ -79,7 +79,7 @@ class Diagnosis:
         return "\n".join([*lines, *(f"try: {sentence}" for sentence in self.advice)])
 
 
-@overflow_named()
+@raise_as_non_finite()
 def diagnose(
     vae: VAE,
     x: Tensor,
@@ -144,7 +144,7 @@ def _settings(quick: bool, num_simulations: int | None, num_draws: int | None, s
 
 def _or_reason(name: str, compute: Callable[[], Diagnostic], settings: Settings) -> Diagnostic:
     try:
-        with overflow_named():
+        with raise_as_non_finite():
             return compute()
     except (ArgumentError, NotLinearGaussianError) as error:
         if name == "gap" and settings.truth != "auto":

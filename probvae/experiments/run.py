@@ -47,7 +47,7 @@ from probvae.inference import (
     posterior_mean,
     reconstruction_error,
 )
-from probvae.inference.densities.non_finite import overflow_named, reason_of
+from probvae.inference.densities.non_finite import raise_as_non_finite, short_reason
 from probvae.inference.evaluation.refine import refine
 from probvae.inference.evidence.log_evidence import best_method
 from probvae.inference.pair import VAE
@@ -252,11 +252,11 @@ def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
 def _refused_as_failed() -> Iterator[None]:
     """Numbers that overflow, as the error of a fit."""
     try:
-        with overflow_named():
+        with raise_as_non_finite():
             yield
     except NonFiniteError as error:
         raise FitError(
-            f"the numbers overflow on the held-out data ({reason_of(error)}). The weights are kept. Look for outliers, "
+            f"the numbers overflow on the held-out data ({short_reason(error)}). The weights are kept. Look for outliers, "
             "use scaling='standardize', or a smaller learning_rate."
         ) from error
 

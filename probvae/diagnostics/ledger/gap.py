@@ -12,7 +12,7 @@ from probvae.diagnostics.verdicts import FAIL, OK, WARN, HypothesisTest, Verdict
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.densities.non_finite import overflow_named
+from probvae.inference.densities.non_finite import raise_as_non_finite
 from probvae.inference.evaluation.refine import refine
 from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.evidence.importance_sampling import weighted_draws
@@ -94,7 +94,7 @@ def total_gap_verdict(total: Gap, truth: Estimate) -> Verdict:
     return Verdict("gap/total", status, value, FAIL_GAP, message)
 
 
-@overflow_named()
+@raise_as_non_finite()
 def posterior_gap(
     vae: VAE, x: Tensor, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
 ) -> GapResult:

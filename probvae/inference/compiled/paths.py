@@ -16,7 +16,7 @@ from probvae.inference.compiled.inductor import check_compiler
 from probvae.inference.compiled.program import LossAndGradient
 from probvae.inference.compiled.recording import Recording
 from probvae.inference.compiled.simplification import simplified
-from probvae.inference.densities.non_finite import Refusals, reason_of
+from probvae.inference.densities.non_finite import TORCH_ERRORS, short_reason
 
 # Tracing and its check cost as much as some forty steps through Pyro's handlers, of which the graph saves half
 _STEPS_WORTH_TRACING = 100
@@ -68,8 +68,8 @@ def choose_path(
             path = _graph_path(program, optimizer, recording, batch)
     except TraceError as error:
         return _instead("plain", f"the program cannot be traced: {error}", compile != "auto")
-    except Refusals as error:  # the first step will say where
-        return StepPath("plain", f"the program fails on the first batch: {reason_of(error)}")
+    except TORCH_ERRORS as error:  # the first step will say where
+        return StepPath("plain", f"the program fails on the first batch: {short_reason(error)}")
     worth_it = compile is True or (compile == "auto" and worth_compiling(recording, num_steps))
     if not worth_it:
         return path

@@ -8,19 +8,19 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch does
 from probvae.errors import NonFiniteError
 
 # What torch raises for parameters that no distribution has: NaN, and a matrix that is not positive definite
-Refusals = (ValueError, LinAlgError)
+TORCH_ERRORS = (ValueError, LinAlgError)
 _TORCH_SAYS = "found invalid values"
 
 
 @contextmanager
-def overflow_named() -> Iterator[None]:
+def raise_as_non_finite() -> Iterator[None]:
     """Raise torch's refusal of NaN in a distribution as :class:`~probvae.errors.NonFiniteError`.
 
     For what is called directly, with data that are checked already: finite numbers that overflow on their way through
     the networks. A fit says more, see :mod:`probvae.inference.training.bad_sites`.
 
     >>> import torch
-    >>> with overflow_named():  # doctest: +ELLIPSIS
+    >>> with raise_as_non_finite():  # doctest: +ELLIPSIS
     ...     torch.distributions.Normal(torch.tensor(torch.nan), 1.0)
     Traceback (most recent call last):
     ...
@@ -28,19 +28,19 @@ def overflow_named() -> Iterator[None]:
     """
     try:
         yield
-    except Refusals as error:
+    except TORCH_ERRORS as error:
         if not (isinstance(error, LinAlgError) or _TORCH_SAYS in str(error)):
             raise
         raise NonFiniteError(
-            f"x: expected data whose numbers stay finite in the networks, got an overflow ({reason_of(error)}). Look "
+            f"x: expected data whose numbers stay finite in the networks, got an overflow ({short_reason(error)}). Look "
             "for outliers, or standardise the data before the fit (scaling='standardize')."
         ) from error
 
 
-def reason_of(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """What torch said, in one line.
 
-    >>> reason_of(ValueError("found invalid values:\\ntensor(nan)"))
+    >>> short_reason(ValueError("found invalid values:\\ntensor(nan)"))
     'found invalid values'
     """
     cause = error.__cause__ if isinstance(error, NonFiniteError) else error

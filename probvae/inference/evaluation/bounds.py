@@ -9,7 +9,7 @@ from torch import Tensor
 from probvae.foundation.checks import check_count, check_finite, check_matrix
 from probvae.inference.densities.kl import analytic_kl
 from probvae.inference.densities.moments import mean_and_variance
-from probvae.inference.densities.non_finite import overflow_named
+from probvae.inference.densities.non_finite import raise_as_non_finite
 from probvae.inference.densities.traces import LogWeights
 from probvae.inference.evaluation.memory import limited_memory
 from probvae.inference.evaluation.row_tiles import drawn_tiles, over_tiles
@@ -42,7 +42,7 @@ def elbo(vae: VAE, x: Tensor, num_samples: int = 1, *, memory_limit: int | None 
     return bound(vae, x, num_samples, memory_limit=memory_limit).elbo
 
 
-@overflow_named()
+@raise_as_non_finite()
 def bound(vae: VAE, x: Tensor, num_samples: int = 1, *, memory_limit: int | None = None) -> Bound:
     """:func:`elbo` together with its parts E log p(x|z) and KL(q_x || p), the latter by the same draws."""
     check_count(num_samples, "num_samples")
@@ -71,28 +71,28 @@ def reconstruction_error(vae: VAE, x: Tensor) -> Tensor:
     return (x - reconstruct(vae, x)).square().nanmean(1)
 
 
-@overflow_named()
+@raise_as_non_finite()
 def reconstruct(vae: VAE, x: Tensor) -> Tensor:
     """E[x | z] (N, D) at the guide's mean z = E_q[z], in the units of x (or the likelihood's other ``point``)."""
     z = posterior_mean(vae, x)
     return over_tiles(lambda vae, rows: vae.model.likelihood.point(vae.model.decoder(rows)), vae, z)
 
 
-@overflow_named()
+@raise_as_non_finite()
 def posterior_mean(vae: VAE, x: Tensor) -> Tensor:
     """E_q[z] (N, d), in prior standard deviations."""
     _check_input(vae, x)
     return over_tiles(lambda vae, rows: mean_and_variance(vae.guide.distribution(rows))[0], vae, x)
 
 
-@overflow_named()
+@raise_as_non_finite()
 def posterior_scale(vae: VAE, x: Tensor) -> Tensor:
     """The standard deviation of each z_j under q_x, (N, d)."""
     _check_input(vae, x)
     return over_tiles(lambda vae, rows: mean_and_variance(vae.guide.distribution(rows))[1].sqrt(), vae, x)
 
 
-@overflow_named()
+@raise_as_non_finite()
 def plug_in_loss(vae: VAE, x: Tensor) -> Tensor:
     r"""-log p(x | z = E_q z) + KL(q_x || p), (N,), in nats per datum: **not a bound** of -log p(x).
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.densities.non_finite import overflow_named
+from probvae.inference.densities.non_finite import raise_as_non_finite
 from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.pair import VAE, check_data
 
@@ -31,7 +31,7 @@ class Imputed(NamedTuple):
 
 
 @torch.no_grad()
-@overflow_named()
+@raise_as_non_finite()
 def impute(
     vae: VAE,
     x: Tensor,

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.densities.non_finite import overflow_named
+from probvae.inference.densities.non_finite import raise_as_non_finite
 from probvae.inference.densities.traces import LogWeights
 from probvae.inference.evaluation.memory import limited_memory
 from probvae.inference.evaluation.row_tiles import draw_blocks, drawn_tiles
@@ -28,7 +28,7 @@ class ImportanceResult(NamedTuple):
     ess: Tensor
 
 
-@overflow_named()
+@raise_as_non_finite()
 def importance_log_evidence(
     vae: VAE, x: Tensor, num_samples: int = 1000, seed: int = 0, *, memory_limit: int | None = None
 ) -> ImportanceResult:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from probvae.errors import unknown_name
-from probvae.inference.densities.non_finite import overflow_named
+from probvae.inference.densities.non_finite import raise_as_non_finite
 from probvae.inference.evaluation.memory import limited_memory
 from probvae.inference.evidence.annealing import annealed_log_evidence
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
@@ -41,7 +41,7 @@ class Estimate:
     kind: str
 
 
-@overflow_named()
+@raise_as_non_finite()
 def log_evidence(
     vae: VAE,
     x: Tensor,

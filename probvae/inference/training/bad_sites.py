@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from probvae.inference.densities.non_finite import Refusals
+from probvae.inference.densities.non_finite import TORCH_ERRORS
 from probvae.inference.densities.traces import paired_traces
 from probvae.inference.pair import VAE
 
@@ -13,16 +13,16 @@ def first_bad_site(vae: VAE, rows: Tensor) -> str | None:
     """The first sample site whose parameters or log density are not finite."""
     try:
         vae.guide.distribution(rows)
-    except Refusals:
+    except TORCH_ERRORS:
         return "z"  # the guide's own parameters are not finite: torch refuses to build the distribution
     try:
         traces = paired_traces(vae.model, vae.guide, rows, 1)
-    except Refusals:
+    except TORCH_ERRORS:
         return "x"  # the decoder's output is not
     for trace in reversed(traces):
         try:
             trace.compute_log_prob()
-        except Refusals:
+        except TORCH_ERRORS:
             return "z" if "z" in trace.nodes and "x" not in trace.nodes else "x"
         for name, site in trace.nodes.items():
             if site["type"] == "sample" and not torch.isfinite(site["log_prob"]).all():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError, SkippedStepsWarning
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.densities.non_finite import Refusals, reason_of
+from probvae.inference.densities.non_finite import TORCH_ERRORS, short_reason
 from probvae.inference.evaluation.variance import VARIANCE_SUBSET, floor_warning
 from probvae.inference.objectives import Objective
 from probvae.inference.pair import VAE
@@ -167,10 +167,10 @@ class Trainer:
             set_optimal_variance(self.given, self.x, self.ranks)
             validation = validation_bound(self.given_validation, self.validation, self.ranks)
             record = {"variance": mean_variance(self.given, self.x), **validation}
-        except Refusals as error:
+        except TORCH_ERRORS as error:
             if isinstance(error, ArgumentError):
                 raise
-            self._fail(self._trouble(batch, reason_of(error)))
+            self._fail(self._trouble(batch, short_reason(error)))
         for name, value in record.items():
             if value is not None and not math.isfinite(value):
                 self._fail(self._trouble(batch, f"after this step {name} is {value}"))

@@ -15,7 +15,7 @@ from probvae.inference.compiled.graph_steps import GraphUpdate, step_where_finit
 from probvae.inference.compiled.paths import StepPath, choose_path
 from probvae.inference.compiled.program import LossAndGradient, clipped
 from probvae.inference.compiled.restoring import restored
-from probvae.inference.densities.non_finite import Refusals, reason_of
+from probvae.inference.densities.non_finite import TORCH_ERRORS, short_reason
 from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.pair import VAE, check_supports
 from probvae.inference.training.bad_sites import first_bad_gradient, first_bad_site
@@ -81,7 +81,7 @@ class Steps:
         try:
             check_supports(pair.model.prior(), pair.guide.distribution(self._at_use(rows)))
             self.objective.step_loss(pair.model, pair.guide, self._at_use(rows))
-        except Refusals as error:
+        except TORCH_ERRORS as error:
             if isinstance(error, ArgumentError):
                 raise  # the others are torch's, of numbers out of range: the first step says where they are
 
@@ -148,7 +148,7 @@ class Steps:
                 return update(*inputs)
             assert isinstance(update, GraphUpdate)
             losses, gradients = update.losses_and_gradients(*inputs)
-        except Refusals:
+        except TORCH_ERRORS:
             return self._plain_step(batch)  # which says why, and skips
         return self._exchanged_step(StepLoss(*losses), gradients, batch)
 
@@ -196,10 +196,10 @@ class Steps:
         try:
             with self.ranks.noise(self.num_data(batch)):
                 return self.objective.step_loss(pair.model, pair.guide, self._at_use(rows), self._kl_weight())
-        except Refusals as error:
+        except TORCH_ERRORS as error:
             if isinstance(error, ArgumentError):
                 raise
-            self.refused = reason_of(error)
+            self.refused = short_reason(error)
             return StepLoss(*rows.new_full((3,), math.nan))
 
     def _kl_weight(self) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 import probvae
 from probvae.diagnostics import posterior_gap
 from probvae.errors import ArgumentError, NonFiniteError
-from probvae.inference.densities.non_finite import overflow_named
+from probvae.inference.densities.non_finite import raise_as_non_finite
 from probvae.inference.evaluation.bounds import elbo, plug_in_loss, posterior_mean, posterior_scale, reconstruct
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from probvae.inference.evidence.log_evidence import log_evidence
@@ -80,11 +80,11 @@ def test_a_diagnosis_says_what_could_not_be_computed() -> None:
 
 def test_other_errors_of_values_are_left_alone() -> None:
     """A decoder of the user's may raise one of its own."""
-    with pytest.raises(ValueError, match="mine") as told, overflow_named():
+    with pytest.raises(ValueError, match="mine") as told, raise_as_non_finite():
         raise ValueError("mine")
     assert type(told.value) is ValueError
 
 
 def test_a_matrix_that_is_not_positive_definite_is_an_overflow() -> None:
-    with pytest.raises(NonFiniteError, match="cholesky"), overflow_named():
+    with pytest.raises(NonFiniteError, match="cholesky"), raise_as_non_finite():
         torch.linalg.cholesky(torch.full((2, 2), math.nan))
