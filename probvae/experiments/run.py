@@ -256,8 +256,8 @@ def _refused_as_failed() -> Iterator[None]:
             yield
     except NonFiniteError as error:
         raise FitError(
-            f"the numbers overflow on the held-out data ({short_reason(error)}). The weights are kept. Look for outliers, "
-            "use scaling='standardize', or a smaller learning_rate."
+            f"the numbers overflow on the held-out data ({short_reason(error)}). The weights are kept. Look for "
+            "outliers, use scaling='standardize', or a smaller learning_rate."
         ) from error
 
 

@@ -1,4 +1,12 @@
-"""Everything about q: encoders, guides, objectives, and the fit."""
+"""q and the fit: everything that infers z, or log p(x), from x.
+
+In: the pair of model and guide (``pair``) and its file (``model_file``), encoders, and a folder a subject, lowest
+first: ``densities``, ``linear``, ``guides``, ``objectives``, ``compiled``, ``evaluation``, ``evidence``,
+``training``, and ``programs``. A file imports from folders before its own in this list; model_file and pair stand
+after ``guides``.
+Out: the model p(z) p(x|z) (``probvae.models``), and what is concluded from a fit (``probvae.diagnostics``).
+The doors are :class:`~probvae.VAE`, :func:`~probvae.fit`, :func:`~probvae.elbo` and :func:`~probvae.log_evidence`.
+"""
 
 from probvae.foundation.exports import export_public_names
 

@@ -34,13 +34,13 @@ class Encoder(nn.Module, Registered, ABC, family="encoder"):
     num_features: int
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features of ``x``."""
+        """The features (N, F) of ``x`` (N, D), F = ``num_features``."""
         check_event(x, self.data_dim, "x", "Build the encoder with data_dim equal to the data's width.")
         return self.features(x)
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """The features of ``x``, whose width has been checked."""
+        """The features (N, F) of ``x`` (N, D), F = ``num_features``, whose width has been checked."""
 
     @classmethod
     @abstractmethod

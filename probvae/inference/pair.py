@@ -82,11 +82,11 @@ class VAE(nn.Module):
         return self.model.covariates.encode(y)
 
     def at(self, rows: slice | Tensor) -> "VAE":
-        """The pair for some ``rows`` of the data: itself, because nothing in it belongs to a datum."""
+        """The pair for ``rows`` (n,) of the data, or a slice: itself, because nothing in it belongs to a datum."""
         return self
 
     def groups(self, num_data: int) -> list[Tensor] | None:
-        """The row numbers of data with equal covariates, group by group; None where all data have the same.
+        """The row numbers (n,) of data with equal covariates, group by group; None where all data have the same.
 
         Methods that evaluate the model at one z for many data take one group at a time, and ``vae.at(group[:1])``.
         """
@@ -98,7 +98,7 @@ class VAE(nn.Module):
         return []
 
     def with_columns(self, columns: Sequence[Tensor]) -> "VAE":
-        """The same weights with other :attr:`columns`, as many as there are."""
+        """The same weights with other :attr:`columns`, each (N, C) or (1, C), as many as there are."""
         if columns:
             raise ArgumentError("columns: this pair has none. Call given(y) first.")
         return self
@@ -175,7 +175,7 @@ class ConditionedVAE(VAE):
         return self
 
     def at(self, rows: slice | Tensor) -> VAE:
-        """The pair for some ``rows`` of the data."""
+        """The pair for ``rows`` (n,) of the data, or a slice."""
         vae, y, exposure = self._whole
         return ConditionedVAE(vae, _at_rows(y, rows), _at_rows(exposure, rows))
 
@@ -241,7 +241,9 @@ def check_supports(p: Distribution, q: Distribution) -> None:
 
 
 def _unbounded(p: Distribution) -> bool:
-    if isinstance(p, TransformedDistribution):  # an affine map says real numbers, whatever it was given
+    if isinstance(
+        p, TransformedDistribution
+    ):  # the codomain of an affine map is the real numbers, whatever its domain is
         return not any(_base(transform.codomain) is not type(constraints.real) for transform in p.transforms)
     return _base(p.support) is type(constraints.real)
 

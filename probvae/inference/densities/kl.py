@@ -22,7 +22,7 @@ from probvae.errors import ArgumentError
 
 @register_kl(MultivariateNormal, Independent)
 def full_to_independent_normal(q: MultivariateNormal, p: "Independent[Any]") -> Tensor:
-    r"""KL(N(m, L L^T) || prod_i N(mu_i, s_i^2)) in nats, batched.
+    r"""KL(N(m, L L^T) || prod_i N(mu_i, s_i^2)) in nats, of shape (...) for batches (...).
 
     .. math:: \tfrac12 \sum_i \frac{(L L^T)_{ii} + (m_i - \mu_i)^2}{s_i^2} - 1 + 2 \log s_i - 2 \log L_{ii}
     """
@@ -43,7 +43,7 @@ def independent_normal_to_full(q: "Independent[Any]", p: MultivariateNormal) -> 
 
 @register_kl(LowRankMultivariateNormal, Independent)
 def low_rank_to_independent_normal(q: LowRankMultivariateNormal, p: "Independent[Any]") -> Tensor:
-    r"""KL(N(m, V V^T + D) || prod_i N(mu_i, s_i^2)) in nats, batched.
+    r"""KL(N(m, V V^T + D) || prod_i N(mu_i, s_i^2)) in nats, of shape (...) for batches (...).
 
     .. math:: \tfrac12 \sum_i \Big[\frac{(V V^T)_{ii} + D_i + (m_i - \mu_i)^2}{s_i^2} - 1
               + \log \frac{s_i^2}{D_i}\Big] - \tfrac12 \log\det(I + V^T D^{-1} V)
@@ -83,7 +83,7 @@ def analytic_kl(q: Distribution, p: Distribution) -> Tensor:
 
 
 def has_analytic_kl(q: Distribution, p: Distribution) -> bool:
-    """Whether :func:`analytic_kl` has a closed form for this pair."""
+    """True where :func:`analytic_kl` has a closed form for this pair."""
     try:
         kl_divergence(q, p)
     except NotImplementedError:

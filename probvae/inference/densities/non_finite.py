@@ -1,4 +1,4 @@
-"""Numbers that no distribution can have, told as what they come from."""
+"""Parameters that no distribution can have, and the error that says where they come from."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch does
 
 from probvae.errors import NonFiniteError
 
-# What torch raises for parameters that no distribution has: NaN, and a matrix that is not positive definite
+# torch raises these for parameters that no distribution has: NaN, and a matrix that is not positive definite.
 TORCH_ERRORS = (ValueError, LinAlgError)
 _TORCH_SAYS = "found invalid values"
 
@@ -16,8 +16,8 @@ _TORCH_SAYS = "found invalid values"
 def raise_as_non_finite() -> Iterator[None]:
     """Raise torch's refusal of NaN in a distribution as :class:`~probvae.errors.NonFiniteError`.
 
-    For what is called directly, with data that are checked already: finite numbers that overflow on their way through
-    the networks. A fit says more, see :mod:`probvae.inference.training.bad_sites`.
+    Functions that a user calls with checked data use it, where finite data can still overflow in the networks. A fit
+    says more, see :mod:`probvae.inference.training.bad_sites`.
 
     >>> import torch
     >>> with raise_as_non_finite():  # doctest: +ELLIPSIS
@@ -32,13 +32,13 @@ def raise_as_non_finite() -> Iterator[None]:
         if not (isinstance(error, LinAlgError) or _TORCH_SAYS in str(error)):
             raise
         raise NonFiniteError(
-            f"x: expected data whose numbers stay finite in the networks, got an overflow ({short_reason(error)}). Look "
-            "for outliers, or standardise the data before the fit (scaling='standardize')."
+            f"x: expected data whose numbers stay finite in the networks, got an overflow ({short_reason(error)}). "
+            "Look for outliers, or standardise the data before the fit (scaling='standardize')."
         ) from error
 
 
 def short_reason(error: Exception) -> str:
-    """What torch said, in one line.
+    """The message of torch, in one line.
 
     >>> short_reason(ValueError("found invalid values:\\ntensor(nan)"))
     'found invalid values'

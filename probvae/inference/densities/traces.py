@@ -28,7 +28,7 @@ class LogWeights(NamedTuple):
 
 
 def paired_traces(model: PyroProgram, guide: PyroProgram, x: Tensor, num_samples: int) -> tuple[Trace, Trace]:
-    """Traces of the guide, and of the model replayed against it, with ``num_samples`` draws in a plate at dim -2."""
+    """Traces of the guide for ``x`` (N, D), and of the model replayed; ``num_samples`` is a plate at dim -2."""
     with pyro.plate("samples", num_samples, dim=-2):
         guide_trace = poutine.trace(guide).get_trace(x)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)

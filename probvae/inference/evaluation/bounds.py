@@ -44,7 +44,7 @@ def elbo(vae: VAE, x: Tensor, num_samples: int = 1, *, memory_limit: int | None 
 
 @raise_as_non_finite()
 def bound(vae: VAE, x: Tensor, num_samples: int = 1, *, memory_limit: int | None = None) -> Bound:
-    """:func:`elbo` together with its parts E log p(x|z) and KL(q_x || p), the latter by the same draws."""
+    """:func:`elbo` of ``x`` (N, D) with its parts E log p(x|z) and KL(q_x || p), by the same draws; each (N,)."""
     check_count(num_samples, "num_samples")
     check_data(vae, x)
     with limited_memory(memory_limit), torch.no_grad():

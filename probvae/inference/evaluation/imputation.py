@@ -17,7 +17,7 @@ _AT_ONCE = 64
 
 
 class Imputed(NamedTuple):
-    """What is known of the missing entries, in the units of x; observed entries are as they were.
+    """Draws and intervals of the missing entries, in the units of x; observed entries are as they were.
 
     ``draws`` (S, N, D) from p(x_missing | x_observed); ``mean`` (N, D); ``lower`` and ``upper`` (N, D), the ends of the
     central interval; ``ess`` (N,), the effective number of the importance draws behind them.

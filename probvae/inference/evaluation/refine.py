@@ -1,4 +1,4 @@
-"""The best member of the guide's own family for each datum: what the encoder should have given."""
+"""The best member of the guide's own family for each datum: the q_x that a perfect encoder would give."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from probvae.models import LatentModel
 
 _STEPS_IN_A_STAGE = 100
 _MAX_STAGES = 12
-_LEARNING_RATE = 0.05  # in standard deviations of the start
+_LEARNING_RATE = 0.05  # standard deviations of the start
 _DRAWS_OF_A_STEP = 8
 # A datum is done when a whole stage has raised its bound by less than this, in nats
 _TOLERANCE = 2e-3
@@ -84,7 +84,7 @@ def _refine_normal(model: LatentModel, x: Tensor, loc: Tensor, factor: Tensor, f
     search = _Search(family, x, _normal_starts(model, x, loc, factor))
     search.run()
     best_loc, best_factor = (part[0] for part in search.state)
-    # a diagonal member stays one: what refines it again, or takes its gap, must know the family
+    # a diagonal member stays diagonal, because refining it again, or taking its gap, needs the family
     member = _normal_of_factor if full else _diagonal_of_factor
     guide = PerDatumGuide(x, torch.cat([best_loc, best_factor.flatten(1)], dim=1), member)
     return Refinement(guide, search.converged, search.start)
@@ -117,7 +117,7 @@ def _loc_and_factor(parameters: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def not_refinable(vae: VAE, x: Tensor) -> str | None:
-    """Why the guide's family cannot be searched by :func:`refine`; None where it can."""
+    """The reason why :func:`refine` cannot search the guide's family at ``x`` (N, D); None where it can."""
     vae, x = vae.at(slice(1)), x[:1]
     if as_normal(vae.guide.distribution(x)) is not None:
         return None

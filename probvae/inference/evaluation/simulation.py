@@ -23,9 +23,9 @@ class Pairs(NamedTuple):
 def simulate_pairs(vae: VAE, num_pairs: int, seed: int = 0, like: Tensor | None = None) -> Pairs:
     """``num_pairs`` draws of z ~ p(z), x ~ p(x|z); the caller's random state is left as it was.
 
-    A VAE with given covariates is simulated at them: row by row where there are ``num_pairs``, at rows drawn at random
-    otherwise. ``like`` (M, D) are data with missing entries: the same entries of rows drawn at random are then missing
-    (NaN) in x.
+    A pair with covariates (:meth:`~probvae.VAE.given`) is simulated at them: row by row where they have ``num_pairs``
+    rows, and otherwise at rows drawn at random. ``like`` (M, D) are data with missing entries: the same entries of
+    rows drawn at random are then missing (NaN) in x.
 
     >>> import probvae
     >>> pairs = simulate_pairs(probvae.VAE.example(), num_pairs=5)

@@ -99,7 +99,7 @@ def _covariance(q: Distribution) -> Tensor | None:
 
 @torch.no_grad()
 def outputs_for_variance(vae: VAE, x: Tensor) -> Tensor:
-    """The decoder's outputs at the posterior means of enough data, where it gives c; otherwise none."""
+    """The decoder's outputs at the posterior means of enough rows of ``x`` (N, D), if they give c; else none."""
     likelihood = vae.model.likelihood
     if getattr(likelihood, "mode", None) != "per-datum":
         # a guide without closed form takes a thousand draws a datum for its means
@@ -110,5 +110,5 @@ def outputs_for_variance(vae: VAE, x: Tensor) -> Tensor:
 
 
 def floor_warning(vae: VAE, x: Tensor) -> str | None:
-    """What to say of learned variances or scales that sit on their floor at these data; None where none does."""
+    """A warning of learned variances or scales that sit on their floor at ``x`` (N, D); None where none does."""
     return vae.model.likelihood.floor_warning(outputs_for_variance(vae, x))

@@ -24,12 +24,12 @@ STARTS = {
 _TARGET_ACCEPTANCE = 0.7
 # How fast the preliminary run moves the logarithm of the step size toward the target
 _ADAPTATION_RATE = 0.3
-_FIRST_STEP = 0.5  # in standard deviations of the start
+_FIRST_STEP = 0.5  # standard deviations of the start
 
 
 @dataclass(frozen=True)
 class AnnealedResult:
-    """What annealing gave, in nats per datum.
+    """The result of annealing, in nats per datum.
 
     ``log_evidence`` (N,): log mean_c w_c over the chains; ``lower`` (N,): mean_c log w_c, whose expectation is below
     log p(x); ``standard_error`` (N,) of ``lower``; ``log_weight`` (C, N); ``acceptance`` (N,): of the HMC proposals.
@@ -57,7 +57,7 @@ class Bracket(NamedTuple):
     z: Tensor
 
     def interval(self, num_sigmas: float = 3.0) -> tuple[Tensor, Tensor]:
-        """The bounds moved outwards by so many of their standard errors: what the chains' noise allows to say."""
+        """The bounds, each (N,), moved outwards by ``num_sigmas`` standard errors, because the chains are noisy."""
         return self.lower - num_sigmas * self.lower_error, self.upper + num_sigmas * self.upper_error
 
 
@@ -216,7 +216,7 @@ class _Path:
             at_joint, at_start = self._log_ends(z)
             value = beta * at_joint + (1 - beta) * at_start
             (gradient,) = torch.autograd.grad(value.sum(), z)
-        # where a density underflows; any bounded field leaves the leapfrog steps reversible, and the density refuses
+        # a density may underflow; any bounded field leaves the leapfrog steps reversible, and the density refuses them
         limit = torch.finfo(z.dtype).max ** 0.5
         return value.detach(), gradient.nan_to_num(0.0).clamp(-limit, limit)
 

@@ -34,7 +34,7 @@ class NutsResult:
 
     @property
     def reason(self) -> str | None:
-        """Why the draws are no reference; None where they are."""
+        """The reason why the draws are no reference; None where they are."""
         if not self.r_hat.max() <= MAX_R_HAT:
             return f"R-hat is {self.r_hat.max().item():.3f}, above {MAX_R_HAT}"
         if not self.ess.min() >= MIN_ESS:
@@ -45,7 +45,7 @@ class NutsResult:
 
     @property
     def is_reference(self) -> bool:
-        """Whether the draws may be compared with."""
+        """True where the draws are good enough to compare others with."""
         return self.reason is None
 
     def require_reference(self) -> "NutsResult":
@@ -59,7 +59,7 @@ class NutsResult:
         return self.samples.mean((0, 1))
 
     def mcse(self) -> Tensor:
-        """Its Monte Carlo standard error (N, d): sd / sqrt(ess)."""
+        """The Monte Carlo standard error (N, d) of the posterior mean: sd / sqrt(ess)."""
         return self.samples.flatten(0, 1).std(0) / self.ess.sqrt()
 
 

@@ -20,8 +20,8 @@ LogDensity = Callable[[Tensor, Tensor, Tensor], Tensor]  # z (C, M, d), datum (P
 # Gauss and Legendre's rule, one that lies between an edge and the first node leaves no trace in the error estimate.
 _NUM_NODES = {1: 10, 2: 7}
 _FIRST_LEVEL = {1: 5, 2: 3}  # the first grid has 2^level cells a dimension
-_LAST_LEVEL = {1: 58, 2: 28}  # what the 63 bits of a cell's code can tell apart
-# Of a quadratic, the nodes' range (nats) times 0.065 bounds how far its top rises above the highest node.
+_LAST_LEVEL = {1: 58, 2: 28}  # the 63 bits of a cell's code tell no finer cells apart
+# The top of a quadratic rises above its highest node by less than the nodes' range (nats) times 0.065.
 _HIDDEN_SHARE = 0.25
 # A cell whose nodes differ by more nats than this may hide a peak between them; it is split, whatever it sums to.
 _RESOLVED_RANGE = 20.0
@@ -72,7 +72,7 @@ class Leaves:
 
 
 class _Cells(NamedTuple):
-    """What is known of a pair before it is evaluated."""
+    """Pairs of a datum and a cell (P,), before the integrand is evaluated there."""
 
     datum: Tensor
     code: Tensor
@@ -116,7 +116,7 @@ def integrate(log_density: LogDensity, num_data: int, box: Box, tolerance: float
 
 
 def total_error(leaves: Leaves, log_mass: Tensor) -> tuple[Tensor, Tensor]:
-    r"""For each datum the error of its integral, and twice the plain sum of its cells' errors, both relative to it.
+    r"""The error of each datum's integral (N,), and twice the plain sum of its cells' errors (N,), relative to it.
 
     The cells' errors e_k (changes on halving, with their signs) partly cancel; with bounds b_k the total is
 
@@ -157,7 +157,7 @@ def _children(log_density: LogDensity, parents: Leaves, box: Box) -> Leaves:
     num = len(cells.code) // len(parents.code)
     together = sums.log_mass.reshape(-1, num).logsumexp(1)
     change = (_log_difference(together, parents.log_mass) - math.log(num)).repeat_interleave(num)
-    # what is below the rounding of the sum cannot be made smaller by splitting
+    # a change below the rounding of the sum cannot be made smaller by splitting
     change = torch.where(change <= sums.log_noise, -math.inf, change)
     believed = parents.log_change - math.log(_LARGEST_FALL[cells.centre.shape[1]])
     error = torch.maximum(change, believed.repeat_interleave(num))

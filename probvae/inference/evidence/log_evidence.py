@@ -1,4 +1,4 @@
-"""log p(x) by the best method that the model allows, and what may be said of the number."""
+"""log p(x) by the best method that the model allows, and the kind of number that it is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ def _log_evidence(vae: VAE, x: Tensor, method: str, num_samples: int, seed: int)
 
 
 def joined_estimates(parts: Sequence[Estimate], rows: Sequence[Tensor]) -> Estimate:
-    """The estimates of several groups of data, in the order of the data."""
+    """The estimates (n,) of groups of data, whose row numbers are ``rows``, joined (N,) in the order of the data."""
     order = torch.cat(list(rows)).argsort()
     value, error = (torch.cat([getattr(part, name) for part in parts])[order] for name in ("value", "standard_error"))
     kinds = {part.kind for part in parts}

@@ -24,7 +24,7 @@ def double_copy(model: LatentModel, device: torch.device) -> LatentModel:
 
 
 class LogJoint:
-    r"""log p(x_n, z) = log p(z) + log p(x_n|z), with z given as the nodes of cells.
+    r"""log p(x_n, z) = log p(z) + log p(x_n|z), with z at the nodes of cells.
 
     Normal, Bernoulli, Poisson and categorical likelihoods are affine in statistics of x,
 
@@ -77,7 +77,7 @@ class AffineForm(NamedTuple):
 def affine_form(p: dist.TorchDistribution, x: Tensor, origin: Tensor) -> AffineForm | None:
     """The affine form of p(x|z) (batch G) for data ``x`` (N, D) measured from ``origin`` (D,), or None."""
     if isinstance(p, ObservedEntries):
-        return None  # what is missing differs from datum to datum
+        return None  # the missing entries differ from datum to datum
     if not isinstance(p, torch.distributions.Independent) or p.reinterpreted_batch_ndims != 1:
         return None
     base = p.base_dist

@@ -27,7 +27,7 @@ _SHELL = 0.75  # past this share of the box's half width begins its outer shell
 # Beyond a box of half width R, a density that falls like 1/z^2 has three times the mass of the shell from 0.75 R to R.
 _BEYOND_SHELL = 3.0
 _MAX_CELLS = 20_000
-# What log p(z) may cost in one box, in numbers made on the way: three minutes. A flow makes ten thousand a z.
+# The most numbers that log p(z) may compute in one box, some three minutes. A flow computes ten thousand for one z.
 _MAX_NUMBERS = 2**37
 _COUNTED_DRAWS = 64
 _ROUNDING = 8 * torch.finfo(torch.float64).eps
@@ -38,7 +38,7 @@ class QuadratureError(ProbvaeError, ArithmeticError):
 
 
 class QuadratureResult(NamedTuple):
-    """What the integration gave, in float64.
+    """The integrals over z, in float64.
 
     ``log_evidence`` (N,) is log p(x) and ``error`` (N,) an estimate of its absolute error, both in nats;
     ``mean`` (N, d) and ``covariance`` (N, d, d) are those of p(z|x), in the units of z. ``converged`` (N,) says where

@@ -1,4 +1,12 @@
-"""q_x(z). To add a family: one new file here and one line below."""
+"""q_x(z): one file for each family of guides.
+
+In: the contract of a guide and of a guide with local parameters (``base``), the registered families, the guide at
+known covariates (``conditioned_guide``), the best diagonal guide in closed form (``best_diagonal``), and the
+operations of a family that a search needs (``families``).
+Out: encoders, which a guide takes (``inference.encoders``); the search itself (``evaluation.refine``).
+The door is :class:`~probvae.inference.Guide`. To add a family: one new file here, derived from ``Guide`` or
+``LocalGuide``, and one line below.
+"""
 
 from probvae.foundation.exports import export_public_names
 

@@ -71,7 +71,7 @@ def _rates(log_joint: Tensor, log_density: Tensor, noise: Tensor) -> tuple[Tenso
     """
     log_weight = torch.log_softmax(log_joint[..., :-1], dim=-2)
     log_conditional = torch.logsumexp(log_weight + log_density, dim=-2, keepdim=True)
-    # in the upper tail Phi is one and its digits are lost: there 1 - Phi
+    # Phi is one in the upper tail and has lost its digits: 1 - Phi is used there
     lower = (log_weight.exp() * _normal_cdf(noise)).sum(-2, keepdim=True) < 0.5
     sign = torch.where(lower, 1.0, -1.0).to(noise)
     tail = _normal_cdf(sign * noise)

@@ -24,7 +24,7 @@ class Guide(nn.Module, Registered, ABC, family="guide"):
     """
 
     latent_dim: int
-    # whether data that were not trained on have a q_x too
+    # False where only the data that were trained on have a q_x
     amortized: ClassVar[bool] = True
 
     def __init__(self, latent_dim: int) -> None:
@@ -37,7 +37,7 @@ class Guide(nn.Module, Registered, ABC, family="guide"):
         """q_x(z) for each row of ``x`` (N, D)."""
 
     def start_from(self, x: Tensor) -> Self:
-        """Take from the training data ``x`` (what the guide reads) what the guide needs; most need nothing."""
+        """Set what depends on the training data ``x`` (N, D), as the guide reads them; most guides need nothing."""
         return self
 
     def forward(self, x: Tensor, num_data: int | None = None) -> Tensor:
@@ -103,5 +103,5 @@ class AmortizedGuide(LocalGuide):
 
 
 def bounded_scale(raw: Tensor) -> Tensor:
-    """A positive scale from a real number: exp(raw) near zero, within exp(+-10) everywhere, smooth."""
+    """A positive scale (...) from real numbers ``raw`` (...): exp(raw) near zero, within exp(+-10), smooth."""
     return torch.exp(LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND))

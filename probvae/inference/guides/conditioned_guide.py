@@ -1,4 +1,4 @@
-"""q(z|x, y) once y is given."""
+"""q(z|x, y) at known y, as a guide that reads x alone."""
 
 from typing import Self
 
@@ -11,7 +11,7 @@ from probvae.models.covariates import joined
 
 
 class ConditionedGuide(Guide):
-    """A guide that reads [x, y], for given y (N or 1, C); it shares the guide's weights."""
+    """A guide that reads [x, y], at known ``y`` (N or 1, C); it shares the guide's weights."""
 
     y: Tensor
 
@@ -22,7 +22,7 @@ class ConditionedGuide(Guide):
 
     @property
     def amortized(self) -> bool:  # type: ignore[override]  # of a class, but here of the guide inside
-        """As the guide is."""
+        """True where the guide inside is amortised."""
         return self.guide.amortized
 
     def distribution(self, x: Tensor) -> TorchDistribution:
@@ -34,7 +34,7 @@ class ConditionedGuide(Guide):
 
 
 class ConditionedLocalGuide(ConditionedGuide, LocalGuide):
-    """The same for a guide with local parameters, whose family stays known."""
+    """A conditioned guide with local parameters, whose family stays known."""
 
     guide: LocalGuide
 
@@ -48,5 +48,5 @@ class ConditionedLocalGuide(ConditionedGuide, LocalGuide):
 
 
 def conditioned(guide: Guide, y: Tensor) -> ConditionedGuide:
-    """The guide for given y."""
+    """The ``guide`` at known ``y`` (N or 1, C)."""
     return (ConditionedLocalGuide if isinstance(guide, LocalGuide) else ConditionedGuide)(guide, y)

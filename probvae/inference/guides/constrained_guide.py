@@ -51,7 +51,7 @@ class ConstrainedGuide(LocalGuide, name="constrained"):
 
     @property
     def amortized(self) -> bool:  # type: ignore[override]  # of a class, but here of the guide inside
-        """As the inner guide is."""
+        """True where the inner guide is amortised."""
         return self.guide.amortized
 
     def local_parameters(self, x: Tensor) -> Tensor:

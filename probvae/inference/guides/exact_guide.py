@@ -37,12 +37,12 @@ class ExactGuide(Guide, name="exact"):
         if model.covariates is None:
             linear_gaussian(model)  # raises where there is no closed form
         self.detach = detach
-        # in a tuple, which nn.Module does not look into: the parameters are the model's, and are to be listed once
+        # nn.Module does not look into a tuple: the parameters are the model's, and are to be listed once
         self._model = (model,)
 
     @property
     def model(self) -> LatentModel:
-        """The model whose posterior it is."""
+        """The model whose posterior this guide is."""
         return self._model[0]
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:

@@ -25,25 +25,25 @@ _LEAST_WIDTH, _LEAST_DRAWS = 64, 16
 
 
 class LocalFamily(Protocol):
-    """What a search needs to know of a family."""
+    """The operations of a family that a search for its best members needs; K starts for each of N data."""
 
     def prepared(self, state: State, x: Tensor) -> State:
-        """The state with its own scale brought up to date."""
+        """The state (K, N, ...) with its own scale brought up to date for ``x`` (N, D)."""
 
     def zeros(self, state: State) -> list[Tensor]:
-        """Offsets that change nothing."""
+        """Offsets (K, N, ...) that change nothing."""
 
     def moved(self, state: State, offsets: list[Tensor]) -> State:
-        """The state after the offsets."""
+        """The state (K, N, ...) moved by the offsets."""
 
     def log_ratio(self, state: State, x: Tensor, num_draws: int) -> Tensor:
         """log p(x, z) - log q(z) (S, K, N) at fresh draws, with the path derivative: q's own parameters held fixed."""
 
     def fixed_log_ratios(self, state: State, x: Tensor) -> Iterator[Tensor]:
-        """The same at draws that are the same at every call, in parts (S, K, N)."""
+        """log p(x, z) - log q(z) in blocks (S, K, N), at draws that are the same at every call."""
 
 
-class NormalFamily:
+class NormalFamily(LocalFamily):
     """Normals: a state is the means (K, N, d) and the Cholesky factors (K, N, d, d).
 
     Offsets are in units of the factor.
@@ -76,13 +76,13 @@ class NormalFamily:
             yield self.at_noise(state, x, part[:, None, None].expand(-1, *state[0].shape))
 
     def at_noise(self, state: State, x: Tensor, noise: Tensor) -> Tensor:
-        """log p(x, z) - log q(z) at z = m + L noise, with the path derivative."""
+        """log p(x, z) - log q(z) (S, K, N) at z = m + L ``noise`` (S, K, N, d), with the path derivative."""
         loc, factor = state
         z = loc + _apply(factor, noise)
         return self.model.log_joint(x, z) - MultivariateNormal(loc.detach(), scale_tril=factor.detach()).log_prob(z)
 
 
-class MemberFamily:
+class MemberFamily(LocalFamily):
     r"""The family of any reparameterised :class:`LocalGuide`: a state is lambda (K, N, P) and its scale (K, N, P).
 
     The scale is the inverse square root of the Fisher information's diagonal,
@@ -128,7 +128,7 @@ class MemberFamily:
 
 
 def as_normal(q: Distribution) -> tuple[Tensor, Tensor, bool] | None:
-    """Mean (N, d), Cholesky factor (N, d, d), and whether the covariance is full; None for what is not normal."""
+    """Mean (N, d), Cholesky factor (N, d, d), and True for a full covariance; None for a q that is not normal."""
     if isinstance(q, MultivariateNormal):
         return q.loc, q.scale_tril, True
     if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
@@ -137,7 +137,7 @@ def as_normal(q: Distribution) -> tuple[Tensor, Tensor, bool] | None:
 
 
 def even_draws(num: int, latent_dim: int) -> Tensor:
-    """Standard normal draws (num, d) that fill the space evenly: a bound at them has little error of its own."""
+    """Standard normal draws (S, d) that fill the space evenly: a bound at them has little error of its own."""
     engine = torch.quasirandom.SobolEngine(latent_dim, scramble=True, seed=0)
     return torch.special.ndtri(engine.draw(num, dtype=torch.float64).clamp(1e-9, 1 - 1e-9))
 

@@ -1,4 +1,4 @@
-"""Guides that are not amortised: local parameters for each of a given set of data."""
+"""Guides that are not amortised: local parameters for each of N known data."""
 
 from collections.abc import Callable
 from typing import Self
@@ -19,7 +19,7 @@ _GAIN = 10.0
 
 
 class PerDatumGuide(LocalGuide):
-    r"""q_n(z) = q(z; \lambda_n) for the n-th of a given set of data.
+    r"""q_n(z) = q(z; \lambda_n) for the n-th of N known data.
 
     ``x`` (N, D) are the data, ``parameters`` (N, P) the local variational parameters, ``member`` makes the
     distributions from parameters. Data are recognised by their values, in any order and number; what is not among

@@ -10,7 +10,8 @@ from probvae.foundation.checks import check_count
 from probvae.inference.encoders import MLPEncoder
 from probvae.inference.guides.base import AmortizedGuide, bounded_scale
 
-# Of the prior's scale. At V = 0 the gradient in V is zero for every posterior, and V would stay there.
+# V begins at this share of the prior's scale: at V = 0 the gradient in V is zero for every posterior, and V would
+# stay there.
 _FIRST_FACTOR = 0.1
 
 

@@ -14,7 +14,8 @@ from probvae.inference.guides.diagonal_guide import diagonal_normal
 from probvae.inference.guides.full_covariance_guide import full_normal
 from probvae.models.cholesky import check_covariance, num_dependences
 
-# Of the prior's scale. Components that begin far from the posterior lose their weight before they get there.
+# The distance between first means, in prior scales. Components that begin far from the posterior lose their weight
+# before they get there.
 _FIRST_DISTANCE = 0.3
 
 
@@ -79,7 +80,7 @@ class MixtureGuide(AmortizedGuide, name="mixture"):
 
 @torch.no_grad()
 def _begin_apart(loc: nn.Linear, num_components: int) -> None:
-    """One function of x for all means, and an offset for each: where each had its own, the worst would be given up."""
+    """One function of x for all means, and an offset for each: with a function for each, the worst would be lost."""
     first = loc.weight.chunk(num_components)[0]
     loc.weight.copy_(first.repeat(num_components, 1))
     nn.init.normal_(loc.bias, std=_FIRST_DISTANCE)

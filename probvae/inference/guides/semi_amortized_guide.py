@@ -60,7 +60,7 @@ class SemiAmortizedGuide(Guide, name="semi-amortized"):
         check_covariance(covariance)
         self.start = _STARTS[covariance](encoder, latent_dim)
         self.num_steps, self.learning_rate = num_steps, learning_rate
-        # in a tuple, which nn.Module does not look into: the parameters are the model's
+        # nn.Module does not look into a tuple: the parameters are the model's
         self._model = (model,)
         self.register_buffer(
             "noise", even_draws(_NUM_DRAWS, latent_dim).to(torch.get_default_dtype()), persistent=False

@@ -1,4 +1,4 @@
-"""What a model must be for its posterior to have a closed form, and its numbers when it is."""
+"""Recognise a model whose posterior has a closed form, and read its parameters."""
 
 from typing import Any, NamedTuple, cast
 
@@ -60,13 +60,13 @@ def linear_gaussian(model: LatentModel) -> LinearGaussian:
             "LinearDecoder, GaussianLikelihood and a Gaussian or Gaussian-mixture prior."
         )
     weight, bias = affine
-    # of a likelihood with that distribution of GaussianLikelihood
+    # the likelihood has the distribution of GaussianLikelihood, as was checked above
     variance = cast(GaussianLikelihood, model.likelihood).variance(bias).expand(len(weight))
     return LinearGaussian(weight, bias, variance, mixture)
 
 
 def has_exact_posterior(model: LatentModel) -> bool:
-    """Whether :func:`~probvae.inference.exact_posterior` and :func:`~probvae.inference.exact_log_evidence` apply.
+    """True where :func:`~probvae.inference.exact_posterior` and :func:`~probvae.inference.exact_log_evidence` apply.
 
     >>> from probvae.models import GaussianLikelihood, MLPDecoder, StandardNormalPrior
     >>> has_exact_posterior(LatentModel(StandardNormalPrior(2), MLPDecoder(2, 3), GaussianLikelihood(3)))
@@ -113,7 +113,7 @@ def _affine(decoder: nn.Module) -> tuple[Tensor, Tensor] | None:
 
 
 def _affine_given(decoder: GivenDecoder) -> tuple[Tensor, Tensor] | None:
-    """W z + V y + b: for given y affine in z, with the offset V y + b (D,), or (N, D) where the data have their own."""
+    """W z + V y + b: at known y affine in z, with the offset V y + b (D,), or (N, D) where the data have their own."""
     affine = _affine(decoder.decoder)
     if affine is None:
         return None

@@ -134,7 +134,7 @@ class _Data(NamedTuple):
     log_normaliser: Tensor
 
     def split(self, size: int) -> Iterator["_Data"]:
-        """The same in pieces of at most ``size`` rows."""
+        """These data in tiles of at most ``size`` rows."""
         for rows in torch.arange(len(self.centred)).split(size):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             shared = slice(None) if len(self.weights) == 1 else part
@@ -161,7 +161,7 @@ def _prepare(model: LatentModel, x: Tensor, mask: Tensor | None) -> tuple[Linear
     x, observed = x.to(parts.weight), torch.ones_like(parts.variance)[None]
     if mask is not None:
         check_mask(mask, x)
-        # where nothing is missing, all data share one factorisation
+        # all data share one factorisation if nothing is missing
         x, observed = torch.where(mask, x, 0), observed if mask.all() else mask.to(x)
     check_finite(x)
     log_normaliser = (observed * (2 * torch.pi * parts.variance).log()).sum(-1)
@@ -183,7 +183,7 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
 def _components(parts: LinearGaussian, data: _Data) -> _Components:
     means, factors = parts.prior.means.unsqueeze(0), parts.prior.scale_trils.unsqueeze(0)
     information = _information(parts, data.weights).unsqueeze(1)
-    # in units of the prior every precision is I + something >= 0, whatever the prior's own scales are
+    # measured in units of the prior, every precision is I + something >= 0, whatever the prior's own scales are
     identity = torch.eye(means.shape[-1]).to(means)
     whitened_trils = _inverse_factor(identity + factors.mT @ information @ factors)
     pull = ((data.centred * data.weights) @ parts.weight).unsqueeze(1) - _apply(information, means)
@@ -242,5 +242,5 @@ def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def rows_at_once(row_size: int, like: Tensor) -> int:
-    """How many rows of ``row_size`` numbers an intermediate array may have."""
+    """How many rows of ``row_size`` elements an intermediate array (R, ...) may have."""
     return max(1, _CHUNK_BYTES // (like.element_size() * row_size))

@@ -1,4 +1,4 @@
-"""What the best member of a restricted Gaussian family loses against a Gaussian posterior, in closed form."""
+"""The loss of the best member of a restricted Gaussian family against a Gaussian posterior, in closed form."""
 
 import torch
 from torch import Tensor

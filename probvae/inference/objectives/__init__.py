@@ -1,4 +1,9 @@
-"""What a fit maximises. To add an objective: one new file here and one line below."""
+"""The quantities that a fit maximises: one file for each.
+
+In: the contract (``base``), Pyro's own losses (``_pyro``), and the registered objectives.
+Out: the steps that follow their gradient (``training``, ``compiled``); bounds of a fitted pair (``evaluation``).
+The door is :class:`~probvae.inference.Objective`. To add an objective: one new file here and one line below.
+"""
 
 from probvae.foundation.exports import export_public_names
 

@@ -49,7 +49,7 @@ def pyro_step(
     x: Tensor,
     weight: Weight,
 ) -> StepLoss:
-    """One step by Pyro's loss, with the KL weighted."""
+    """One step by Pyro's loss at ``x`` (N, D), with the KL weighted; scalars."""
     # max_plate_nesting is told, or Pyro would run model and guide once more at every step to find it out
     loss = loss_class(num_particles=num_particles, vectorize_particles=num_particles > 1, max_plate_nesting=1)
     if isinstance(weight, Tensor) or weight != 1.0:
@@ -73,7 +73,7 @@ def _observed(model_trace: Trace) -> Tensor:
 
 
 def trace_kl(model_trace: Trace, guide_trace: Trace) -> Tensor:
-    """KL in closed form, summed over the latent sites."""
+    """KL in closed form, a scalar, summed over the latent sites and the data."""
     pairs: list[tuple[Any, Any]] = [
         (guide_trace.nodes[n]["fn"], model_trace.nodes[n]["fn"]) for n in latent_sites(guide_trace)
     ]

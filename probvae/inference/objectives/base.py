@@ -18,8 +18,9 @@ Weight = float | Tensor
 
 
 class StepLoss(NamedTuple):
-    """What one training step needs: the loss per datum to differentiate; and to report, in nats per datum, the KL and
-    the plain one-draw ELBO, which is the negative loss only where nothing is weighted.
+    """The scalars of one training step, in nats per datum: the loss to differentiate, and what the step reports.
+
+    ``elbo`` is the plain one-draw ELBO, which is the negative loss only where nothing is weighted.
     """
 
     loss: Tensor
@@ -56,7 +57,7 @@ class Objective(Registered, ABC, family="objective"):
 
     @abstractmethod
     def step_loss(self, model: PyroProgram, guide: PyroProgram, x: Tensor, kl_weight: Weight = 1.0) -> StepLoss:
-        """The negative objective averaged over the data, and what a step reports."""
+        """The negative objective averaged over ``x`` (N, D), and what a step reports; scalars."""
 
     @classmethod
     def example(cls) -> Self:
@@ -80,7 +81,7 @@ class DrawnObjective(Objective):
         """The objective (N,) from the terms of log w, each (K, N), and the KL's ``weight``."""
 
     def traces(self, model: PyroProgram, guide: PyroProgram, x: Tensor) -> tuple[Trace, Trace]:
-        """The model's and the guide's trace at K draws, whose log densities have the gradients that are wanted."""
+        """Traces of model and guide at K draws for ``x`` (N, D), whose log densities have the objective's gradients."""
         return paired_traces(model, guide, x, self.num_particles)
 
     def _evaluate(
@@ -92,7 +93,7 @@ class DrawnObjective(Objective):
         return self.without_free_bits(value, model_trace, guide_trace, self.beta * kl_weight), weights
 
     def without_free_bits(self, value: Tensor, model_trace: Trace, guide_trace: Trace, weight: Weight) -> Tensor:
-        """The value less what free bits add to the KL of this minibatch, sum_j max(lambda - KL_j, 0)."""
+        """The ``value`` (N,) less what free bits add to the KL of this minibatch, sum_j max(lambda - KL_j, 0)."""
         if not self.free_bits:
             return value
         return value - weight * below(drawn_kl_groups(model_trace, guide_trace), self.free_bits)
@@ -106,7 +107,7 @@ class KLGroup(NamedTuple):
 
 
 def below(groups: list[KLGroup], free_bits: float) -> Tensor:
-    """sum_j max(lambda - KL_j, 0), with lambda = ``free_bits`` a dimension."""
+    """sum_j max(lambda - KL_j, 0), a scalar, with lambda = ``free_bits`` a dimension."""
     return torch.stack([(free_bits * group.size - group.kl).clamp(min=0).sum() for group in groups]).sum()
 
 
@@ -126,7 +127,7 @@ def drawn_kl_groups(model_trace: Trace, guide_trace: Trace) -> list[KLGroup]:
 
 
 def factorises(p: Distribution) -> bool:
-    """Whether the dimensions of an event are independent, and known one by one."""
+    """True where the dimensions of an event are independent, and known one by one."""
     return isinstance(p, Independent) and p.reinterpreted_batch_ndims == 1 and not p.base_dist.event_shape
 
 

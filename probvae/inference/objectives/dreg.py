@@ -46,7 +46,7 @@ class DReGObjective(IWAEObjective, name="dreg"):
 
 
 def _weight_gradients(guide_trace: Trace, share: Tensor) -> None:
-    """What reaches the guide passes through z: it gets the weight a second time on its way."""
+    """The gradient of the guide passes through z, and takes the weight a second time on its way."""
     for name in latent_sites(guide_trace):
         z: Any = guide_trace.nodes[name]["value"]
         if z.requires_grad:

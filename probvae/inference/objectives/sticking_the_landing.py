@@ -41,7 +41,7 @@ class STLObjective(DrawnObjective, name="stl"):
 def path_traces(
     model: PyroProgram, guide: PyroProgram, x: Tensor, num_particles: int, objective: str
 ) -> tuple[Trace, Trace]:
-    """The model's trace, and the guide's with its density at fixed parameters: gradients go through the draws alone."""
+    """Traces for ``x`` (N, D), the guide's with its density at fixed parameters: gradients go through draws alone."""
     model_trace, guide_trace = paired_traces(model, guide, x, num_particles)
     check_reparameterised(guide_trace, objective)
     return model_trace, _at_fixed_parameters(guide, guide_trace, x, num_particles, objective)

@@ -16,7 +16,7 @@ _EXPECTED = "a function without arguments that returns (model, guide) or (model,
 
 
 class ProgramFile(NamedTuple):
-    """What the file gives: two programs and, where it has them, data ``x`` (N, ...)."""
+    """The two programs of a file and, where the file has them, data ``x`` (N, ...)."""
 
     model: Any
     guide: Any

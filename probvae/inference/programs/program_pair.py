@@ -50,7 +50,7 @@ class ProgramModel(LatentModel):
 
     @property
     def latent_names(self) -> list[str]:
-        """What the d entries of z are called in the program."""
+        """The names of the d entries of z in the program."""
         return self.programs.layout.names
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
@@ -118,37 +118,39 @@ class ProgramLikelihood(Likelihood):
 
 
 class _Runs(dist.TorchDistribution):
-    """A distribution whose draws and densities are runs of a program, at the rows ``given`` (..., K)."""
+    """A distribution whose draws and densities are runs of a program, one for each of ``rows`` (..., K)."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.real_vector
 
-    def __init__(self, programs: Programs, given: Tensor, event_dim: int) -> None:
-        self.programs, self.given = programs, given
-        super().__init__(given.shape[:-1], torch.Size((event_dim,)), validate_args=False)
+    def __init__(self, programs: Programs, rows: Tensor, event_dim: int) -> None:
+        self.programs, self.rows = programs, rows
+        super().__init__(rows.shape[:-1], torch.Size((event_dim,)), validate_args=False)
 
     def _drawn(self, draw: Callable[[Tensor], Tensor], sample_shape: torch.Size) -> Tensor:
-        return _by_rows(draw, torch.Size(sample_shape) + self.batch_shape, self.given).to(self.given)
+        return _by_rows(draw, torch.Size(sample_shape) + self.batch_shape, self.rows).to(self.rows)
 
     def _log_density(self, density: Callable[[Tensor, Tensor], Tensor], value: Tensor) -> Tensor:
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
-        return _by_rows(density, shape, value, self.given).to(value)
+        return _by_rows(density, shape, value, self.rows).to(value)
 
     def _expanded(self, batch_shape: Any) -> Tensor:
-        return self.given.expand(*batch_shape, self.given.shape[-1])
+        return self.rows.expand(*batch_shape, self.rows.shape[-1])
 
 
 class LatentDistribution(_Runs):
-    """p(z), or q_x(z) at the rows of x (..., D), by the latent sites of a program."""
+    """p(z), or q_x(z) at the rows of x (..., D), by the latent sites of a program; z and draws are (..., d)."""
 
     def __init__(self, programs: Programs, program: Program, x: Tensor) -> None:
         self.program = program
         super().__init__(programs, x, programs.layout.latent_dim)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """z of shape ``sample_shape`` + (..., d)."""
         return self._drawn(lambda x: self.programs.draw_z(self.program, x), sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """log p(z), or log q_x(z), (...) at ``value`` (..., d)."""
         return self._log_density(lambda z, x: self.programs.log_latent(self.program, z, x), value)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "LatentDistribution":
@@ -156,19 +158,22 @@ class LatentDistribution(_Runs):
 
 
 class DataDistribution(_Runs):
-    """p(x|z) at z (..., d), by the observed sites of a program."""
+    """p(x|z) at z (..., d), by the observed sites of a program; x and draws are (..., D)."""
 
     def __init__(self, programs: Programs, z: Tensor) -> None:
         super().__init__(programs, z, programs.template.shape[1])
 
     @property
     def mean(self) -> Tensor:
-        return _by_rows(self.programs.mean_x, self.batch_shape, self.given).to(self.given)
+        """E[x|z] (..., D)."""
+        return _by_rows(self.programs.mean_x, self.batch_shape, self.rows).to(self.rows)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """x of shape ``sample_shape`` + (..., D)."""
         return self._drawn(self.programs.draw_x, sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """log p(x|z) (...) at ``value`` (..., D)."""
         return self._log_density(lambda x, z: self.programs.log_likelihood(z, x), value)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DataDistribution":
@@ -180,7 +185,7 @@ def _by_rows(function: Callable[..., Tensor], shape: torch.Size, *values: Tensor
     wide = [value.expand(*shape, value.shape[-1]) for value in values]
     if not shape:
         return function(*(value.unsqueeze(0) for value in wide))[0]
-    # in parts along the first dimension: a row that serves many draws is copied for a few of them at a time
+    # the first dimension is split, so that a row that serves many draws is copied for a few of them at a time
     size = max(1, _ROWS_AT_ONCE // max(1, shape[1:].numel()))
     parts = zip(*(value.split(size) for value in wide), strict=True)
     rows = torch.cat([function(*(value.flatten(0, -2) for value in part)) for part in parts])
@@ -223,5 +228,5 @@ def _normal_of(loc: Tensor, factor: Tensor, full: bool) -> dist.TorchDistributio
 
 
 def _width(programs: Programs) -> nn.Parameter:
-    """What stands for the programs' own parameters where memory is planned, and where the type of x is asked for."""
+    """A stand-in for the programs' own parameters (width,), from which memory is planned and the dtype of x is read."""
     return nn.Parameter(programs.template[0, :1].clone().expand(programs.width), requires_grad=False)

@@ -18,7 +18,7 @@ Program = Callable[..., Any]
 T = TypeVar("T")
 
 _NUM_TRIED = 64
-_ROUNDINGS = 1000  # what two ways to one log density may differ by, in units of the last digit
+_ROUNDINGS = 1000  # two ways to one log density may differ by so many units of the last digit
 
 
 class Programs:
@@ -82,7 +82,7 @@ class Programs:
                 )
 
     def trace(self, program: Program, x: Tensor, z: Tensor | None = None) -> Trace:
-        """One run for the rows ``x`` (R, D), at ``z`` (R, d) where it is given."""
+        """One run for the rows ``x`` (R, D), at ``z`` (R, d) unless it is None."""
         if z is not None:
             program = poutine.condition(program, data=self.layout.values(z.to(self.dtype)))
         rows = x.to(self.dtype).reshape(-1, *self.row_shape)
@@ -152,7 +152,7 @@ def _check_observed(layout: Layout, trace: Trace, x: Tensor) -> None:
 
 
 def _tried(name: str, x: Tensor, run: Callable[..., T], *arguments: Any) -> T:
-    """What a program gives; whatever it raises is the user's to read, in one line."""
+    """The result of a program; the user reads whatever it raises, in one line."""
     try:
         return run(*arguments)
     except ArgumentError:

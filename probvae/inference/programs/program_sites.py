@@ -1,4 +1,4 @@
-"""What stands in a model and a guide that were written by hand: their sites, and whether we can read them."""
+"""The sites of a model and a guide that were written by hand, and the reasons why they cannot be read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class LatentSite(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """Of its entries of z: the site's own, with their numbers where they are several."""
+        """The names of its entries of z: the site's name, numbered if the site has several entries."""
         size, unit = self.shape.numel(), "" if self.is_real else " (unconstrained)"
         return [self.name + unit] if not self.shape else [f"{self.name}[{k}]{unit}" for k in range(size)]
 
@@ -50,7 +50,7 @@ class Layout(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """What the d entries of z are called in the program."""
+        """The names of the d entries of z in the program."""
         return [name for site in self.latents for name in site.names]
 
     @property
