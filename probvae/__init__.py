@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from probvae.foundation.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    import probvae.report as _report_room
     from probvae.applications import *
     from probvae.data import *
     from probvae.diagnostics import *
     from probvae.inference import *
     from probvae.models import *
     from probvae.report import *
+
+    report: _report_room.CallableRoom
 
 # Lower layers first, because a look-up imports the rooms in this order until one of them has the name
 _ROOMS = ("data", "models", "inference", "diagnostics", "applications", "report")

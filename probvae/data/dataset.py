@@ -36,7 +36,7 @@ class Dataset:
     x: np.ndarray | RowsOnDisk
     name: str
     labels: np.ndarray | None = None
-    image_shape: tuple[int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
     feature_names: tuple[str, ...] | None = None
     scaling: str = "none"
     binarization: str = "none"

@@ -1,6 +1,7 @@
 """A report of a VAE: a page, the numbers as JSON, draws for ArviZ, and figures, from any VAE and rows of data."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,11 @@ from torch import Tensor
 from probvae.data import Dataset
 from probvae.diagnostics.diagnose import Diagnosis, diagnose
 from probvae.diagnostics.verdicts import NotComputed
-from probvae.errors import RunError
+from probvae.errors import RunError, ShapeError
 from probvae.experiments.run import environment_of
+from probvae.foundation.checks import check_count
 from probvae.inference.evidence.log_evidence import log_evidence
-from probvae.inference.pair import VAE
+from probvae.inference.pair import VAE, check_data
 from probvae.report.arviz import to_arviz
 from probvae.report.drawing.figure_files import save_figure
 from probvae.report.numbers import Number, as_json, grids, numbers
@@ -31,6 +33,8 @@ Progress = Callable[[str, int, int], None]
 
 MAX_DATA, QUICK_DATA = 500, 200
 NUM_DRAWS, QUICK_DRAWS = 500, 100
+# Sources of log p(x) that every model allows
+_ALWAYS_ALLOWED = ("auto", "annealed", "importance")
 FILES = ("report.html", "report.json", "posterior.nc")
 # A larger SVG stands in the page as PNG, which a phone draws faster.
 _LARGEST_SVG = 300_000
@@ -90,6 +94,58 @@ def subject_line(data: Dataset, latent_dim: int, num_there: int, kind: str) -> s
     return f"{some}{num_there} {kind}, {data.data_dim} features, {latents}"
 
 
+def report_rows(
+    vae: VAE,
+    x: Tensor,
+    folder: Path,
+    options: Options,
+    labels: Sequence[Any] | np.ndarray | Tensor | None = None,
+    feature_names: Sequence[str] | None = None,
+    image_shape: tuple[int, ...] | None = None,
+) -> Report:
+    """The report of the rows ``x`` (N, D) with ``labels`` (N,): see the help of ``probvae.report``."""
+    check_data(vae, x)
+    num_there = len(x)
+    if options.num_data is not None:
+        check_count(options.num_data, "num_data", most=num_there)
+    data = _dataset(x, labels, feature_names, image_shape).take(slice(options.most_data))
+    rows = slice(data.num_data)
+    source = Source(
+        vae.at(rows),
+        x[rows],
+        data,
+        f"Posterior report: {folder.resolve().name}",
+        subject_line(data, vae.model.latent_dim, num_there, "data"),
+        {"Made by": "probvae.report"},
+    )
+    return write_report(source, options, folder)
+
+
+def _dataset(
+    x: Tensor,
+    labels: Sequence[Any] | np.ndarray | Tensor | None,
+    feature_names: Sequence[str] | None,
+    image_shape: tuple[int, ...] | None,
+) -> Dataset:
+    num_data, data_dim = x.shape
+    if image_shape is not None and (len(image_shape) not in (2, 3) or math.prod(image_shape) != data_dim):
+        raise ShapeError(
+            f"image_shape: expected (H, W), or with 1 or 3 channels, of {data_dim} entries, got {image_shape}. Leave "
+            "it out for a table."
+        )
+    if feature_names is not None and len(feature_names) != data_dim:
+        raise ShapeError(f"feature_names: expected {data_dim} names, got {len(feature_names)}. Name every column.")
+    if labels is not None and len(labels) != num_data:
+        raise ShapeError(f"labels: expected one for each of {num_data} rows, got {len(labels)}. Pass them all.")
+    return Dataset(
+        x.detach().cpu().numpy(),
+        "x",
+        None if labels is None else np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels),
+        image_shape,
+        None if feature_names is None else tuple(str(name) for name in feature_names),
+    )
+
+
 def write_report(
     source: Source,
     options: Options,
@@ -109,7 +165,7 @@ def write_report(
     start = time.perf_counter()
     if not owned:
         _check_ours(folder)
-    if options.truth in ("exact", "quadrature"):
+    if options.truth not in _ALWAYS_ALLOWED:
         log_evidence(source.vae.at(slice(1)), source.x[:1], options.truth)  # refused before minutes are spent
     with staged(folder) as stage:
         diagnosis = diagnose(

@@ -7,9 +7,11 @@ from typing import Any
 
 from probvae.diagnostics.verdicts import to_second_digit
 
-# as many entries of one list as a table shows; all of them stand in the JSON file
+# A table shows so many entries of a list, and the JSON file all of them.
 MOST_ENTRIES = 16
 _NEXT_TO_NOTHING = 1e-6
+# A number with an error that is smaller than this share of it is as good as exact.
+_SMALLEST_SHARE = 1e-4
 _LONGEST_NUMBER = 10
 _ESTIMATE = {"value", "standard_error"}
 _RANGE = {"median", "low", "high"}
@@ -112,13 +114,15 @@ def _words(name: str) -> str:
 
 
 def with_error(value: float | None, error: float | None) -> tuple[str, str]:
-    """Both to the second digit of the error.
+    """Both to the second digit of the error; to a few digits of their own where that would be many zeros.
 
-    >>> with_error(5.07281, 0.58392), with_error(0.5, None), with_error(2.0, 0.0)
-    (('5.07', '0.58'), ('0.5', ''), ('2', '0'))
+    >>> with_error(5.07281, 0.58392), with_error(0.5, None), with_error(2.0, 0.0), with_error(0.1234567, 3.4e-15)
+    (('5.07', '0.58'), ('0.5', ''), ('2', '0'), ('0.1235', '3.4e-15'))
     """
     if value is None or error is None or not error > 0 or not math.isfinite(error):
         return as_text(value), "" if error is None else as_text(error)
+    if error < _SMALLEST_SHARE * abs(value) or max(abs(value), error) < _NEXT_TO_NOTHING:
+        return as_text(value), f"{error:.2g}"
     return to_second_digit(value, error)
 
 

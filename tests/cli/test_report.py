@@ -165,12 +165,22 @@ def test_mistakes(
 
 
 def test_older_report_stays_when_the_new_one_cannot_be_written(probvae, small_run: Path, tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text("old")
+    older = {"report.html": b"old", "report.json": b'{"answer": "", "verdicts": [], "about": {}}'}
+    for name, content in older.items():
+        (tmp_path / name).write_bytes(content)
     (tmp_path / "posterior.nc").mkdir()
     done = probvae("report", small_run, *QUICK_REPORT, "--num-data", "2", "--out", tmp_path)
     assert done.returncode == 2
     assert "posterior.nc" in done.stderr
-    assert files_in(tmp_path) == {"report.html": b"old"}
+    assert files_in(tmp_path) == older
+
+
+def test_files_of_other_origin_stay(probvae, small_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    done = probvae("report", small_run, *QUICK_REPORT, "--out", tmp_path)
+    assert done.returncode == 2
+    assert "report.html there is not from an earlier report" in " ".join(done.stderr.split())
+    assert files_in(tmp_path) == {"report.html": b"mine"}
 
 
 @pytest.mark.slow

@@ -151,6 +151,8 @@ def test_numbers_are_rounded_to_their_errors() -> None:
     assert with_error(1.5, math.nan) == ("1.5", "nan")
     assert with_error(math.nan, 0.1) == ("nan", "0.10")
     assert with_error(None, 0.1) == ("–", "0.1")
+    assert with_error(0.9999999999999134, 7.5e-15) == ("1", "7.5e-15")  # the rounding of an exact guide
+    assert with_error(-2.1e-17, 3.5e-18) == ("-2.1e-17", "3.5e-18")
 
 
 def test_every_number_of_a_summary_has_its_row() -> None:
