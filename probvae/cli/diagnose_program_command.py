@@ -60,7 +60,7 @@ def command(
     from probvae.diagnostics.diagnose import diagnose
     from probvae.diagnostics.program_diagnosis import program_vae
     from probvae.inference.programs.program_file import read_programs
-    from probvae.report.numbers import as_json as plain
+    from probvae.report.tables import as_json as plain
     from probvae.storage.files import write_text
 
     with shown_warnings():

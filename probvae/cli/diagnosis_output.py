@@ -24,8 +24,8 @@ def section_progress(wanted: bool) -> Iterator[Callable[[str, int, int], None]]:
 def print_diagnosis(diagnosis: "Diagnosis", subject: str) -> None:
     """The verdicts, the worst first, and what to try next."""
     from probvae.cli.output import print_line, print_table
-    from probvae.report.numbers import short_text
     from probvae.report.page import SYMBOLS, answer, worst_first
+    from probvae.report.tables import short_text
 
     rows = [
         (f"{SYMBOLS[v.status]} {v.status}", short_text(v.value), short_text(v.threshold), f"{v.name}: {v.message}")

@@ -1,7 +1,7 @@
 """The report of a VAE: a page that says whether its posterior can be trusted, with all numbers, draws and figures.
 
 In: what turns results into something to read. ``build_report.py`` writes a report of any VAE, ``run_report.py`` that
-of a run folder, ``page.py`` the HTML, ``numbers.py`` its tables, and ``arviz.py`` the draws for ArviZ; ``sections/``
+of a run folder, ``page.py`` the HTML, ``tables.py`` its tables, and ``arviz.py`` the draws for ArviZ; ``sections/``
 has one file for each section of the page, ``figures/`` the figures, ``drawing/`` what figures have in common, and
 ``run_figures.py`` the figures that the other commands save. Out: every computation of a diagnostic
 (``probvae.diagnostics``), and what is printed on a terminal (``probvae.cli``).

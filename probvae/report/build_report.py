@@ -22,10 +22,10 @@ from probvae.inference.evidence.log_evidence import log_evidence
 from probvae.inference.pair import VAE, check_data
 from probvae.report.arviz import to_arviz
 from probvae.report.drawing.figure_files import save_figure
-from probvae.report.numbers import Number, as_json, grids, numbers
 from probvae.report.page import Page, PageSection, Picture, answer, render
 from probvae.report.sections import all_sections
 from probvae.report.sections.base import Illustration, Section, Subject
+from probvae.report.tables import TableRow, as_json, grids, table_rows
 from probvae.storage.files import staged, write_atomic, write_text
 from probvae.storage.untrusted import read_run_json
 
@@ -267,7 +267,7 @@ def _page_section(section: Section, diagnosis: Diagnosis, shown: Sequence[Pictur
     if isinstance(result, NotComputed):
         return PageSection(section.name, section.title, section.question, not_computed=result.reason)
     summary = {} if result is None else result.summary()
-    tables = numbers(summary, section.labels), grids(summary, section.labels)
+    tables = table_rows(summary, section.labels), grids(summary, section.labels)
     return PageSection(section.name, section.title, section.question, *tables, shown)
 
 
@@ -282,7 +282,7 @@ def _check_names(sections: Sequence[Section]) -> dict[str, str]:
     return titles | checks
 
 
-def _about(source: Source, options: Options, seconds: float) -> list[Number]:
+def _about(source: Source, options: Options, seconds: float) -> list[TableRow]:
     environment = environment_of({"training": {"seed": options.seed, "device": str(source.x.device)}}, source.data)
     model = source.vae.model
     parts = (model.prior, model.decoder, model.likelihood)
@@ -300,7 +300,7 @@ def _about(source: Source, options: Options, seconds: float) -> list[Number]:
         "Versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
         "Platform": environment["platform"],
     }
-    return numbers(rows)
+    return table_rows(rows)
 
 
 def _as_json(diagnosis: Diagnosis, page: Page, shown: Mapping[str, list[Illustration]]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Verdict
 from probvae.foundation.text import printable
-from probvae.report.numbers import Grid, Number, short_text
+from probvae.report.tables import Grid, TableRow, short_text
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -43,7 +43,7 @@ class PageSection:
     anchor: str
     title: str
     lead: str
-    numbers: Sequence[Number] = ()
+    rows: Sequence[TableRow] = ()
     grids: Sequence[Grid] = ()
     pictures: Sequence[Picture] = ()
     not_computed: str | None = None
@@ -63,7 +63,7 @@ class Page:
     verdicts: Sequence[Verdict]
     sections: Sequence[PageSection]
     advice: Sequence[str]
-    about: Sequence[Number]
+    about: Sequence[TableRow]
     checks: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from probvae.cli.output import print_line, print_table, warn
 from probvae.diagnostics.verdicts import Verdict
 from probvae.report.figures import save_figure
-from probvae.report.numbers import Grid, Number
 from probvae.report.page import Page, PageSection, Picture, render
+from probvae.report.tables import Grid, TableRow
+from tests.browser import browse, needs_browser
 from tests.cli.conftest import QUICK_REPORT
-from tests.cli.test_report_in_a_browser import BROWSER, Browse, browse  # noqa: F401
 
 PAYLOADS = [
     "<img src=x onerror=hacked()>",
@@ -53,13 +53,13 @@ LOOK = """<script>onload = () => setTimeout(() => {
 HACKED = "<script>function hacked() { window.was_hacked = true }</script>"
 
 
-def told(browse: Browse, html: str, folder: Path) -> dict[str, Any]:  # noqa: F811
+def told(html: str, folder: Path) -> dict[str, Any]:
     """What the page is when scripts may run: the page's own policy against them is taken out."""
     open_page, removed = re.subn(r"<meta http-equiv.*?>", HACKED, html, count=1)
     assert removed
     file = folder / "looked-at.html"
     file.write_text(open_page.replace("</body>", LOOK + "</body>"), encoding="utf-8")
-    done = browse(file, "--dump-dom", "--virtual-time-budget=8000")
+    done = browse(file, folder, "--dump-dom", "--virtual-time-budget=8000")
     found = re.search(r'<pre id="told">(.+?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stdout[-500:]
     return json.loads(unescape(found.group(1)))
@@ -67,7 +67,7 @@ def told(browse: Browse, html: str, folder: Path) -> dict[str, Any]:  # noqa: F8
 
 def hostile_page(payload: str) -> Page:
     """A page all of whose texts are the payload."""
-    numbers = (Number(payload, payload, payload), Number(payload, "1.0", payload))
+    numbers = (TableRow(payload, payload, payload), TableRow(payload, "1.0", payload))
     picture = Picture(payload, b"<svg/>", "svg+xml", 10, 10, payload)
     section = PageSection(
         payload, payload, payload, numbers, (Grid(payload, (payload, payload), ((payload, payload),)),), (picture,)
@@ -84,27 +84,27 @@ def hostile_page(payload: str) -> Page:
     )
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome is installed")
+@needs_browser
 class TestInABrowser:
     """The page in Chromium, with scripts switched on."""
 
-    def test_no_text_of_a_page_becomes_more(self, browse: Browse, tmp_path: Path) -> None:  # noqa: F811
+    def test_no_text_of_a_page_becomes_more(self, tmp_path: Path) -> None:
         payload = " ".join(PAYLOADS)
-        found = told(browse, render(hostile_page(payload)), tmp_path)
+        found = told(render(hostile_page(payload)), tmp_path)
         assert not found["hacked"]
         assert found["title"] == payload
         assert (found["handlers"], found["strange"], found["outside"], found["scripts"]) == (0, 0, 0, 2)
         assert found["text"].count(payload) >= 10
 
-    def test_a_payload_that_works_would_be_seen(self, browse: Browse, tmp_path: Path) -> None:  # noqa: F811
+    def test_a_payload_that_works_would_be_seen(self, tmp_path: Path) -> None:
         for payload in PAYLOADS[:4]:
             html = render(hostile_page("text")).replace("text</p>", f"{payload}</p>", 1)
-            assert told(browse, html, tmp_path)["hacked"], payload
+            assert told(html, tmp_path)["hacked"], payload
 
     @pytest.mark.slow
-    def test_report_of_hostile_data(self, browse: Browse, hostile_report: Path, tmp_path: Path) -> None:  # noqa: F811
+    def test_report_of_hostile_data(self, hostile_report: Path, tmp_path: Path) -> None:
         html = (hostile_report / "report.html").read_text(encoding="utf-8")
-        found = told(browse, html, tmp_path)
+        found = told(html, tmp_path)
         assert not found["hacked"]
         assert found["title"] == f"Posterior report: {hostile_report.name}"
         assert (found["handlers"], found["strange"], found["outside"], found["scripts"]) == (0, 0, 0, 2)

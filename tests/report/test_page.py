@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from probvae.diagnostics.verdicts import NotComputed, Verdict
-from probvae.report.numbers import MOST_ENTRIES, Grid, Number, as_json, grids, numbers, with_error
 from probvae.report.page import Page, PageSection, Picture, answer, render, worst_first
+from probvae.report.tables import MOST_ENTRIES, Grid, TableRow, as_json, grids, table_rows, with_error
 
 EVIL = "</h1><script>alert(1)</script>\"'&"
 PIXEL = b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>"
@@ -21,7 +21,7 @@ def verdict(name: str, status: str) -> Verdict:
 
 def page(text: str = "plain", verdicts: list[Verdict] | None = None) -> Page:
     shown = [Picture(text, PIXEL, "svg+xml", 9, 9, text)]
-    rows = [Number(text, text, text), Number(text, text)]
+    rows = [TableRow(text, text, text), TableRow(text, text)]
     sections = [
         PageSection("gap", text, text, rows, [Grid(text, (text, text), ((text, text),))], shown),
         PageSection("calibration", text, text, not_computed=text),
@@ -164,17 +164,17 @@ def test_every_number_of_a_summary_has_its_row() -> None:
         "unknown": None,
         "long": list(range(MOST_ENTRIES + 3)),
     }
-    rows = numbers(summary, {"kl": "KL of latent"})
+    rows = table_rows(summary, {"kl": "KL of latent"})
     assert rows[:7] == [
-        Number("KL of latent 1", "1.00", "0.25"),
-        Number("KL of latent 2", "2.00", "0.25"),
-        Number("central", "0.900", "0.010"),
-        Number("central: num pairs", "7"),
-        Number("method", "quadrature"),
-        Number("linear", "yes"),
-        Number("unknown", "–"),
+        TableRow("KL of latent 1", "1.00", "0.25"),
+        TableRow("KL of latent 2", "2.00", "0.25"),
+        TableRow("central", "0.900", "0.010"),
+        TableRow("central: num pairs", "7"),
+        TableRow("method", "quadrature"),
+        TableRow("linear", "yes"),
+        TableRow("unknown", "–"),
     ]
-    assert rows[-1] == Number("long", "and 3 more, in report.json")
+    assert rows[-1] == TableRow("long", "and 3 more, in report.json")
     assert len(rows) == 7 + MOST_ENTRIES + 1
 
 
@@ -185,7 +185,7 @@ def test_entries_with_several_parts_are_a_table_of_their_own() -> None:
     assert grid.title == f"all: rows (the first {MOST_ENTRIES} of {MOST_ENTRIES + 1})"
     assert grid.header == ("name", "made", "p value")
     assert grid.rows == (("mean", "1 [0.5, 2]", "–"),) * MOST_ENTRIES
-    assert numbers(summary) == [Number("kl 1", "1.00", "0.25")]
+    assert table_rows(summary) == [TableRow("kl 1", "1.00", "0.25")]
 
 
 def test_json_has_no_number_that_json_does_not_know() -> None:

@@ -5,13 +5,18 @@ None of them uses pyplot or leaves a matplotlib setting changed.
 
 from probvae.report.drawing.figure_files import save_figure
 from probvae.report.figures.comparing_figure import RatePoint, paired_differences, rate_distortion
-from probvae.report.figures.curves_figure import CurvePanel, posterior_curves
-from probvae.report.figures.decoding_figure import decoded_grid
 from probvae.report.figures.latent_figure import latent_plane
 from probvae.report.figures.learning_figure import learning_curve
-from probvae.report.figures.posterior_figure import DensityInPlane, NormalInPlane, PosteriorPanel, posterior_contours
+from probvae.report.figures.posterior_figure import (
+    CurvePanel,
+    DensityInPlane,
+    NormalInPlane,
+    PosteriorPanel,
+    posterior_contours,
+    posterior_curves,
+)
 from probvae.report.figures.reconstruction_figure import reconstructions
-from probvae.report.figures.sampling_figure import samples
+from probvae.report.figures.sampling_figure import decoded_grid, samples
 
 __all__ = [
     "CurvePanel",

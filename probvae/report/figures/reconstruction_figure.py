@@ -9,8 +9,16 @@ from numpy.typing import ArrayLike
 from probvae.report.drawing.arrays import Floats, as_array, check_same_shape, data_limits, feature_titles, padded
 from probvae.report.drawing.points import RASTERIZE_ABOVE
 from probvae.report.drawing.style import BLUE, SPINE, WIDTH, count_data, hide_ticks, new_figure, set_heading, styled
-from probvae.report.drawing.tables import count_features, feature_panels
-from probvae.report.drawing.tiles import as_images, gap_for, is_table, offsets, show, tile
+from probvae.report.drawing.tiles import (
+    as_images,
+    count_features,
+    feature_panels,
+    gap_for,
+    is_table,
+    offsets,
+    show,
+    tile,
+)
 
 MAX_COLUMNS = 8
 MAX_PAIRS = 24

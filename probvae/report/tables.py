@@ -18,7 +18,7 @@ _RANGE = {"median", "low", "high"}
 
 
 @dataclass(frozen=True)
-class Number:
+class TableRow:
     """One row: what it is, the value, and its standard error ("" where it has none)."""
 
     label: str
@@ -40,19 +40,19 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
 
 
-def numbers(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> list[Number]:
+def table_rows(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> list[TableRow]:
     """The rows of ``summary``, nested ones with the outer name in front.
 
     ``labels`` replace names: that of an entry by ``"total"``, that of an entry inside of another by ``"total.kind"``.
 
-    >>> numbers({"total": {"value": 1.2345, "standard_error": 0.0321}, "num_data": 5}, {"total": "loss"})
-    [Number(label='loss', value='1.234', error='0.032'), Number(label='num data', value='5', error='')]
+    >>> table_rows({"total": {"value": 1.2345, "standard_error": 0.0321}, "num_data": 5}, {"total": "loss"})
+    [TableRow(label='loss', value='1.234', error='0.032'), TableRow(label='num data', value='5', error='')]
     """
-    return [part for part in _parts(summary, labels or {}) if isinstance(part, Number)]
+    return [part for part in _parts(summary, labels or {}) if isinstance(part, TableRow)]
 
 
 def grids(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> list[Grid]:
-    """The lists in ``summary`` whose entries have several parts, which :func:`numbers` leaves out.
+    """The lists in ``summary`` whose entries have several parts, which :func:`table_rows` leaves out.
 
     >>> grids({"coverage": [{"expected": 0.5, "found": {"value": 0.48, "standard_error": 0.02}}]})[0].rows
     (('0.5', '0.480 ± 0.020'),)
@@ -60,33 +60,33 @@ def grids(summary: Mapping[str, Any], labels: Mapping[str, str] | None = None) -
     return [part for part in _parts(summary, labels or {}) if isinstance(part, Grid)]
 
 
-def _parts(summary: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[Number | Grid]:
+def _parts(summary: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[TableRow | Grid]:
     for name, value in summary.items():
         yield from _rows(name, labels.get(name, _words(name)), value, labels)
 
 
-def _rows(path: str, label: str, value: Any, labels: Mapping[str, str]) -> Iterator[Number | Grid]:
+def _rows(path: str, label: str, value: Any, labels: Mapping[str, str]) -> Iterator[TableRow | Grid]:
     if isinstance(value, Mapping):
         known = _ESTIMATE if value.keys() >= _ESTIMATE else set()
         if known:
-            yield Number(label, *with_error(value["value"], value["standard_error"]))
+            yield TableRow(label, *with_error(value["value"], value["standard_error"]))
         for name in (name for name in value if name not in known):
             inner = f"{path}.{name}"
             yield from _rows(inner, labels.get(inner, f"{label}: {_words(name)}"), value[name], labels)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         yield from _entries(path, label, value, labels)
     else:
-        yield Number(label, as_text(value))
+        yield TableRow(label, as_text(value))
 
 
-def _entries(path: str, label: str, values: Sequence[Any], labels: Mapping[str, str]) -> Iterator[Number | Grid]:
+def _entries(path: str, label: str, values: Sequence[Any], labels: Mapping[str, str]) -> Iterator[TableRow | Grid]:
     if values and all(isinstance(value, Mapping) and not value.keys() >= _ESTIMATE for value in values):
         yield _grid(path, label, values, labels)
         return
     for place, value in enumerate(values[:MOST_ENTRIES], start=1):
         yield from _rows(path, f"{label} {place}", value, labels)
     if len(values) > MOST_ENTRIES:
-        yield Number(label, f"and {len(values) - MOST_ENTRIES} more, in report.json")
+        yield TableRow(label, f"and {len(values) - MOST_ENTRIES} more, in report.json")
 
 
 def _grid(path: str, label: str, values: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Grid:
