@@ -1,4 +1,14 @@
-"""How wrong the posterior is, and where that comes from."""
+"""Diagnostics: how wrong the posterior of a VAE is, where that comes from, and whether the model fits the data.
+
+In: functions of a VAE and rows x (N, D) whose results have numbers for each datum and three methods: ``summary``,
+``verdicts`` and ``tests`` (``verdicts.py`` has this contract). ``ledger/`` says how many nats the guide costs, and why,
+``weights/`` whether weights can correct it, ``calibration/`` whether it is right on average, ``usage/`` how much the
+latents carry, ``prediction/`` whether the model makes data like these. ``advice.py`` says what to try next, and
+``program_diagnosis.py`` takes a model and a guide written in Pyro. Out: log p(x) and the bounds themselves
+(``probvae.inference``), and figures and pages (``probvae.report``).
+
+The door is :func:`diagnose`, which runs them all.
+"""
 
 from probvae.foundation.exports import export_public_names
 

@@ -1,4 +1,4 @@
-"""What to try next, derived from the numbers."""
+"""Advice: sentences that say what to try next, derived from the numbers of the diagnostics."""
 
 from collections.abc import Iterator, Mapping
 
@@ -15,11 +15,11 @@ from probvae.inference.evaluation.variance import floor_warning
 from probvae.inference.guides.families import as_normal
 from probvae.inference.pair import VAE
 
-# Standard errors that a number has to stand above zero
+# A number counts where it is so many standard errors above zero.
 _SIGMAS = 3.0
-# Share of the data whose weights may be unreliable
+# Weights can be used where they are unreliable for at most this share of the data.
 _FEW = 0.05
-# Gaps below this (nats per datum) are not worth another guide
+# Smaller gaps (nats per datum) are not worth another guide.
 _WORTHWHILE = 0.02
 
 
@@ -32,9 +32,10 @@ def advice_for(
     num_tried: int = 50,
     seed: int = 0,
 ) -> list[str]:
-    """Sentences, the most useful first; one that says so where there is nothing to change.
+    """Sentences that say what to try next, the most useful first.
 
-    A richer guide is tried on the first ``num_tried`` data.
+    ``x`` is (N, D), ``sections`` the results of the diagnostics by name, and ``verdicts`` what came of them. A richer
+    guide is tried on the first ``num_tried`` rows. Where all is well, the one sentence says so.
     """
     rejected = {verdict.name for verdict in verdicts if verdict.status in (WARN, FAIL)}
     found = [
@@ -53,12 +54,12 @@ def _from_floor(vae: VAE, x: Tensor) -> Iterator[str]:
     if not floor_warning(vae, x):
         return
     centred = (x.double() - x.double().nanmean(0)).nan_to_num()
-    # what lies on a subspace lies off it by the rounding of its own numbers
+    # Rows of a subspace lie beside it by the rounding of their own entries, which has to count as zero.
     rank = int(torch.linalg.matrix_rank(centred, rtol=max(x.shape) * torch.finfo(x.dtype).eps))
     where = f"the data lie on a {rank}-dimensional subspace" if rank < x.shape[1] else "the decoder passes through them"
     yield (
-        f"c sits on its floor: {where}, and the bound grows without end as c falls. Fix c (--variance 0.01), leave out "
-        "constant columns, or read the bound with that in mind."
+        f"The noise variance c sits on its floor: {where}, and the bound grows without end as c falls. Fix c "
+        "(--variance 0.01), leave out constant columns, or read the bound with that in mind."
     )
 
 
@@ -129,7 +130,7 @@ def _from_prediction(prediction: Diagnostic | None, rejected: set[str]) -> Itera
         return
     for test in prediction.tests():
         if test.name in rejected:
-            yield f"The model, not the guide: {test.rejected}."
+            yield f"The model, not the guide: {test.rejected.rstrip('.')}.".replace("?.", "?")
 
 
 def _matters(gap: Gap) -> bool:

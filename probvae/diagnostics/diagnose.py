@@ -28,8 +28,13 @@ Sections = dict[str, Diagnostic]
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is drawn: draws of q for bounds and weights, simulated pairs (z, x), draws that each is ranked among,
-    replicated data sets; and how many data are compared with true posterior draws, and with a richer guide."""
+    """How much is drawn.
+
+    ``num_draws`` of q are for bounds and weights; ``num_simulations`` pairs (z, x) are ranked among ``num_ranks`` draws
+    each; ``num_replicates`` data sets are drawn from the model. The ledger takes ``ledger_data`` rows (by the method
+    for log p(x)); ``calibration_data`` rows are compared with draws of the true posterior, ``advice_data`` rows with a
+    richer guide.
+    """
 
     ledger_data: dict[str, int]
     calibration_data: int
@@ -48,7 +53,7 @@ _QUICK = Settings(_QUICK_LEDGER_DATA, 25, 20, num_draws=200, num_simulations=100
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What :func:`diagnose` found: ``sections`` by name, ``verdicts`` of all of them, ``advice`` in sentences.
+    """The result of :func:`diagnose`: ``sections`` by name, ``verdicts`` on all of them, ``advice`` in sentences.
 
     A section that could not be computed is a :class:`~probvae.diagnostics.verdicts.NotComputed` with the reason, and
     its verdict says so. ``str()`` of it is a table of the verdicts.
@@ -65,7 +70,7 @@ class Diagnosis:
         return FAIL if FAIL in found else WARN if found & {WARN, NOT_COMPUTED} else OK
 
     def summary(self) -> dict[str, Any]:
-        """All numbers as plain data, ready for JSON."""
+        """All results as plain data, ready for JSON."""
         return {
             "status": self.status,
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
@@ -148,7 +153,7 @@ def _or_reason(name: str, compute: Callable[[], Diagnostic], settings: Settings)
             return compute()
     except (ArgumentError, NotLinearGaussianError) as error:
         if name == "gap" and settings.truth != "auto":
-            raise  # a truth that was asked for by name
+            raise  # the user has asked for this truth by name
         return NotComputed(name, str(error))
     except ProbvaeError as error:
         return NotComputed(name, str(error))
@@ -193,7 +198,7 @@ def _prediction(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Di
 
 
 def _evidence(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Estimate:
-    """The ledger's, if it has all data; else that of the importance weights."""
+    """log p(x) from the ledger, if it has all data; otherwise from the importance weights."""
     gap, importance = before.get("gap"), before.get("importance")
     if isinstance(gap, GapResult | UnsplitLedger) and len(gap.truth.value) == len(x):
         return gap.truth

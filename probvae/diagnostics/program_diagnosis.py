@@ -46,8 +46,9 @@ def diagnose_program(
 ) -> Diagnosis:
     """:func:`~probvae.diagnostics.diagnose.diagnose` for a Pyro model and guide that you wrote yourself.
 
-    See :func:`program_vae` for what the two callables must be, and ``diagnose`` for the options and the result. Of its
-    sections, all need no more than log p(x, z), draws of q_x(z) with their density, and draws of (z, x), but for these:
+    ``x`` is (N, ...). See :func:`program_vae` for what the two callables must be, and ``diagnose`` for the options and
+    the result. Its sections need no more than log p(x, z), draws of q_x(z) with their density, and draws of (z, x), but
+    for these:
 
     - the ledger splits its gap into the family's part and the encoder's only for a guide with one normal site;
     - ``truth="exact"`` needs a closed form, which a program does not show; with d <= 2 quadrature takes its place,

@@ -1,4 +1,4 @@
-"""What a diagnostic says in one word, and how many tests are judged together."""
+"""The verdict on a diagnostic in one word, the contract of every diagnostic, and tests that are judged together."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 OK, WARN, FAIL, NOT_COMPUTED = "ok", "warn", "fail", "not computed"
-# Holm-adjusted p-values below these: one report in a hundred (in twenty) of a right posterior has a fail (a warning)
+# Levels for Holm-adjusted p-values: one report in a hundred (in twenty) of a right posterior has a fail (a warning).
 FAIL_LEVEL, WARN_LEVEL = 0.01, 0.05
 _SMALLEST_TOLD = 1e-6
 _NOTHING = 1e-9
@@ -29,7 +29,7 @@ class Verdict:
     message: str
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain data; a value that is not finite, which JSON does not know, as None."""
+        """Plain data for JSON, with None for a value that is not finite."""
         return {key: _finite(value) for key, value in asdict(self).items()}
 
 
@@ -48,7 +48,7 @@ class HypothesisTest:
 
 
 class Diagnostic(Protocol):
-    """What every diagnostic returns beside its tensors."""
+    """The methods that the result of every diagnostic has."""
 
     def summary(self) -> dict[str, Any]:
         """The numbers as plain data: means with standard errors, the method, the sample sizes."""
@@ -62,7 +62,7 @@ class Diagnostic(Protocol):
 
 @dataclass(frozen=True)
 class NotComputed:
-    """A diagnostic that could not be computed, and why: said, never left out."""
+    """The place of a diagnostic that could not be computed, with the reason; it is shown and never left out."""
 
     name: str
     reason: str
@@ -111,17 +111,17 @@ def holm(p_values: Iterable[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    given = list(p_values)
-    order = sorted(range(len(given)), key=given.__getitem__)
-    adjusted, largest = [0.0] * len(given), 0.0
+    values = list(p_values)
+    order = sorted(range(len(values)), key=values.__getitem__)
+    adjusted, largest = [0.0] * len(values), 0.0
     for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(given) - rank) * given[index]))
+        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
         adjusted[index] = largest
     return adjusted
 
 
 def mean_with_error(values: Tensor) -> dict[str, float | None]:
-    """Mean and standard error of independent values; one value has no standard error."""
+    """Mean and standard error of independent ``values`` (N,); a single value has no standard error."""
     values = torch.as_tensor(values).double()
     error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
     return {"value": float(values.mean()), "standard_error": error}

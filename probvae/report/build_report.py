@@ -272,7 +272,7 @@ def _page_section(section: Section, diagnosis: Diagnosis, shown: Sequence[Pictur
 
 
 def _check_names(sections: Sequence[Section]) -> dict[str, str]:
-    """What the page calls the verdicts: a section by its title, a check of it with its label."""
+    """The names of the verdicts in the page: the title of the section, and the label of the check."""
     titles = {section.name: section.title for section in sections}
     checks = {
         f"{section.name}/{check}": f"{section.title}: {label}"

@@ -38,7 +38,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class PageSection:
-    """One diagnostic: what it asks, its numbers and pictures, or the reason why there are none."""
+    """One diagnostic: its question, its tables and figures, or the reason why there are none."""
 
     anchor: str
     title: str
@@ -51,7 +51,7 @@ class PageSection:
 
 @dataclass(frozen=True)
 class Page:
-    """What a report says.
+    """The content of a page.
 
     ``subject`` is the line under the title, ``about`` says how the report was made, and ``checks`` what the verdicts
     are called, by their names.
@@ -89,7 +89,7 @@ def render(page: Page) -> str:
 
 
 def worst_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """What failed first, then warnings, what was not computed, and what is right."""
+    """Failed checks first, then warnings, then checks that were not computed, then those that passed."""
     return sorted(verdicts, key=lambda verdict: STATUSES.index(verdict.status))
 
 

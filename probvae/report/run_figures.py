@@ -1,4 +1,4 @@
-"""Which pictures a run gets, and from what numbers."""
+"""The figures that commands save beside a run, made from a VAE and its data."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -25,19 +25,19 @@ from probvae.report.sections.base import as_double
 from probvae.storage.untrusted import refuse_link
 
 NUM_PAIRS = 16
-# what moves a fit along the curve of rate and distortion, as it is called in the picture
+# The settings that move a fit along the curve of rate and distortion, with their names in the figure
 _TRADE_OFFS = {"model.likelihood.variance": "c", "inference.objective.beta": "β"}
 NUM_SAMPLES = 64
 NUM_POSTERIORS = 6
 GRID_EXTENT = 3.0
 _GRID_POINTS = 81
 _CURVE_POINTS = 401
-_TOLERANCE = 1e-2  # nats, which no eye sees
+_TOLERANCE = 1e-2  # nats: no eye sees a smaller difference
 _DRAWS_OF_A_REGION = 2000
 
 
 def draw_fit(experiment: Experiment) -> None:
-    """The pictures of a fresh fit: learning curve, latent plane, reconstructions, samples, and the decoded grid."""
+    """The figures of a fresh fit: learning curve, latent plane, reconstructions, samples, and the decoded grid."""
     vae, data, folder = experiment.vae, experiment.held_out, experiment.run.figures
     refuse_link(folder)
     folder.mkdir(exist_ok=True)
@@ -55,15 +55,15 @@ def draw_fit(experiment: Experiment) -> None:
 
 
 def draw_posteriors(vae: VAE, x: Tensor, gap: GapResult | UnsplitLedger, folder: Path) -> Path | None:
-    """:func:`posterior_figure`, saved where there is one."""
+    """Save :func:`posterior_figure` of ``x`` (N, D), where there is one."""
     figure = posterior_figure(vae, x, gap)
     return None if figure is None else figures.save_figure(figure, folder, "posteriors")[0]
 
 
 def posterior_figure(vae: VAE, x: Tensor, gap: GapResult | UnsplitLedger, num: int = NUM_POSTERIORS) -> Figure | None:
-    """Exact posteriors with the guide on top, for data from the smallest to the largest gap; d = 1 and 2 only.
+    """Exact posteriors with the guide on top, for rows of ``x`` (N, D) from the smallest to the largest gap.
 
-    Data whose posterior no grid covers are left out; None where that is all of them.
+    Rows whose posterior no grid covers are left out. None where there is no other row, and for d > 2.
     """
     if vae.model.latent_dim > 2:
         return None

@@ -1,4 +1,4 @@
-"""What is measured on pairs (z, x), where z is the truth and the guide's draws are what it is compared with."""
+"""Measures of pairs (z, x): the true z is compared with the guide's draws for x."""
 
 from typing import Any, NamedTuple
 
@@ -44,9 +44,9 @@ class Measures(NamedTuple):
 
 @torch.no_grad()
 def measure(pairs: Pairs, num_draws: int, seed: int) -> Measures:
-    """All measures of the pairs, a chunk of them at a time."""
+    """All measures of the N ``pairs``, a chunk of them at a time, with ``num_draws`` draws of q for each."""
     vae, z, x = pairs
-    # from other pairs than those that are tested: the references may not know the true z
+    # The references may not know the true z, and so are fitted to pairs that are not tested.
     fresh = simulate_pairs(vae, len(x), seed + _PREDICTION, like=x)
     prediction = fit_prediction(fresh.z, fresh.x)
     parts, start = [], 0
@@ -99,7 +99,7 @@ def _log_weights(vae: VAE, x: Tensor, z: Tensor, draws: Tensor, log_density: Ten
 
 
 def _features(score: Tensor, residual: Tensor, near: Tensor) -> Tensor:
-    """What a wrong mean, width, correlation or a lost dependence on x would change."""
+    """Features (N, F) that a wrong mean, width or correlation, or a lost dependence on x, would change."""
     return torch.cat([with_products(score), residual, residual.square(), score * near], dim=1)
 
 

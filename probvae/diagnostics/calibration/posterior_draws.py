@@ -15,13 +15,14 @@ from probvae.inference.linear.exact import exact_posterior
 from probvae.inference.pair import VAE
 from probvae.models import LatentModel
 
-_TOLERANCE = 1e-3  # nats: the moments only place the grid
-_NUM_CELLS = {1: 1024, 2: 64}  # a dimension
+_TOLERANCE = 1e-3  # nats: the moments are needed to place the grid only
+# Cells of the grid along each axis, by the number of latents
+_NUM_CELLS = {1: 1024, 2: 64}
 _EXTENT = 6.0  # standard deviations on either side
-# a stream of our own: data that were simulated with the same seed have the noise of their own z in them
+# Added to the seed: data that were simulated with the same seed have the noise of their own z in them.
 _STREAM = 0x14057B7E
 _NUM_CANDIDATES = 64
-_LEAST_ESS = 8.0  # of the candidates
+_LEAST_ESS = 8.0  # fewer effective candidates would be draws of the grid
 
 
 class PosteriorDraws(NamedTuple):
@@ -60,7 +61,7 @@ def posterior_draws(vae: VAE, x: Tensor, seed: int = 0) -> PosteriorDraws:
 
 
 def _from_grids(vae: VAE, x: Tensor) -> Tensor:
-    # data with the same covariates have the same model
+    # Rows with the same covariates have the same model, and share a grid of z.
     rows = vae.groups(len(x)) or [torch.arange(len(x), device=x.device)]
     parts = [_one_model(vae.at(group[:1]), x[group]) for group in rows]
     return torch.cat(parts)[torch.cat(rows).argsort()]

@@ -1,7 +1,7 @@
 """The result of a calibration: its numbers, and what its tests say.
 
-What they see differs: the ranks of single latents do not see a wrong correlation, nor a guide that is equal to the
-prior (which is right on average over x, and useless); the log weights and the classifier see both. Highest-density
+The tests see different faults. The ranks of single latents do not see a wrong correlation, nor a guide that is equal to
+the prior (which is right on average over x, and useless); the log weights and the classifier see both. Highest-density
 regions see a wrong correlation. The mean of the z-scores does not see a wrong width, and TARP's references, a linear
 prediction from x, do not depend on x where E[z|x] does not.
 """
@@ -19,12 +19,13 @@ from probvae.diagnostics.verdicts import HypothesisTest, Verdict, mean_with_erro
 
 LEVELS = (0.5, 0.9, 0.95)
 _LEVEL = 0.9
-_SHIFTED = 0.03  # of the mean rank; below it, ranks that are not uniform are called too narrow or too wide
+# From this shift of the mean rank on, q is called too high or too low, and otherwise too narrow or too wide.
+_SHIFTED = 0.03
 
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """What N pairs (z, x) say about the guide; d latents. With the right posterior,
+    """The guide judged by N pairs (z, x) with d latents. With the right posterior,
 
     - ``rank`` (N, d), the rank of z_j among the guide's draws, is uniform on (0, 1);
     - ``density_level`` (N,), the content of the highest-density region on whose edge z lies, is uniform;
@@ -109,75 +110,85 @@ def calibration_tests(result: CalibrationResult) -> list[HypothesisTest]:
     covered = result.coverage(_LEVEL)
     central, joint = covered["central"]["value"], covered["highest_density"]["value"]
     found: list[tuple[str, float, str, str]] = [
-        ("sbc", uniformity_p_value(result.rank), *_of_ranks(result.rank)),
-        ("central_coverage", uniformity_p_value(result.central_level), *_of_coverage("central intervals", central)),
-        ("hpd_coverage", uniformity_p_value(result.density_level), *_of_coverage("highest-density regions", joint)),
-        ("tarp", uniformity_p_value(result.tarp_level), *_of_balls(result.tarp_level)),
-        ("log_weight", uniformity_p_value(result.log_weight_rank), *_of_log_weights(result.log_weight_rank)),
-        ("c2st", result.c2st.p_value, *_of_classifier(result.c2st.accuracy)),
-        *_of_finite_scores(result),
+        ("sbc", uniformity_p_value(result.rank), *_rank_sentences(result.rank)),
+        (
+            "central_coverage",
+            uniformity_p_value(result.central_level),
+            *_share_sentences("central intervals", central),
+        ),
+        (
+            "hpd_coverage",
+            uniformity_p_value(result.density_level),
+            *_share_sentences("highest-density regions", joint),
+        ),
+        ("tarp", uniformity_p_value(result.tarp_level), *_ball_sentences(result.tarp_level)),
+        ("log_weight", uniformity_p_value(result.log_weight_rank), *_log_weight_sentences(result.log_weight_rank)),
+        ("c2st", result.c2st.p_value, *_classifier_sentences(result.c2st.accuracy)),
+        *_score_tests(result),
     ]
     return [HypothesisTest(f"{result.section}/{name}", p, passed, rejected) for name, p, passed, rejected in found]
 
 
-def _of_ranks(rank: Tensor) -> tuple[str, str]:
+def _rank_sentences(rank: Tensor) -> tuple[str, str]:
     worst = int(anderson_darling(rank).argmax())
     u = rank[:, worst]
     mean, spread = float(u.mean()), float((2 * u - 1).abs().mean())
     if abs(mean - 0.5) > _SHIFTED:
-        what = f"the mean rank is {mean:.2f}, not 0.5: q lies too {'high' if mean < 0.5 else 'low'}"
+        what = f"the mean rank is {mean:.2f}, not 0.5: the guide lies too {'high' if mean < 0.5 else 'low'}"
     else:
-        what = f"they are too {'extreme: q is too narrow' if spread > 0.5 else 'central: q is too wide'}"
+        wrong = "extreme: the guide is too narrow" if spread > 0.5 else "central: the guide is too wide"
+        what = f"they are too {wrong}"
     return (
         "The true z ranks among the guide's draws like one of them, in every latent",
         f"The ranks of the true z_{worst + 1} among the guide's draws are not uniform; {what}",
     )
 
 
-def _of_coverage(regions: str, share: float) -> tuple[str, str]:
+def _share_sentences(regions: str, share: float) -> tuple[str, str]:
     told = f"The guide's 90 % {regions} hold the true z in {share:.1%} of the cases"
     if share < _LEVEL:
         return told, f"{told}: it is too sure of itself"
     return told, f"{told}: it is too unsure, or its shape is wrong"
 
 
-def _of_balls(level: Tensor) -> tuple[str, str]:
+def _ball_sentences(level: Tensor) -> tuple[str, str]:
     area = area_to_curve(level)
     told = "Balls around points that depend on x hold the true z"
-    return f"{told} as often as they should", f"{told} too {'rarely' if area < 0 else 'often'} (area {area:+.3f})"
+    wrong = "rarely: the guide is too sure of itself, or off" if area < 0 else "often: the guide is too unsure"
+    return f"{told} as often as they should", f"{told} too {wrong} (area {area:+.3f})"
 
 
-def _of_log_weights(rank: Tensor) -> tuple[str, str]:
+def _log_weight_sentences(rank: Tensor) -> tuple[str, str]:
     told = f"the mean rank of log p(x, z) - log q(z) at the true z is {float(rank.mean()):.3f}"
-    return (
-        f"The guide's density has the shape of the posterior's: {told} (0.5 is right)",
-        f"The guide's density lacks mass where the true z are: {told}, not 0.5",
+    wrong = "lacks mass where the true z are" if rank.mean() > 0.5 else "has not the shape of the posterior's"
+    return f"The guide's density has the shape of the posterior's: {told} (0.5 is right)", (
+        f"The guide's density {wrong}: {told}, not 0.5"
     )
 
 
-def _of_classifier(accuracy: float) -> tuple[str, str]:
+def _classifier_sentences(accuracy: float) -> tuple[str, str]:
     told = f"A classifier picks the true z from a pair with a drawn one in {accuracy:.1%} of the cases"
     return f"{told}; guessing gives 50 %", f"{told}: draws of the guide differ from the posterior's"
 
 
-def _of_finite_scores(result: CalibrationResult) -> list[tuple[str, float, str, str]]:
+def _score_tests(result: CalibrationResult) -> list[tuple[str, float, str, str]]:
     if not result.score.isfinite().all():
         why = "the guide's standard deviation of some z is zero or not finite"
         return [(name, math.nan, why, why) for name in ("z_score", "spread")]
     return [
-        ("z_score", result.score_p_value, *_of_scores(result.score)),
-        ("spread", result.spread_p_value, *_of_spread(result.score)),
+        ("z_score", result.score_p_value, *_mean_score_sentences(result.score)),
+        ("spread", result.spread_p_value, *_spread_sentences(result.score)),
     ]
 
 
-def _of_scores(score: Tensor) -> tuple[str, str]:
+def _mean_score_sentences(score: Tensor) -> tuple[str, str]:
     mean = score.mean(0)
     worst = int(mean.abs().argmax())
     told = f"The true z_{worst + 1} lies {float(mean[worst]):+.2f} of the guide's standard deviations from its mean"
     return f"{told} on average, as chance has it", f"{told} on average: the guide's mean is biased"
 
 
-def _of_spread(score: Tensor) -> tuple[str, str]:
+def _spread_sentences(score: Tensor) -> tuple[str, str]:
     squares = score.square().mean(0)
     worst = int((squares.log().abs()).argmax())
     value = float(squares[worst])

@@ -1,4 +1,4 @@
-"""Where the truth lies in its posterior, in standard deviations, and how often by chance."""
+"""z-scores of the true z in the guide's standard deviations, and how often chance alone gives such scores."""
 
 from typing import NamedTuple
 

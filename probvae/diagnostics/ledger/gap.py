@@ -25,9 +25,9 @@ from probvae.inference.linear.gaussian_gaps import diagonal_gap
 from probvae.inference.pair import VAE, check_data
 
 NUM_SAMPLES = 1000
-# Data that a ledger takes: annealing costs a hundred times what the closed form and quadrature do
+# A ledger takes so many data at most: annealing costs a hundred times what the closed form and quadrature do.
 LEDGER_DATA = {"exact": 500, "quadrature": 500, "annealed": 50}
-# KL in nats: by Pinsker's inequality no probability under q is off by more than sqrt(KL/2), here 0.16 and 0.5
+# KL in nats. By Pinsker's inequality no probability under q is off by more than sqrt(KL/2), here 0.16 and 0.5.
 WARN_GAP, FAIL_GAP = 0.05, 0.5
 
 
@@ -72,7 +72,7 @@ class GapResult:
         }
 
     def verdicts(self) -> list[Verdict]:
-        """Of the total gap."""
+        """The verdict on the total gap."""
         return [total_gap_verdict(self.total, self.truth)]
 
     def tests(self) -> list[HypothesisTest]:
@@ -80,7 +80,7 @@ class GapResult:
 
 
 def total_gap_verdict(total: Gap, truth: Estimate) -> Verdict:
-    """Whether log p(x) - ELBO is small; three standard errors of the draws are left to chance."""
+    """The verdict on the size of log p(x) - ELBO; three standard errors of the draws are left to chance."""
     mean = total.mean()
     value, error = mean["value"] or 0.0, mean["standard_error"] or 0.0
     noise = float(total.standard_error.square().mean().sqrt()) / math.sqrt(len(total.value))
@@ -88,8 +88,8 @@ def total_gap_verdict(total: Gap, truth: Estimate) -> Verdict:
     told = f"The guide is {'at least ' if truth.kind == 'lower bound' else ''}{with_error(value, error)} nats per datum"
     message = {
         OK: f"{told} from the posterior",
-        WARN: f"{told} from the posterior: intervals are off",
-        FAIL: f"{told} from the posterior: do not use it as one",
+        WARN: f"{told} from the posterior: its intervals are off",
+        FAIL: f"{told} from the posterior: do not use it in the posterior's place",
     }[status]
     return Verdict("gap/total", status, value, FAIL_GAP, message)
 
@@ -141,7 +141,8 @@ def full_covariance_gain(
     .. math:: \mathrm{ELBO}(q^*_{\text{full}}) - \mathrm{ELBO}(q^*_{\text{diagonal}})
 
     ``gap`` is the ledger of ``x`` (N, D) or of more data that begin with it; where it is in closed form, so is this.
-    None for a guide that is not a diagonal normal, or has one dimension. Nats per datum; both bounds at the same draws.
+    The result is None for a guide that is not a diagonal normal, or has one dimension. Nats per datum; both bounds are
+    taken at the same draws.
 
     Raises what :func:`~probvae.refine` raises.
 
@@ -229,7 +230,7 @@ def _double(p: MultivariateNormal) -> MultivariateNormal:
 def paired_bounds(
     vae: VAE, first: Guide, second: Guide, x: Tensor, num_samples: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """log w (S, N) of two guides, from the same random numbers."""
+    """log p(x, z) - log q(z), (S, N), of two guides at ``x`` (N, D), from the same random draws."""
     columns = []
     for number, (part, rows) in enumerate(tiles(vae, x, num_samples)):
         pair = []
@@ -246,7 +247,7 @@ def _ledger(evidence: Estimate, own: Tensor, best: Tensor, converged: Tensor, re
     log_p, doubt = evidence.value.double(), evidence.standard_error.double()
     total = Gap(log_p - own.mean(0), (monte_carlo_error(own).square() + doubt.square()).sqrt())
     approximation = Gap(log_p - best.mean(0), (monte_carlo_error(best).square() + doubt.square()).sqrt())
-    # at the same draws most of the noise is common to both bounds
+    # At the same draws most of the noise is common to both bounds, and cancels.
     amortisation = Gap(total.value - approximation.value, monte_carlo_error(best - own))
     return GapResult(total, approximation, amortisation, evidence, converged, refined)
 

@@ -44,8 +44,9 @@ class UnsplitLedger:
         }
 
     def verdicts(self) -> list[Verdict]:
-        """Of the total gap; and that its parts are not known."""
-        split = Verdict("gap/split", NOT_COMPUTED, None, None, f"family or encoder: not computed: {self.reason}")
+        """The verdict on the total gap, and one that says why its parts are not known."""
+        reason = f"The gap is not split into the family's part and the encoder's: {self.reason}"
+        split = Verdict("gap/split", NOT_COMPUTED, None, None, reason)
         return [total_gap_verdict(self.total, self.truth), split]
 
     def tests(self) -> list[HypothesisTest]:
@@ -55,7 +56,7 @@ class UnsplitLedger:
 def total_gap(
     vae: VAE, x: Tensor, reason: str, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
 ) -> UnsplitLedger:
-    """The total of :func:`~probvae.posterior_gap` for any guide, at ``num_samples`` draws; ``reason`` is told.
+    """The total of :func:`~probvae.posterior_gap` for any guide at ``x`` (N, D); ``reason`` says why it is not split.
 
     >>> import probvae
     >>> gap = total_gap(probvae.VAE.example(), torch.zeros(5, 3), "not asked for").total
@@ -74,7 +75,7 @@ def total_gap(
 def ledger_or_total(
     vae: VAE, x: Tensor, *, truth: str = "auto", num_samples: int = NUM_SAMPLES, seed: int = 0
 ) -> GapResult | UnsplitLedger:
-    """:func:`~probvae.posterior_gap`; :func:`total_gap` with the reason, where the guide's family cannot be searched.
+    """:func:`~probvae.posterior_gap`, or :func:`total_gap` with the reason where the guide's family cannot be searched.
 
     ``x`` is (N, D). Nats per datum. Raises what these functions raise.
 

@@ -8,17 +8,18 @@ from torch import Tensor
 from probvae.errors import ArgumentError
 from probvae.models import LatentModel
 
-# of a data set (..., N, D), one number for each: (...)
+# A statistic takes data sets (..., N, D) and gives one number for each, (...).
 Statistic = Callable[[Tensor], Tensor]
 
-# the correlations of more columns than these cost more than they show
+# Correlations of more columns would cost more than they show.
 _MOST_COLUMNS = 50
-_SMALLEST_EIGENVALUE = 1e-6  # of the largest
+# Smaller eigenvalues than this share of the largest count as this share.
+_SMALLEST_EIGENVALUE = 1e-6
 _FARTHEST = 1e300
 
 
 def default_statistics(model: LatentModel, simulated: Tensor) -> dict[str, Statistic]:
-    r"""What is looked at when the user names nothing, for a model and data ``simulated`` (M, D) from it.
+    r"""The statistics that are taken where the user names none, for a model and data ``simulated`` (M, D) from it.
 
     - mean and standard deviation (the root of the columns' mean variance), skewness and kurtosis (means over the
       columns), smallest and largest entry;
@@ -65,7 +66,7 @@ class _Whitening:
         x = _fewer_columns(simulated).nan_to_num()
         self.mean = x.mean(0)
         values, vectors = torch.linalg.eigh((x - self.mean).double().mT.cov(correction=0).reshape(x.shape[1], -1))
-        # a direction that the model does not have makes any datum that has it infinitely far: far will do
+        # A datum with a direction that the model does not have would be infinitely far; the floor makes it very far.
         floor = _SMALLEST_EIGENVALUE * values[-1].clamp(min=torch.finfo(x.dtype).tiny)
         self.matrix = (vectors / values.clamp(min=float(floor)).sqrt()).to(x)
 
@@ -95,7 +96,7 @@ def _checked(name: str, values: Tensor, x: Tensor) -> Tensor:
             f"statistics: expected numbers from {name!r}, got NaN. With missing entries or constant columns use what "
             "leaves them out: x.nanmean((-2, -1))."
         )
-    # an infinite value is one that is farther than all others
+    # An infinite statistic counts as farther than all others.
     return values.double().nan_to_num(posinf=_FARTHEST, neginf=-_FARTHEST)
 
 
@@ -114,7 +115,7 @@ def _standardised(x: Tensor) -> Tensor:
     """Columns with mean zero and variance one; NaN in constant ones."""
     centred = x - _mean(x, -2, keepdim=True)
     variance = _mean(centred.square(), -2, keepdim=True)
-    # the rounding of a constant column's mean is no variance
+    # A constant column's variance is the rounding of its mean, and counts as zero.
     rounding = (torch.finfo(x.dtype).eps * x.nan_to_num().abs().amax(-2, keepdim=True)).square()
     return centred / torch.where(variance > 4 * rounding, variance, torch.nan).sqrt()
 

@@ -1,4 +1,4 @@
-"""Leave-one-out prediction through ArviZ, and what it is for a model with local latents."""
+"""Leave-one-out prediction through ArviZ, and its meaning for a model where each datum has latents of its own."""
 
 import warnings
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from probvae.inference.pair import VAE
 NUM_DRAWS = 400
 _LEAST_DRAWS = 100
 _MEANING = (
-    "given fixed parameters the data are independent, so log p(x_n | all other data) is log p(x_n) itself: see "
-    "log_evidence. PSIS comes to it from draws of q(z|x_n) with the weights 1 / p(x_n|z), which have to turn the "
-    "posterior into the prior; where pareto_k is above good_k it does not get there"
+    "with fixed parameters the data are independent, so log p(x_n | all other data) is log p(x_n) itself, which "
+    "log_evidence gives better. PSIS-LOO estimates it from draws of q(z|x_n) with the weights 1 / p(x_n|z), which have "
+    "to turn the posterior into the prior; where pareto_k is above good_k they do not"
 )
 
 
@@ -61,7 +61,9 @@ def psis_loo(vae: VAE, x: Tensor, *, num_draws: int = NUM_DRAWS, seed: int = 0) 
     torch.Size([5])
     """
     if num_draws < _LEAST_DRAWS:
-        return NotComputed("prediction/loo", f"{num_draws} draws are too few for its tail: at least {_LEAST_DRAWS}")
+        return NotComputed(
+            "prediction/loo", f"{num_draws} draws are too few for the tail of the weights; take at least {_LEAST_DRAWS}"
+        )
     with isolated_seed(seed, x.device):
         log_likelihood = torch.cat(
             [_log_likelihood(*tile, num_draws) for tile in tiles_within_limit(vae, x, num_draws)], dim=1

@@ -1,13 +1,13 @@
-"""p-values by rank: what was observed among draws of the same, taken where nothing is wrong."""
+"""p-values by rank: the observed statistic among the same statistic of draws with nothing wrong."""
 
 import math
 
 import torch
 from torch import Tensor
 
-# a distance of one is where the outermost twentieth begins, whatever the statistic's own distribution is
+# At a distance of one begins the outermost twentieth of a statistic, whatever its own distribution is.
 _TAIL = 0.025
-_LEAST_TAIL = 10  # scores
+_LEAST_TAIL = 10  # scores, from which a power law can be read
 
 
 def rank_p_values(statistics: Tensor) -> Tensor:

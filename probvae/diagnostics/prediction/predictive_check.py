@@ -1,4 +1,4 @@
-"""Whether the model makes data like these."""
+"""Predictive checks: does the model make data like the observed ones?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ from probvae.inference.pair import VAE, check_data
 NUM_REPLICATES = 2000
 NUM_SIMULATED = 2000
 NUM_SAMPLES = 50
-# data from the model that say how to whiten
+# The whitening is learned from so many data from the model.
 _NUM_WHITENING = 2000
-# entries of all replicated data sets together, which bound the time
+# The entries of all replicated data sets together, which bound the time
 _MOST_ENTRIES = 10**8
 _LEAST_ROWS = 20
-# tensors of the size of a data set that are in memory while it is drawn
+# So many tensors of the size of a data set are in memory while it is drawn.
 _LIVE_COPIES = 6
-# of the posterior predictive check, whose p-values are reported and not tested
+# Data sets with z from the guide; their p-values are reported and not tested.
 _MOST_POSTERIOR_REPLICATES = 200
-# a stream of our own: data that were simulated with the same seed would be among the replicates
+# Added to the seed: data that were simulated with the same seed would be among the replicates.
 _STREAM = 104_729
 
 
@@ -99,12 +99,12 @@ class PredictiveCheckResult:
         }
 
     def verdicts(self) -> list[Verdict]:
-        """What was not computed, and why; everything else here is a test."""
+        """Verdicts on the parts that could not be computed; everything else here is a test."""
         parts = (self.typicality, self.loo)
         return [verdict for part in parts if isinstance(part, NotComputed) for verdict in part.verdicts()]
 
     def tests(self) -> list[HypothesisTest]:
-        """All statistics as one test, and the test of log p(x): right for data that the model was not fitted to."""
+        """All statistics as one test, and the test of log p(x): valid for data that the model was not fitted to."""
         passed = f"Data sets from the model are like this one in {_statistics(len(self.names))}"
         found = [HypothesisTest("prediction/statistics", self.family_p_value, passed, self._rejected())]
         return found + ([self.typicality.test()] if isinstance(self.typicality, Typicality) else [])

@@ -1,4 +1,4 @@
-"""Whether the data are as probable as data from the model."""
+"""Typicality: are the data as probable under the model as data that it makes itself?"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ class Typicality:
         return below.double() / len(self.simulated)
 
     def most_anomalous(self, number: int = 10) -> Tensor:
-        """The rows of the least probable data, the least probable first."""
+        """The rows of the ``number`` = K least probable data, the least probable first, (K,)."""
         return self.log_p.argsort()[:number]
 
     def summary(self) -> dict[str, Any]:
@@ -59,12 +59,13 @@ class Typicality:
         if difference < 0:
             return (
                 f"The data are less probable than data from the model (log p(x) {-difference:.2g} nats lower in the "
-                "median): they hold what the model does not make. Is c too small, are the tails too light, or has "
-                "the fit seen too little?"
+                "median): they hold what the model does not make. Is the noise variance c too small, are the tails of "
+                "the likelihood too light, or has the fit seen too little?"
             )
         return (
             f"The data are more probable than data from the model (log p(x) {difference:.2g} nats higher in the "
-            "median): the model makes more than is in them. Is c too large, or does the prior reach where no data are?"
+            "median): the model makes more than is in them. Is the noise variance c too large, or does the prior reach "
+            "where no data are?"
         )
 
 
@@ -86,6 +87,6 @@ def typicality(vae: VAE, x: Tensor, *, num_simulated: int, num_samples: int, see
     pairs = simulate_pairs(vae, num_simulated, seed, like=x)
     log_p = importance_log_evidence(vae, x, num_samples, seed + 1).log_evidence
     simulated = importance_log_evidence(pairs.vae, pairs.x, num_samples, seed + 2).log_evidence
-    # the exact method overflows for some sizes; the asymptotic one errs on the side of the larger p-value
+    # scipy's exact method overflows for some sizes; its asymptotic method errs on the side of the larger p-value.
     test = ks_2samp(log_p.cpu().numpy(), simulated.cpu().numpy(), method="asymp")
     return Typicality(log_p, simulated, float(test.pvalue), num_samples)

@@ -1,4 +1,4 @@
-"""Which latent dimensions are off, and for a linear model which of them must be."""
+"""Posterior collapse: latent dimensions that are off, and for a linear model those that must be."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -11,9 +11,9 @@ from probvae.diagnostics.verdicts import FAIL, OK, WARN, Verdict
 from probvae.inference.linear.closed_form_model import has_exact_posterior, linear_gaussian
 from probvae.models import LatentModel
 
-# Var_x(E_q z_j) above this is an active unit (Burda et al. 2016); in squared standard deviations of the prior
+# A unit is active where Var_x(E_q z_j) is larger (Burda et al. 2016), in squared standard deviations of the prior.
 ACTIVE_THRESHOLD = 0.01
-# eigenvalues of N data from a model without the direction are this far inside with probability 1 - exp(-t^2 / 2)
+# Eigenvalues of N data from a model without the direction are this far inside with probability 1 - exp(-t^2 / 2).
 _STANDARD_ERRORS = 3.0
 _NAME = "latent_usage/collapse"
 
@@ -39,7 +39,7 @@ class LinearTheory:
 
 @torch.no_grad()
 def linear_theory(model: LatentModel, x: Tensor) -> LinearTheory | None:
-    r"""What theory says of collapse, for a linear decoder, Gaussian noise and a Gaussian prior; else None.
+    r"""The theory of collapse for a linear decoder, Gaussian noise and a Gaussian prior; None for any other model.
 
     At the optimum of the ELBO with noise variance c, exactly the directions with l_j <= c are off, l_j the eigenvalues
     of the data's covariance over N (in units of the noise, where each column has its own c). Singular values of N rows
@@ -47,8 +47,8 @@ def linear_theory(model: LatentModel, x: Tensor) -> LinearTheory | None:
 
     .. math:: \sqrt{c} \, \Big( 1 \pm \frac{\sqrt D + t}{\sqrt N} \Big) \quad \text{with probability } 1 - 2 e^{-t^2/2}
 
-    so eigenvalues in that band (t = 3) may be on or off. None also where entries are missing: the covariance is then
-    not known.
+    so eigenvalues in that band (t = 3) may be on or off. ``x`` is (N, D); where entries are missing the covariance is
+    not known, and the result is None too.
 
     Source: Lucas, Tucker, Grosse and Norouzi (2019), arXiv:1911.02469, section 4; Davidson and Szarek (2001), theorem
     II.13, for the band.
@@ -66,7 +66,7 @@ def linear_theory(model: LatentModel, x: Tensor) -> LinearTheory | None:
     scaled = ((x.to(parts.weight) - parts.bias) / parts.variance.sqrt()).double()
     singular = torch.linalg.svdvals(scaled - scaled.mean(0)) / math.sqrt(len(x))
     chance = (math.sqrt(x.shape[1]) + _STANDARD_ERRORS) / math.sqrt(len(x))
-    # fewer rows than columns leave eigenvalues of zero, which say nothing once the band reaches down to them
+    # With fewer rows than columns eigenvalues are zero, which says nothing once the band reaches down to zero.
     reach = min(model.latent_dim, x.shape[1])
     most = reach if chance >= 1 else _count(singular, 1 - chance, reach)
     variance = float(parts.variance.mean())
@@ -88,7 +88,7 @@ def num_active_directions(means: Tensor) -> int:
 
 
 def collapse_verdict(used: Tensor, num_directions: int, theory: LinearTheory | None) -> Verdict:
-    """Whether latents are off that need not be: ``used`` (d,), and beside the theory where there is one."""
+    """The verdict on latents that are off, by ``used`` (d,), and by the theory where there is one."""
     status, message = _by_theory(used, num_directions, theory) if theory else _by_number(used)
     return Verdict(_NAME, status, float(num_directions if theory else used.sum()), _threshold(used, theory), message)
 
@@ -104,7 +104,7 @@ def _by_number(used: Tensor) -> tuple[str, str]:
     if len(off) == len(used):
         return FAIL, (
             f"{_all(len(used))} off: q_x(z) is the same for every x, and the model ignores z. "
-            "Try KL warm-up, free bits, a smaller c, or a decoder that explains less without z"
+            "Try KL warm-up, free bits, a smaller noise variance c, or a decoder that explains less without z"
         )
     return WARN, (
         f"{len(off)} of {_latents(len(used))} are off ({_named(off)}): q_x is the same for every x there. "
@@ -114,7 +114,7 @@ def _by_number(used: Tensor) -> tuple[str, str]:
 
 def _by_theory(used: Tensor, directions: int, theory: LinearTheory) -> tuple[str, str]:
     d, c = len(used), f"{theory.variance:.3g}"
-    # where the latent space is turned, directions are off, and not single z_j
+    # A turned latent space has directions that are off, and not single z_j.
     what = _latents(d) if int(used.sum()) == directions else f"{d} latent directions"
     if directions < theory.least:
         return FAIL if directions == 0 else WARN, (

@@ -1,4 +1,4 @@
-"""What the latent dimensions carry, and whether the data fill the prior."""
+"""Latent usage: how much each latent dimension carries, and whether the data fill the prior."""
 
 import math
 from dataclasses import dataclass
@@ -26,18 +26,18 @@ from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.pair import VAE, check_data, check_supports
 
 NUM_SAMPLES = 10
-# the two-sample test takes so many data at most, and so many prior draws at least
+# The two-sample test takes so many data at most, and so many prior draws at least.
 _MOST_DATA, _LEAST_PRIOR_DRAWS = 1500, 500
 # The densities of the aggregate posterior fill a table of draws and data: its most entries, and the fewest that a pair
 # counts for, because a flow has hidden layers.
 _MOST_ENTRIES, _LEAST_WIDTH = 2**24, 32
-# a stream of our own: data that were simulated with the same seed would have the noise of our draws in them
+# Added to the seed: data that were simulated with the same seed would have the noise of our draws in them.
 _STREAM = 7919
 
 
 @dataclass(frozen=True)
 class LatentUsageResult:
-    """What q_x does with each latent dimension, for N data.
+    """The use that q_x makes of each latent dimension, for N data.
 
     - ``kl`` (N,): KL(q_x || p), the rate, by ``kl_method`` ("closed form" or "draws"); ``dimension_kl`` (N, d): the
       same for the marginals z_j, by ``dimension_method`` ("closed form", "draws" or "moments"). Nats per datum.
@@ -75,7 +75,7 @@ class LatentUsageResult:
 
     @property
     def used(self) -> Tensor:
-        """Whether the mean or the variance of q_x varies with x, (d,): modes at -m(x) and m(x) have the same mean."""
+        """True where the mean or the variance of q_x varies with x, (d,): modes at -m(x) and m(x) have one mean."""
         return self.active | (self.variances.var(0, correction=0) > ACTIVE_THRESHOLD)
 
     def summary(self) -> dict[str, Any]:
@@ -107,12 +107,13 @@ class LatentUsageResult:
         return [collapse_verdict(self.used, num_active_directions(self.means), self.theory)]
 
     def tests(self) -> list[HypothesisTest]:
-        """The test of the aggregate posterior against the prior: right for data that the model was not fitted to."""
+        """The test of the aggregate posterior against the prior, valid for data that the model was not fitted to."""
         rejected = (
-            f"The aggregate posterior is not the prior: {self._difference()}. Draws from the prior then decode to "
-            "other data than these; try a prior that is learned (mixture, vamp, flow), or train longer"
+            f"The posteriors of all data together (the aggregate posterior) are not the prior: {self._difference()}. "
+            "Draws from the prior then decode to other data than these; try a prior that is learned (mixture, vamp, "
+            "flow), or train longer"
         )
-        passed = "The aggregate posterior cannot be told from the prior"
+        passed = "The posteriors of all data together (the aggregate posterior) cannot be told from the prior"
         return [HypothesisTest("latent_usage/aggregate_posterior", self.aggregate_test.p_value, passed, rejected)]
 
     def _difference(self) -> str:
@@ -207,7 +208,7 @@ class _Usage(NamedTuple):
 
 
 def _usage(vae: VAE, x: Tensor, num_samples: int) -> _Usage:
-    parts = [_usage_of(part, rows, num_samples) for part, rows in tiles_within_limit(vae, x, num_samples)]
+    parts = [_tile_usage(part, rows, num_samples) for part, rows in tiles_within_limit(vae, x, num_samples)]
 
     def joined(name: str, dim: int) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts], dim)
@@ -220,7 +221,7 @@ def _usage(vae: VAE, x: Tensor, num_samples: int) -> _Usage:
     )
 
 
-def _usage_of(vae: VAE, x: Tensor, num_samples: int) -> _Usage:
+def _tile_usage(vae: VAE, x: Tensor, num_samples: int) -> _Usage:
     q, prior = vae.guide.distribution(x), vae.model.prior()
     check_supports(prior, q)
     p = prior.expand(q.batch_shape)
@@ -254,7 +255,7 @@ def _surgery(vae: VAE, x: Tensor, usage: _Usage) -> tuple[Tensor | None, Tensor 
     others, num_data = log_sum_of_others(vae, x, usage.z).double(), len(x)
     log_aggregate = torch.logaddexp(others, usage.log_guide) - math.log(num_data)
     log_others = others - math.log(num_data - 1)
-    # the draws say what q(z) is, and the KL to it comes from the rate, which has less noise
+    # The density of q(z) needs the draws; the information comes from the rate, which has less noise than they have.
     aggregate_kl = (log_aggregate - usage.log_prior).mean(0)
     return aggregate_kl, usage.kl - aggregate_kl, usage.kl - (log_others - usage.log_prior).mean(0)
 

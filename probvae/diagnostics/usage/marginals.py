@@ -28,11 +28,11 @@ def marginals(p: Distribution) -> Distribution | None:
     if isinstance(p, MultivariateNormal | LowRankMultivariateNormal):
         return Normal(p.loc, p.variance.sqrt())
     if isinstance(p, MixtureSameFamily):
-        return _of_mixture(p)
+        return _mixture_marginals(p)
     return None
 
 
-def _of_mixture(p: MixtureSameFamily) -> Distribution | None:
+def _mixture_marginals(p: MixtureSameFamily) -> Distribution | None:
     parts = marginals(p.component_distribution)
     if not isinstance(parts, Normal):
         return None

@@ -1,4 +1,4 @@
-"""Whether two sets of vectors come from one distribution."""
+"""The two-sample test: do two sets of vectors come from one distribution?"""
 
 from dataclasses import dataclass
 
@@ -63,13 +63,13 @@ def energy_distances(z: Tensor, weights: Tensor) -> Tensor:
 def _normal_scores(values: Tensor) -> Tensor:
     columns = values.mT.contiguous()
     ordered = columns.sort(1).values
-    # equal values get the middle of their ranks
+    # Equal values share the middle of their ranks.
     ranks = sum(torch.searchsorted(ordered, columns, right=right).double() for right in (False, True))
     return torch.special.ndtri(torch.as_tensor(ranks).mT / (2 * len(values)))
 
 
 def _permutations(number: int, num_first: int, num_second: int) -> Tensor:
-    """Who is in the first set: as it was, then at random, (number + 1, N + M)."""
+    """The members of the first set, (number + 1, N + M): as they are, then at random."""
     size = num_first + num_second
     shuffled = torch.rand(number, size).argsort(1)
     return torch.cat([torch.arange(size)[None], shuffled]) < num_first

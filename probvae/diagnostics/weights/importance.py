@@ -16,9 +16,9 @@ from probvae.inference.evidence.pareto_smoothing import LEAST_SAMPLES, SmoothedW
 from probvae.inference.pair import VAE, check_data
 
 NUM_SAMPLES = 1000
-# shares of the data above the threshold of k
+# A verdict changes at these shares of the data above the threshold of k,
 _WARN_SHARE, _FAIL_SHARE = 0.05, 0.5
-# mean effective share of the draws
+# and at these mean effective shares of the draws.
 _WARN_ESS, _FAIL_ESS = 0.5, 0.1
 
 
@@ -64,7 +64,7 @@ class ImportanceDiagnostic:
         }
 
     def verdicts(self) -> list[Verdict]:
-        """Of the tail, and of the effective sample size."""
+        """The verdicts on the tail, and on the effective sample size."""
         return [self._tail_verdict(), self._ess_verdict()]
 
     def tests(self) -> list[HypothesisTest]:
@@ -75,8 +75,9 @@ class ImportanceDiagnostic:
         status = FAIL if share > _FAIL_SHARE else WARN if share > _WARN_SHARE else OK
         message = {
             OK: f"Pareto k <= {k:.2g} for {1 - share:.0%} of the data: importance weights can correct the guide there "
-            "(a mode that it never visits is not seen here)",
-            WARN: f"Pareto k > {k:.2g} for {share:.0%} of the data: too far from the posterior to be corrected",
+            "(a mode that the guide never visits is not seen here)",
+            WARN: f"Pareto k > {k:.2g} for {share:.0%} of the data: the guide is too far from their posteriors to be "
+            "corrected by weights",
             FAIL: f"Pareto k > {k:.2g} for {share:.0%} of the data: the guide's tails are too light, and its weights "
             "have no reliable mean",
         }[status]

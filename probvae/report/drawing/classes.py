@@ -23,7 +23,7 @@ class Classes:
 
     @property
     def is_small(self) -> bool:
-        """Whether a legend can name them all."""
+        """True where a legend can name all classes."""
         return len(self.names) <= MAX_CLASSES
 
     @property

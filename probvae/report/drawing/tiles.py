@@ -15,7 +15,7 @@ MAX_FEATURES = 12
 
 
 def is_table(image_shape: tuple[int, ...] | None) -> bool:
-    """Whether rows are lists of features, not pictures."""
+    """True where rows are lists of features, not images."""
     return image_shape is None or len(image_shape) < 2
 
 
@@ -46,7 +46,7 @@ def _as_colours(images: Floats, limits: tuple[float, float]) -> Floats:
 
 
 def offsets(count: int, size: int, gap: int, *, every: int = 1, extra: int = 0) -> Offsets:
-    """Where ``count`` tiles of ``size`` pixels begin, ``gap`` apart, ``extra`` more after each ``every``."""
+    """The first pixels of ``count`` tiles of ``size`` pixels: ``gap`` apart, ``extra`` more after each ``every``."""
     index = np.arange(count)
     return index * (size + gap) + (index // every) * extra
 

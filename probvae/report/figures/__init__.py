@@ -1,6 +1,10 @@
-"""The figures of a fit: each function takes numpy arrays and returns a matplotlib ``Figure``.
+"""The figures of a VAE: each function takes numpy arrays and returns a matplotlib ``Figure``.
 
-None of them uses pyplot or leaves a matplotlib setting changed.
+In: one file for each thing that is shown (``ledger_figure.py``, ``learning_figure.py``, ...). A docstring says what is
+drawn and how to read it. No figure knows of a VAE, imports torch, uses pyplot, or leaves a setting of matplotlib
+changed. Out: the look (``drawing/``), and captions (``sections/``).
+
+The door for a figure on disk is ``save_figure``.
 """
 
 from probvae.report.drawing.figure_files import save_figure

@@ -26,8 +26,8 @@ from probvae.report.drawing.style import (
 )
 
 _MAX_NAMED = 6
-_MAX_POINTS = 600  # of each latent
-_LEAST_LEFT = 1e-7  # of the prior's variance
+_MAX_POINTS = 600  # for each latent
+_LEAST_LEFT = 1e-7  # as a share of the prior's variance
 _FARTHEST = 6.0  # z-scores beyond it are drawn at the edge
 _COVERAGE_COLOURS = (BLUE, ORANGE, GREEN, GREY)
 
@@ -95,7 +95,7 @@ def coverage_curves(levels: Mapping[str, ArrayLike], points: Floats, band: tuple
 
 @styled
 def scores_and_contraction(scores: ArrayLike, contraction: ArrayLike) -> Figure:
-    """Where the true z lies in the guide's q, over how much was learnt about it; a point for each pair and latent.
+    """The place of the true z in the guide's q, over how much was learnt about z; a point for each pair and latent.
 
     ``scores`` (N, d) are (z - E_q[z]) / sd_q[z], ``contraction`` (N, d) is 1 - Var_q[z] / Var_p[z]. Crosses are the
     means of each latent, with the standard deviation of its scores as a bar. Points are spread a little sideways.
@@ -147,7 +147,7 @@ def _draw_latents(axes: Axes, points: Floats, curves: list[Floats]) -> None:
 def _draw_cloud(axes: Axes, score: Floats, place: Floats, spread: float, colour: str, name: str) -> None:
     shown = slice(None, None, -(-len(score) // _MAX_POINTS))
     y = np.clip(score[shown], -_FARTHEST, _FARTHEST)
-    # without it, the points of a guide with one variance for all data would lie on a line
+    # Without the spread, the points of a guide with one variance for all data would lie on a line.
     x = place[shown] + spread * np.random.default_rng(0).uniform(-1, 1, len(y))
     axes.plot(x, y, ".", ms=3.5, alpha=0.4, color=colour, mew=0, zorder=1)
     bar: dict[str, Any] = {

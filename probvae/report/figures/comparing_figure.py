@@ -26,7 +26,8 @@ from probvae.report.drawing.style import (
 
 Estimate = tuple[float, float | None]
 _LABEL_CHARACTERS = 26
-_NUM_LINES = 5  # of equal ELBO
+# So many lines of equal ELBO are drawn.
+_NUM_LINES = 5
 
 
 class RatePoint(NamedTuple):
@@ -103,7 +104,7 @@ def _colour(number: int) -> str:
 def _draw_line(axes: Axes, points: Sequence[RatePoint], line: str, colour: str, above: bool) -> None:
     points = sorted(points, key=lambda point: point.rate)
     axes.plot([p.rate for p in points], [p.distortion for p in points], "o-", color=colour, ms=5, lw=1, label=line)
-    # of two lines that run beside each other one has its names above, the other below
+    # Neighbouring lines have their names on different sides: one above, the other below.
     place: dict[str, Any] = {"xytext": (5, 4 if above else -4), "va": "bottom" if above else "top"}
     place["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}  # the line passes behind
     for point in points:

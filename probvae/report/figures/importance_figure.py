@@ -21,7 +21,7 @@ from probvae.report.drawing.style import (
     styled,
 )
 
-# what is beyond is drawn at the edge
+# Values beyond these limits are drawn at the edge.
 _LOWEST, _HIGHEST = -1.0, 3.0
 
 

@@ -1,4 +1,4 @@
-"""What each latent carries, and whether the data fill the prior."""
+"""Latent usage: how much each latent carries, and whether the data fill the prior."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -28,8 +28,8 @@ from probvae.report.drawing.style import (
 
 _NUM_BINS = 30
 _MOST_TICKS = 16  # with more latents their numbers are on an axis
-_LEAST_WIDTH = 4  # latents
-_LIFT = 0.03  # of the axis
+_LEAST_WIDTH = 4  # bars fit side by side, however few latents there are
+_LIFT = 0.03  # as a share of the axis
 
 
 @styled

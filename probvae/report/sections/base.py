@@ -1,4 +1,4 @@
-"""What a section of the page is, and what its figures may look at."""
+"""A section of the page, and the subject that its figures may look at."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from probvae.inference.pair import VAE
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about: the ``vae`` for the rows ``x`` (N, D), and the same rows as readers see them.
+    """The subject of a report: the ``vae`` for the rows ``x`` (N, D), and the same rows as readers see them.
 
     ``data`` has their values, labels, names and the shape of an image; ``results`` is what the diagnostics found, by
     name. With ``quick``, fewer figures are drawn.

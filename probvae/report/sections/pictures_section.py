@@ -17,7 +17,7 @@ _GOOD = {1: "the orange line is the blue hill's outline", 2: "the orange line ru
 
 
 def figures(result: None, subject: Subject) -> Iterator[Drawn]:
-    """What a reader wants to see of a model; posteriors where the gaps are known and z has one or two dimensions."""
+    """Samples, reconstructions and latent plane; posteriors, where the gaps are known and z has 1 or 2 dimensions."""
     vae, data, x = subject.vae, subject.data, subject.x
     drawn = sample_figure(sample(vae, NUM_SAMPLES, subject.seed), data, vae.model.likelihood.point_name)
     yield Drawn("samples", drawn, {"what": "" if data.image_shape is None else "; shown is E[x|z], without the noise"})

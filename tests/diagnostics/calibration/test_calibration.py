@@ -151,7 +151,7 @@ def test_verdicts_say_what_is_wrong() -> None:
     assert "too small" in told["spread"].message
     assert told["z_score"].status == "ok"
     biased = calibration(faulty(correlated_vae(), "mean + 1 sd"), num_simulations=500).tests()[0]
-    assert "q lies too high" in biased.rejected
+    assert "the guide lies too high" in biased.rejected
     assert result.verdicts() == []
 
 

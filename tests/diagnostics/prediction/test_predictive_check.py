@@ -219,9 +219,9 @@ def test_messages_say_what_is_wrong() -> None:
     generator = torch.Generator().manual_seed(0)
     low = judge(check(exact_vae(example_a.C / 4), data_of("none", generator), num_simulated=2000).tests())[1]
     assert "The data are less probable than data from the model" in low.message
-    assert "Is c too small" in low.message
+    assert "Is the noise variance c too small" in low.message
     high = judge(check(exact_vae(4 * example_a.C), data_of("none", generator), num_simulated=2000).tests())[1]
-    assert "Is c too large" in high.message
+    assert "Is the noise variance c too large" in high.message
     heavy = judge(check(exact_vae(), data_of("heavy tails", generator), num_replicates=399).tests())[0]
     assert heavy.status == "fail"
     assert "whitened" in heavy.message
