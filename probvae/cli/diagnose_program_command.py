@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @click.command("diagnose-program")
 @click.argument("program", metavar="FILE.py:NAME")
 @click.argument("data", metavar="[DATA]", required=False)
-@click.option("--scaling", metavar="NAME", help="Of DATA: none, unit or standardize.")
-@click.option("--binarization", metavar="NAME", help="Of DATA: none, fixed or threshold.")
+@click.option("--scaling", metavar="NAME", help="Scaling of DATA: none, unit or standardize.")
+@click.option("--binarization", metavar="NAME", help="Binarization of DATA: none, fixed or threshold.")
 @click.option("--num-data", type=click.IntRange(min=1), help="Use the first so many data only.")
 @click.option(
     "--truth",
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 def command(
     program: str,
     data: str | None,
-    scaling: str | None,
-    binarization: str | None,
     num_data: int | None,
     truth: str,
     quick: bool,
@@ -46,6 +44,7 @@ def command(
     out: Path | None,
     progress: bool,
     as_json: bool,
+    **preparation: str | None,
 ) -> None:
     """Diagnose the posterior of a Pyro model and guide that you wrote yourself.
 
@@ -55,8 +54,7 @@ def command(
     Both programs take x: one plate over its rows with all sites in it, the same latent sites in both. Writes
     diagnosis.json.
     """
-    from probvae.cli.diagnosis_output import print_diagnosis, section_progress
-    from probvae.cli.output import print_line, shown_warnings
+    from probvae.cli.output import print_diagnosis, print_line, section_progress, shown_warnings
     from probvae.diagnostics.diagnose import diagnose
     from probvae.diagnostics.program_diagnosis import program_vae
     from probvae.inference.programs.program_file import read_programs
@@ -65,7 +63,7 @@ def command(
 
     with shown_warnings():
         programs = read_programs(program)
-        x = _data(programs, program, data, {"scaling": scaling, "binarization": binarization})[:num_data]
+        x = _data(programs, program, data, preparation)[:num_data]
         folder = target_folder(Path(), out)
         with section_progress(progress) as advance:
             vae = program_vae(programs.model, programs.guide, x)
@@ -82,16 +80,17 @@ def command(
     print_line(f"wrote {folder / 'diagnosis.json'}")
 
 
-def _data(programs: "ProgramFile", program: str, data: str | None, options: dict[str, str | None]) -> "Tensor":
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+def _data(programs: "ProgramFile", program: str, data: str | None, preparation: dict[str, str | None]) -> "Tensor":
+    """The rows (N, ...) of the data set or file ``data``, or those that the program itself has."""
+    options: dict[str, Any] = {name: value for name, value in preparation.items() if value is not None}
     if data is not None:
         from probvae.data import load_data
         from probvae.experiments.run import as_tensor
 
-        return as_tensor(load_data(data, **given))
-    if given:
+        return as_tensor(load_data(data, **options))
+    if options:
         raise ConfigError(
-            f"{', '.join(given)}: these prepare DATA, and none was named. Give DATA, or prepare x yourself."
+            f"{', '.join(options)}: these prepare DATA, and none was named. Give DATA, or prepare x yourself."
         )
     if programs.x is None:
         raise ConfigError(

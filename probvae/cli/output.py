@@ -2,9 +2,9 @@
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.text import Text
 from probvae.cli.flags import in_flags
 from probvae.foundation.process import launched_rank
 from probvae.foundation.text import printable
+
+if TYPE_CHECKING:
+    from probvae.diagnostics.diagnose import Diagnosis
 
 
 def note(message: str) -> None:
@@ -96,6 +99,35 @@ def print_gap(gap: Mapping[str, Any] | None) -> None:
     elif gap["num_converged"] < gap["num_data"]:
         caption += f"; best guide found for {gap['num_converged']} of {gap['num_data']} data"
     print_table(f"posterior gap on {gap['num_data']} data", ["", "value", "s.e.", "unit"], rows, caption)
+
+
+@contextmanager
+def section_progress(wanted: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the sections, on stderr; nothing where that is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = ("diagnosis", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal)) as bar:
+        task = bar.add_task("")
+        yield lambda name, number, total: bar.update(task, completed=number, total=total, description=name)
+
+
+def print_diagnosis(diagnosis: "Diagnosis", subject: str) -> None:
+    """The verdicts, the worst first, and what to try next."""
+    from probvae.report.page import SYMBOLS, answer, worst_first
+    from probvae.report.tables import short_text
+
+    rows = [
+        (f"{SYMBOLS[v.status]} {v.status}", short_text(v.value), short_text(v.threshold), f"{v.name}: {v.message}")
+        for v in worst_first(diagnosis.verdicts)
+    ]
+    print_line(answer(diagnosis.verdicts))
+    print_table(subject, ["verdict", "value", "threshold", "check, and what it says"], rows)
+    if diagnosis.advice:
+        print_line("What to try next:")
+    for number, sentence in enumerate(diagnosis.advice, start=1):
+        print_line(f"{number}. {sentence}")
 
 
 def _bound_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:

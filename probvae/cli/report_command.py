@@ -47,8 +47,7 @@ def command(
 
     The held-out data of the run are taken unless --data names others. The exit code is 0 whatever the verdicts are.
     """
-    from probvae.cli.diagnosis_output import section_progress
-    from probvae.cli.output import shown_warnings
+    from probvae.cli.output import section_progress, shown_warnings
     from probvae.inference.pair import load
     from probvae.report.build_report import Options
     from probvae.report.run_report import report_run
@@ -65,8 +64,7 @@ def command(
 
 
 def _print(report: "Report") -> None:
-    from probvae.cli.diagnosis_output import print_diagnosis
-    from probvae.cli.output import print_line
+    from probvae.cli.output import print_diagnosis, print_line
 
     print_diagnosis(report.diagnosis, report.subject)
     print_line(

@@ -286,6 +286,7 @@ def _about(source: Source, options: Options, seconds: float) -> list[TableRow]:
     environment = environment_of({"training": {"seed": options.seed, "device": str(source.x.device)}}, source.data)
     model = source.vae.model
     parts = (model.prior, model.decoder, model.likelihood)
+    threads = environment["num_threads"]
     rows = {
         **source.about,
         "Data": source.subject,
@@ -293,10 +294,10 @@ def _about(source: Source, options: Options, seconds: float) -> list[TableRow]:
         "Model": ", ".join(type(part).__name__ for part in parts),
         "Guide": type(source.vae.guide).__name__,
         "Seed of the draws": options.seed,
-        "log p(x)": options.truth,
+        "Source of log p(x)": options.truth,
         "Quick": options.quick,
         "Written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "Time taken": f"{seconds:.1f} seconds, {environment['num_threads']} threads",
+        "Time taken": f"{seconds:.1f} seconds, {threads} thread{'s' * (threads > 1)}",
         "Versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
         "Platform": environment["platform"],
     }

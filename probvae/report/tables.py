@@ -76,7 +76,7 @@ def _rows(path: str, label: str, value: Any, labels: Mapping[str, str]) -> Itera
     elif isinstance(value, Sequence) and not isinstance(value, str):
         yield from _entries(path, label, value, labels)
     else:
-        yield TableRow(label, as_text(value))
+        yield TableRow(label, short_text(value) if path.endswith("p_value") else as_text(value))
 
 
 def _entries(path: str, label: str, values: Sequence[Any], labels: Mapping[str, str]) -> Iterator[TableRow | Grid]:
