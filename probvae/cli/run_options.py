@@ -1,13 +1,12 @@
 """What the commands that read a run have in common."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from probvae.errors import DataError
-
 if TYPE_CHECKING:
+    from probvae.applications import FittedRun
     from probvae.data import Dataset
     from probvae.inference.pair import VAE
 
@@ -57,30 +56,43 @@ memory_option = click.option(
 )
 
 
-def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
-    """The run's own data, or others prepared in the same way, checked against the model's width."""
-    from probvae.experiments.run import load_run_data
+def opened_run(run: Path, source: str | None, held_out: bool = False) -> "FittedRun":
+    """The run with its own data (or ``held_out`` rows), after a note that says which file they are, or ``source``."""
+    from probvae.applications import open_run
 
-    data = load_run_data(run, source)
-    if source is None:
-        _tell_path(run)
-    if data.data_dim != vae.model.data_dim:
-        raise DataError(
-            f"data: {data.name} has {data.data_dim} columns, the model of {run} has {vae.model.data_dim}. "
-            "Give data of the width that the run was fitted to."
-        )
+    opened = open_run(run, source, held_out)
+    _tell_path(run, source)
+    return opened
+
+
+def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
+    """The run's own data, after a note that says which file they are, or ``source`` prepared in the same way."""
+    from probvae.applications import fitted_run
+
+    data = fitted_run.load_data_for(run, vae, source)
+    _tell_path(run, source)
     return data
 
 
-def _tell_path(run: Path) -> None:
-    """Where the run's data were read from: whoever made the run has chosen the file."""
+def _tell_path(run: Path, source: str | None) -> None:
+    """Note where the run's own data were read from, because whoever made the run has chosen the file."""
     from probvae.cli.output import note
     from probvae.data import DATASETS
     from probvae.experiments.recipe import read_run_recipe
 
     path = read_run_recipe(run)["data"]["source"]
-    if path not in DATASETS:
+    if source is None and path not in DATASETS:
         note(f"data: {Path(path).resolve()}, as the run says")
+
+
+def write_table(file: Path, table: NamedTuple) -> str:
+    """Write the arrays of a task's result to ``file``, and say where and what: ``codes.npz (mean, scale)``."""
+    import numpy as np
+
+    from probvae.storage.files import write_arrays
+
+    arrays = {name: np.asarray(value) for name, value in table._asdict().items() if value is not None}
+    return f"{write_arrays(file, arrays)} ({', '.join(arrays)})"
 
 
 def covariates_from_text(vae: "VAE", text: str) -> object:
