@@ -234,10 +234,10 @@ def _check_frequencies(p: dist.TorchDistribution) -> None:
 
 def _check_exposure(likelihood: Likelihood, parameters: Tensor) -> None:
     exposure = torch.linspace(0.5, 3.0, len(parameters), dtype=parameters.dtype).unsqueeze(1)
-    given = likelihood.given_exposure(exposure)
+    exposed = likelihood.given_exposure(exposure)
     assert likelihood.exposure is None, "given_exposure: expected another likelihood, got this one with an exposure"
     # in a table with columns of several types, the others stay as they are
-    ratio = given.point(parameters) / likelihood.point(parameters)
+    ratio = exposed.point(parameters) / likelihood.point(parameters)
     counts = (ratio - 1).abs().max(0).values > 0.1
     assert counts.any(), "exposure: expected a mean in proportion to it, got the same one"
     _close("exposure: expected a mean in proportion to it", ratio[:, counts], exposure.expand_as(ratio[:, counts]))

@@ -1,19 +1,23 @@
 """One way in: a name or a file becomes a checked, scaled, binarised data set."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from probvae.data import builtin, vision
 from probvae.data import user_files as files
-from probvae.data.columns import take_covariates, take_exposure
+from probvae.data.data_checks import check_values
 from probvae.data.dataset import Dataset
-from probvae.data.on_disk import IN_MEMORY_LIMIT
+from probvae.data.on_disk import IN_MEMORY_LIMIT, RowsOnDisk, blocks
 from probvae.data.transforms import binarize, scale
-from probvae.data.valid_data import check_values
-from probvae.errors import ArgumentError, ConfigError, DataError, unknown_name
+from probvae.errors import ArgumentError, ConfigError, DataError, UnknownNameError, unknown_name
 from probvae.foundation.checks import check_positive
+
+# An exposure with this name is the sum of each row
+TOTAL = "total"
 
 
 @dataclass(frozen=True)
@@ -112,16 +116,16 @@ def load_data(
     (1797, 64)
     """
     spec = DATASETS.get(str(source))
-    given = {"data_dir": data_dir, "split": split, "options": options, "labels": labels, "download": download}
+    arguments = {"data_dir": data_dir, "split": split, "options": options, "labels": labels, "download": download}
     if spec is not None:
-        data = spec.read(seed=seed, **_accepted(str(source), given, spec.takes))
+        data = spec.read(seed=seed, **_accepted(str(source), arguments, spec.takes))
     else:
         limit = IN_MEMORY_LIMIT if in_memory_limit is None else int(_checked_limit(in_memory_limit) * 2**20)
-        data = files.read_file(_existing(source), **_accepted(str(source), given, ("labels",)), limit=limit)
+        data = files.read_file(_existing(source), **_accepted(str(source), arguments, ("labels",)), limit=limit)
     if covariates:
-        data = take_covariates(data, covariates)
+        data = _take_covariates(data, covariates)
     if exposure is not None:
-        data = take_exposure(data, exposure)
+        data = _take_exposure(data, exposure)
     check_values(data.x, data.name, missing)
     if num_data is not None:
         data = _first(data, num_data)
@@ -134,11 +138,11 @@ def _checked_limit(limit: float) -> float:
     return limit
 
 
-def _accepted(source: str, given: Mapping[str, Any], takes: tuple[str, ...]) -> dict[str, Any]:
-    for name, value in given.items():
+def _accepted(source: str, arguments: Mapping[str, Any], takes: tuple[str, ...]) -> dict[str, Any]:
+    for name, value in arguments.items():
         if value is not None and name not in takes:
             raise ConfigError(f"{name}: {source!r} does not take it (got {value!r}). Leave it out.")
-    return {name: given[name] for name in takes}
+    return {name: arguments[name] for name in takes}
 
 
 def _existing(source: str | Path) -> Path:
@@ -160,3 +164,31 @@ def _first(data: Dataset, num_data: int) -> Dataset:
     if isinstance(num_data, bool) or not 1 <= num_data <= data.num_data:
         raise ArgumentError(f"num_data: expected 1 to {data.num_data} (the rows of {data.name}), got {num_data}.")
     return data.take(slice(num_data))
+
+
+def _take_covariates(data: Dataset, names: Sequence[str]) -> Dataset:
+    """The columns ``names`` moved from ``data.x`` to ``data.covariates``."""
+    rest, columns = _without(data, names, "covariates")
+    return replace(rest, covariates=columns)
+
+
+def _take_exposure(data: Dataset, name: str) -> Dataset:
+    """The exposure of counts: the column ``name``, which leaves the data, or for ``"total"`` the sum of each row."""
+    if name == TOTAL:
+        return replace(data, exposure=np.concatenate([np.nansum(rows, axis=1) for _, rows in blocks(data.x)]))
+    rest, columns = _without(data, [name], "exposure")
+    return replace(rest, exposure=columns[:, 0])
+
+
+def _without(data: Dataset, names: Sequence[str], argument: str) -> tuple[Dataset, np.ndarray]:
+    if data.feature_names is None or isinstance(data.x, RowsOnDisk):
+        raise ConfigError(f"{argument}: {data.name} has no named columns. Give a table (.csv or .parquet).")
+    for name in names:
+        if name not in data.feature_names:
+            raise UnknownNameError(f"{argument}: {unknown_name(f'column of {data.name}', name, data.feature_names)}")
+    taken = [data.feature_names.index(name) for name in names]
+    kept = [column for column in range(data.data_dim) if column not in taken]
+    if not kept:
+        raise DataError(f"{argument}: no column of {data.name} is left to be modelled. Name fewer.")
+    features = tuple(data.feature_names[column] for column in kept)
+    return replace(data, x=np.ascontiguousarray(data.x[:, kept]), feature_names=features), data.x[:, taken]

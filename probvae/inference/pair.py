@@ -256,7 +256,7 @@ def _base(support: Any) -> type:
 
 def check_num_rows(vae: VAE, num_data: int) -> None:
     """Raise unless the covariates of a conditional model are known, for ``num_data`` data or for all alike."""
-    vae.model.check_given()
+    vae.model.check_conditioned()
     if vae.num_rows not in (None, num_data):
         raise ShapeError(
             f"y: expected covariates for {num_data} data, got {vae.num_rows} rows. Give one row a datum, or one for "

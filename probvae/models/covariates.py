@@ -22,7 +22,7 @@ class CovariatePrior(Protocol):
         """p(z|y) for each row of ``y`` (N, C)."""
 
 
-class GivenDecoder(nn.Module):
+class ConditionedDecoder(nn.Module):
     """z -> decoder([z, y]), for y with one row for each of N data, or one row for all: (N or 1, C)."""
 
     def __init__(self, decoder: nn.Module, y: Tensor) -> None:
@@ -36,7 +36,7 @@ class GivenDecoder(nn.Module):
         return self.decoder(joined(z, self.y))
 
 
-class GivenPrior(Prior):
+class ConditionedPrior(Prior):
     """p(z|y) for a prior with covariates."""
 
     def __init__(self, prior: Prior, y: Tensor) -> None:
@@ -51,7 +51,7 @@ class GivenPrior(Prior):
 
     @classmethod
     def example(cls) -> Self:
-        raise ConfigError("GivenPrior: made by model.given(y), not by itself.")
+        raise ConfigError("ConditionedPrior: made by model.given(y), not by itself.")
 
 
 def joined(values: Tensor, y: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch.distributions import Distribution
 
 from probvae.errors import ArgumentError, ShapeError, unknown_name
 from probvae.foundation.checks import check_count, check_event
-from probvae.models.covariates import Covariates, GivenDecoder, GivenPrior
+from probvae.models.covariates import ConditionedDecoder, ConditionedPrior, Covariates
 from probvae.models.likelihoods import Likelihood
 from probvae.models.priors import DistributionPrior, Prior
 
@@ -113,16 +113,16 @@ class LatentModel(nn.Module):
         prior, decoder, likelihood = self.prior, self.decoder, self.likelihood
         if self.covariates is not None:
             if y is None:
-                self.check_given()
+                self.check_conditioned()
             assert y is not None
             check_event(y, self.covariates.num_covariates, "y", "Encode it with model.covariates.encode(y).")
-            decoder = GivenDecoder(decoder, y)
-            prior = GivenPrior(prior, y) if hasattr(prior, "num_covariates") else prior
+            decoder = ConditionedDecoder(decoder, y)
+            prior = ConditionedPrior(prior, y) if hasattr(prior, "num_covariates") else prior
         if exposure is not None:
             likelihood = likelihood.with_exposure(exposure)
         return LatentModel(prior, decoder, likelihood, missing=self.missing)
 
-    def check_given(self) -> None:
+    def check_conditioned(self) -> None:
         """Raise when y is needed and not given."""
         if self.covariates is not None:
             raise ArgumentError(
@@ -132,12 +132,12 @@ class LatentModel(nn.Module):
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x, z) = log p(z) + log p(x|z), (..., N) for z (..., N, d) and x (N, D), in nats."""
-        self.check_given()
+        self.check_conditioned()
         return self.prior().log_prob(z) + self.likelihood(self.decoder(z)).log_prob(x)
 
     def forward(self, x: Tensor | None = None, num_data: int | None = None) -> Tensor:
         """Run the program: observe ``x`` (N, D), or draw ``num_data`` data (one, if neither is given)."""
-        self.check_given()
+        self.check_conditioned()
         if x is not None:
             check_event(x, self.data_dim, "x", "Use the data the model was built for.")
         num_data = _num_data(x, num_data)

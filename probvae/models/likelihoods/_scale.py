@@ -16,25 +16,25 @@ class PositiveParameter(nn.Module):
 
     fixed: Tensor
 
-    def __init__(self, name: str, given: float | str, data_dim: int, initial: float, minimum: float) -> None:
+    def __init__(self, name: str, setting: float | str, data_dim: int, initial: float, minimum: float) -> None:
         super().__init__()
         check_positive(initial, f"initial_{name}")
         check_positive(minimum, f"minimum_{name}")
-        self.name, self.minimum, self.learned = name, minimum, isinstance(given, str)
-        if isinstance(given, str):
-            if given not in MODES:
-                raise unknown_name(name, given, MODES)
+        self.name, self.minimum, self.learned = name, minimum, isinstance(setting, str)
+        if isinstance(setting, str):
+            if setting not in MODES:
+                raise unknown_name(name, setting, MODES)
             if initial <= minimum:
                 raise ArgumentError(
                     f"minimum_{name}: expected less than the initial {name} {initial:g}, got {minimum:g}. "
                     f"Lower minimum_{name}, or rescale the data."
                 )
-            start = torch.full(() if given == "learned" else (data_dim,), initial - minimum)
+            start = torch.full(() if setting == "learned" else (data_dim,), initial - minimum)
             self.log_value = nn.Parameter(start.log())
         else:
-            check_positive(given, name)
-            self._given = float(given)
-            self.register_buffer("fixed", torch.tensor(self._given))
+            check_positive(setting, name)
+            self._number = float(setting)
+            self.register_buffer("fixed", torch.tensor(self._number))
 
     def value(self) -> Tensor:
         """The parameter."""
@@ -50,7 +50,7 @@ class PositiveParameter(nn.Module):
         """Behind ``.to()`` and ``.double()``: a number that was given keeps no rounding of the dtype it began in."""
         super()._apply(*args, **kwargs)
         if not self.learned:
-            self.fixed.fill_(self._given)
+            self.fixed.fill_(self._number)
         return self
 
 

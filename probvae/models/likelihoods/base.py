@@ -55,7 +55,7 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
         """What a reconstruction shows, (..., D): the mean, unless the likelihood says otherwise."""
         return self.distribution(parameters).mean
 
-    def numbers(self) -> dict[str, Tensor]:
+    def own_parameters(self) -> dict[str, Tensor]:
         """Parameters beside the decoder's that a summary prints, by name."""
         return {}
 
@@ -83,9 +83,9 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
 
     def with_exposure(self, exposure: Tensor) -> Self:
         """:meth:`given_exposure` for one that has been checked."""
-        given = copy(self)
-        given.exposure = exposure
-        return given
+        exposed = copy(self)
+        exposed.exposure = exposure
+        return exposed
 
     def exposed(self, log_rates: Tensor) -> Tensor:
         """Log-rates with the exposure multiplied in."""

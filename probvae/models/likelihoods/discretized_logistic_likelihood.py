@@ -59,7 +59,7 @@ class DiscretizedLogisticLikelihood(Likelihood, name="discretized-logistic"):
     def point(self, parameters: Tensor) -> Tensor:
         return parameters.clamp(0, 1)
 
-    def numbers(self) -> dict[str, Tensor]:
+    def own_parameters(self) -> dict[str, Tensor]:
         return {"scale": self.scale.value()}
 
     def check_support(self, x: Tensor) -> None:

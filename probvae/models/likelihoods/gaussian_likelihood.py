@@ -73,8 +73,8 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
             start = torch.full(shape, initial_variance - minimum_variance).log()
             self.log_variance = nn.Parameter(start)
         else:
-            self._given = float(variance) if self.mode == "fixed" else float(initial_variance)
-            self.register_buffer("fixed_variance", torch.tensor(self._given))
+            self._number = float(variance) if self.mode == "fixed" else float(initial_variance)
+            self.register_buffer("fixed_variance", torch.tensor(self._number))
 
     @property
     def num_outputs(self) -> int:
@@ -100,8 +100,8 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
         """Behind ``.to()`` and ``.double()``: a c that was given keeps no rounding of the dtype it began in."""
         before = getattr(self, "fixed_variance", None)
         super()._apply(*args, **kwargs)
-        if before is not None and torch.equal(before, torch.full_like(before, self._given)):
-            self.fixed_variance.fill_(self._given)
+        if before is not None and torch.equal(before, torch.full_like(before, self._number)):
+            self.fixed_variance.fill_(self._number)
         return self
 
     @torch.no_grad()
@@ -125,7 +125,7 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
         count = self.num_at_floor(parameters)
         return floor_message("variance", count, self.minimum_variance) if count else None
 
-    def numbers(self) -> dict[str, Tensor]:
+    def own_parameters(self) -> dict[str, Tensor]:
         # that of the mode "per-datum" is the decoder's
         return {} if self.mode == "per-datum" else {"c": self.variance(torch.empty(0))}
 

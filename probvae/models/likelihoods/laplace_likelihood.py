@@ -43,7 +43,7 @@ class LaplaceLikelihood(Likelihood, name="laplace"):
     def floor_warning(self, parameters: Tensor) -> str | None:
         return self.scale.floor_warning()
 
-    def numbers(self) -> dict[str, Tensor]:
+    def own_parameters(self) -> dict[str, Tensor]:
         return {"scale": self.scale.value()}
 
     def check_support(self, x: Tensor) -> None:

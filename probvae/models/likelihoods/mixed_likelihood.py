@@ -67,9 +67,11 @@ class MixedLikelihood(Likelihood, name="mixed"):
         mixed._modules = {**mixed._modules, "parts": nn.ModuleList(parts)}
         return mixed
 
-    def numbers(self) -> dict[str, Tensor]:
+    def own_parameters(self) -> dict[str, Tensor]:
         named = zip(self.kinds, self._parts(), strict=True)
-        return {f"{kind.table['name']} {n}": value for kind, part in named for n, value in part.numbers().items()}
+        return {
+            f"{kind.table['name']} {n}": value for kind, part in named for n, value in part.own_parameters().items()
+        }
 
     def floor_warning(self, parameters: Tensor) -> str | None:
         named = zip(self.kinds, self._apart(parameters, "floor_warning"), strict=True)
@@ -209,9 +211,9 @@ def _build(table: Mapping[str, Any], data_dim: int, initial_variance: float) -> 
             raise unknown_name(f"option of likelihood {table['name']!r}", option, set(known) - {"data_dim"})
     if likelihood is MixedLikelihood or options.get("variance") == "optimal":
         raise ArgumentError(f"columns: {dict(table)!r} cannot stand in a mixed table. Take a learned variance.")
-    given = {"initial_variance": initial_variance} if "initial_variance" in known else {}
+    beginning = {"initial_variance": initial_variance} if "initial_variance" in known else {}
     try:
-        return likelihood(**{"data_dim": data_dim, **given, **options})
+        return likelihood(**{"data_dim": data_dim, **beginning, **options})
     except TypeError as error:
         raise ConfigError(f"columns: likelihood {table['name']!r}: {error}. Write a table with its options.") from error
 

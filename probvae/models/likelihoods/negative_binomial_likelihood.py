@@ -52,7 +52,7 @@ class NegativeBinomialLikelihood(Likelihood, name="negative-binomial"):
         theta = self.dispersion.value()
         return StableNegativeBinomial(theta, logits=self.exposed(parameters) - theta.log()).to_event(1)
 
-    def numbers(self) -> dict[str, Tensor]:
+    def own_parameters(self) -> dict[str, Tensor]:
         return {"dispersion": self.dispersion.value()}
 
     def check_support(self, x: Tensor) -> None:
