@@ -1,4 +1,4 @@
-"""What one does with a fitted model: one file a task.
+"""Tasks on a fitted model, one file a task.
 
 In: ``sampling`` (new data), ``encoding`` (data as points of the latent space), ``reconstruction`` (data beside what the
 model makes of them), ``missing_entries`` (filled with draws and intervals), and ``fitted_run`` (a run folder with its

@@ -19,7 +19,7 @@ from probvae.foundation.text import printable
 if TYPE_CHECKING:
     from probvae.experiments.compare import Comparison, Difference, Entry
 
-# an axis of a sweep that sets two keys
+# The axis of a sweep that sets two keys of the recipe
 HIDDEN = "hidden"
 
 

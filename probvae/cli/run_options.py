@@ -1,4 +1,4 @@
-"""What the commands that read a run have in common."""
+"""Options and steps that the commands on a run share."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder for the files [default: the run's].")
 seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the draws."
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="The seed of the draws."
 )
 truth_option = click.option(
     "--truth",
@@ -29,7 +29,7 @@ _UNITS = {"mb": 2**20, "gb": 2**30}
 
 
 def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Hold for the whole command, which needs no argument for it."""
+    """Limit memory for the whole command, which gets no argument for it."""
     if value is not None:
         size = _num_bytes(value)
         if size < LEAST_MEMORY:
@@ -40,7 +40,7 @@ def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None)
 
 
 def _num_bytes(text: str) -> int:
-    """Of a size like 512MB or 2GB; 0 where it is none."""
+    """The bytes of a size like 512MB or 2GB; 0 for any other text."""
     try:
         return int(float(text[:-2]) * _UNITS.get(text[-2:].lower(), 0))
     except (ValueError, OverflowError):
@@ -52,7 +52,7 @@ memory_option = click.option(
     metavar="SIZE",
     callback=_limit_memory,
     expose_value=False,
-    help="Of evaluation, beside data and results, as in 2GB [default: 512MB].",
+    help="Memory for evaluation, beside data and results, as in 2GB [default: 512MB].",
 )
 
 
@@ -96,7 +96,7 @@ def write_table(file: Path, table: NamedTuple) -> str:
 
 
 def covariates_from_text(vae: "VAE", text: str) -> object:
-    """One label, or one row of numbers, as `--given` has them."""
+    """One label, or one row of numbers, from the text of `--given`."""
     from probvae.models import NumberCovariates
 
     if not isinstance(vae.model.covariates, NumberCovariates):
@@ -108,7 +108,7 @@ def covariates_from_text(vae: "VAE", text: str) -> object:
 
 
 def target_folder(run: Path, out: Path | None) -> Path:
-    """Where the files go; made if it is not there."""
+    """The folder for the files, which is made if it is not there."""
     from probvae.errors import RunError
 
     folder = out or run

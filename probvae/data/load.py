@@ -1,4 +1,4 @@
-"""One way in: a name or a file becomes a checked, scaled, binarised data set."""
+"""The door of the room: a name or a file becomes a checked, scaled, binarised data set."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ TOTAL = "total"
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A named set: what it is, how it is scaled unless asked otherwise, and how it is read.
+    """A named set: its summary, its scaling by default, and the function that reads it.
 
     ``pixel_maximum`` is the largest value that a pixel can have; ``read`` takes the keywords in ``takes``.
     """
@@ -80,11 +80,11 @@ def load_data(
         One of :data:`DATASETS`, or a ``.npy`` (memory-mapped), ``.npz`` (array ``x``, or its only one; optional
         ``labels``), ``.csv`` or ``.parquet`` file.
     scaling
-        One of :data:`SCALINGS`; by default what the named set says, and none for a file.
+        One of :data:`SCALINGS`; by default the scaling of the named set, and none for a file.
     binarization
         One of :data:`BINARIZATIONS`.
     data_dir
-        Where torchvision's data sets are (no network is used when they are there), or go. By default the environment
+        The folder of torchvision's data sets, which are downloaded if they are not in it. By default the environment
         variable ``PROBVAE_DATA``, or a cache folder in the home directory.
     split
         ``"train"`` (default) or ``"test"``, for torchvision's sets.
@@ -93,21 +93,21 @@ def load_data(
     labels
         The column of a table that holds the labels.
     covariates
-        Names of columns that are given rather than modelled: y of p(x|z, y). They leave x.
+        Names of columns to condition on, not to model: y of p(x|z, y). They leave x.
     exposure
         For counts: the name of a column, which leaves x, or ``"total"``, the sum of each row.
     missing
         ``"mask"`` lets NaN (an empty cell of a table) stand for a missing entry; ``"refuse"`` is an error.
     options
-        Of ``linear-gaussian``.
+        The options of ``linear-gaussian``.
     seed
-        Of the fixed binarisation, and of ``linear-gaussian`` where its options have none.
+        The seed of the fixed binarisation, and of ``linear-gaussian`` unless its options have one.
     in_memory_limit
-        In MB (2^20 bytes), 2048 by default. A ``.npy`` file whose numbers take more as floats stays on the disk: its
+        MB (2^20 bytes), 2048 by default. A ``.npy`` file whose numbers take more as floats stays on the disk: its
         rows are read, scaled and binarised a few at a time, each time they are used (:class:`RowsOnDisk`). Other files
         are refused then.
     download
-        Of torchvision's sets: False refuses to, where they are not in ``data_dir``.
+        False refuses to download a set of torchvision's that is not in ``data_dir``.
 
     Raises :class:`~probvae.errors.DataError` for data that cannot be used and
     :class:`~probvae.errors.ConfigError` for an argument that the source does not take; ``seed`` is isolated.
@@ -152,7 +152,7 @@ def _existing(source: str | Path) -> Path:
         return path
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except (OSError, ValueError) as error:  # a name that is too long, links in circles, a NUL in it
+    except (OSError, ValueError) as error:  # the name is too long or holds a NUL, or links go in circles
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read ({reason}). Check the path.") from error
     if path.suffix.lower() in files.READERS or len(path.parts) > 1:

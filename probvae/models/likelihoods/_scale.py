@@ -1,4 +1,4 @@
-"""A positive parameter of a likelihood: a number, or learned, one for all dimensions or one for each."""
+"""A positive parameter of a likelihood: fixed, or learned, one for all dimensions or one for each."""
 
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ MODES = {"learned": "one parameter, trained with the rest", "per-dimension": "on
 
 
 class PositiveParameter(nn.Module):
-    """``value()`` is () or (D,): fixed at ``given``, or learned from ``initial`` on and never below ``minimum``."""
+    """``value()`` is () or (D,): fixed at the number ``setting``, or learned from ``initial``, above ``minimum``."""
 
     fixed: Tensor
 
@@ -37,7 +37,7 @@ class PositiveParameter(nn.Module):
             self.register_buffer("fixed", torch.tensor(self._number))
 
     def value(self) -> Tensor:
-        """The parameter."""
+        """The parameter, () or (D,)."""
         return self.minimum + self.log_value.exp() if self.learned else self.fixed
 
     @torch.no_grad()
@@ -47,7 +47,7 @@ class PositiveParameter(nn.Module):
         return floor_message(self.name, count, self.minimum) if count else None
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        """Behind ``.to()`` and ``.double()``: a number that was given keeps no rounding of the dtype it began in."""
+        """Called by ``.to()`` and ``.double()``: a fixed number keeps no rounding of the dtype that it began in."""
         super()._apply(*args, **kwargs)
         if not self.learned:
             self.fixed.fill_(self._number)
@@ -55,7 +55,7 @@ class PositiveParameter(nn.Module):
 
 
 def floor_message(name: str, count: int, minimum: float) -> str:
-    """What it means that ``count`` learned variances, or scales, have fallen to their floor."""
+    """The warning that ``count`` learned variances, or scales, have fallen to their floor."""
     return (
         f"{name}: {count} learned {name}(s) sit on the floor minimum_{name}={minimum:g}. "
         "The data lie on a surface that the decoder reaches (constant columns, or more latent dimensions than the "
