@@ -15,7 +15,6 @@ from probvae.inference.encoders import Encoder, MaskedEncoder, MLPEncoder
 from probvae.inference.guides import DiagonalGuide, ExactGuide, Guide
 from probvae.inference.guides.conditioned_guide import conditioned
 from probvae.inference.model_file import (
-    bounded_build,
     build_pair,
     check_finite_weights,
     describe_pair,
@@ -25,6 +24,7 @@ from probvae.inference.model_file import (
 )
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
 from probvae.storage.tensor_files import write_tensors
+from probvae.storage.untrusted import bounded_build
 
 
 class VAE(nn.Module):
@@ -126,7 +126,7 @@ class VAE(nn.Module):
         Raises :class:`~probvae.errors.RunError` for a file that is not there, damaged, or not ours.
         """
         stored = read_model(Path(path))
-        with bounded_build(stored):
+        with bounded_build(stored.path, stored.weights):
             vae = cls.from_components(stored.components)
         check_finite_weights(stored, vae.model, vae.guide)
         try:
