@@ -33,7 +33,7 @@ class ConfigError(ArgumentError):
 
 
 class UnknownNameError(ConfigError):
-    """A name that is not in the registry (or a key that no recipe has)."""
+    """A name is in no registry, or a key in no recipe."""
 
 
 class RunError(ProbvaeError, OSError):
@@ -45,7 +45,7 @@ class NotLinearGaussianError(ProbvaeError, TypeError):
 
 
 class FitError(ProbvaeError, RuntimeError):
-    """A fit failed; what was good before is kept."""
+    """A fit failed; the last good state is kept."""
 
 
 class NonFiniteLossError(FitError, ArithmeticError):
@@ -53,11 +53,11 @@ class NonFiniteLossError(FitError, ArithmeticError):
 
 
 class NonFiniteError(ProbvaeError, ArithmeticError, ValueError):
-    """Finite data overflow on their way through the networks of a model or a guide."""
+    """Finite data overflow in the networks of a model or a guide."""
 
 
 class RankError(FitError, ConnectionError):
-    """A process of a distributed fit stopped, cannot be reached, or has gone another way than the others."""
+    """A process of a distributed fit stopped, cannot be reached, or took another way than the others."""
 
 
 class FitInterruptedError(KeyboardInterrupt):
@@ -72,9 +72,9 @@ class FitInterruptedError(KeyboardInterrupt):
 
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM has come where there is no fit's state to save; ``signal_number`` is its number.
+    """SIGTERM came while no fit had a state to save; ``signal_number`` is its number.
 
-    The command line raises it, so that what is open is closed as after Ctrl-C.
+    The command line raises it, so that open files are closed as after Ctrl-C.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -91,15 +91,15 @@ class FloorWarning(UserWarning):
 
 
 class SkippedStepsWarning(UserWarning):
-    """Some steps of a fit were not taken, because their loss or gradient was not finite."""
+    """A fit left out some steps, because their loss or gradient was not finite."""
 
 
 class PathWarning(UserWarning):
-    """A fit was asked to run without Pyro's handlers, or compiled, and it cannot."""
+    """A fit cannot run without Pyro's handlers, or compiled, as it was asked to."""
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint of a run is damaged, and the one before it was taken."""
+    """A checkpoint of a run is damaged, and the fit goes on from an older checkpoint."""
 
 
 class PluginWarning(UserWarning):
@@ -142,7 +142,7 @@ def _words(name: str) -> str:
 
 
 _ROLES = ("prior", "likelihood", "decoder", "encoder", "guide", "objective")
-# What else people call a component, an option or a command, by the letters of their word, the likeliest meaning first
+# Other words for a component, an option or a command, by their letters, with the likeliest meaning first
 _MEANINGS: dict[str, tuple[str, ...]] = {
     "gaussian": ("normal", "standard-normal", "diagonal"),
     "normal": ("gaussian", "standard-normal", "diagonal"),

@@ -65,8 +65,8 @@ def _built(prior: Prior) -> dist.TorchDistribution:
 def check_likelihood(likelihood: Likelihood, dtype: torch.dtype | None = None) -> None:
     """Shapes, dtype, gradients for parameters and decoder outputs, draws in the support that follow the density.
 
-    One that takes an exposure has a mean in proportion to it.
-    ``dtype`` is that of the decoder's outputs, where the likelihood has no tensor that tells.
+    A likelihood that takes an exposure has a mean in proportion to it.
+    ``dtype`` is the dtype of the decoder's outputs, for a likelihood without a tensor that tells.
     """
     dtype = dtype or _dtype(likelihood)
     with isolated_seed(0):
@@ -120,7 +120,7 @@ def _check_rows(network: nn.Module, x: Tensor, row: Any) -> None:
 
 
 def check_guide(guide: Guide, data_dim: int = 3) -> None:
-    """What a guide owes: as a distribution, and as a Pyro program.
+    """The contract of a guide, as a distribution and as a Pyro program.
 
     Shapes, dtype, gradients (of the density, and through reparameterised draws), total mass one and draws that follow
     the density for every datum, rows that do not look at each other; the one site ``"z"`` in a plate over the data,
@@ -175,7 +175,7 @@ def check_pair(model: LatentModel, guide: Guide) -> None:
 
 
 def check_gradients(module: nn.Module, values: Tensor, how: str = "") -> None:
-    """Every trainable parameter of ``module`` gets a finite gradient from the sum of ``values``."""
+    """Every trainable parameter of ``module`` gets a finite gradient from the sum of ``values`` (...)."""
     trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     for name, gradient in zip(trained, _gradients(values, list(trained.values())), strict=True):
         _check_finite_gradient(name, gradient, how)
@@ -234,10 +234,10 @@ def _check_frequencies(p: dist.TorchDistribution) -> None:
 
 def _check_exposure(likelihood: Likelihood, parameters: Tensor) -> None:
     exposure = torch.linspace(0.5, 3.0, len(parameters), dtype=parameters.dtype).unsqueeze(1)
-    given = likelihood.given_exposure(exposure)
+    exposed = likelihood.given_exposure(exposure)
     assert likelihood.exposure is None, "given_exposure: expected another likelihood, got this one with an exposure"
-    # in a table with columns of several types, the others stay as they are
-    ratio = given.point(parameters) / likelihood.point(parameters)
+    # A mixed table has columns that no exposure multiplies
+    ratio = exposed.point(parameters) / likelihood.point(parameters)
     counts = (ratio - 1).abs().max(0).values > 0.1
     assert counts.any(), "exposure: expected a mean in proportion to it, got the same one"
     _close("exposure: expected a mean in proportion to it", ratio[:, counts], exposure.expand_as(ratio[:, counts]))

@@ -19,7 +19,7 @@ from probvae.foundation.text import printable
 if TYPE_CHECKING:
     from probvae.experiments.compare import Comparison, Difference, Entry
 
-# an axis of a sweep that sets two keys
+# The axis of a sweep that sets two keys of the recipe
 HIDDEN = "hidden"
 
 
@@ -51,14 +51,14 @@ def command(
     from probvae.cli.output import shown_warnings
     from probvae.experiments.compare import compare
 
-    given = [*recipes_of_options(options), *map(recipes.parse_setting, settings)]
+    common = [*recipes_of_options(options), *map(recipes.parse_setting, settings)]
     with shown_warnings():
         if sweep:
             axes = [*sweep, *(text for text in arguments if "=" in text)]
             files = [text for text in arguments if "=" not in text]
-            entries, failures = _fit(files, axes, given, out)
+            entries, failures = _fit(files, axes, common, out)
         else:
-            entries, failures = _read(arguments, given)
+            entries, failures = _read(arguments, common)
         result = compare(entries, baseline, failures)
     _write(result, out, figures)
     if as_json:
@@ -70,10 +70,10 @@ def command(
 command.params += [parameter for parameter in fit_command.params if parameter.name in (*KEYS, HIDDEN)]
 
 
-def _read(arguments: tuple[str, ...], given: list[Recipe]) -> tuple[list["Entry"], dict[str, str]]:
+def _read(arguments: tuple[str, ...], common: list[Recipe]) -> tuple[list["Entry"], dict[str, str]]:
     from probvae.experiments.compare import read_runs
 
-    if given or any("=" in text for text in arguments):
+    if common or any("=" in text for text in arguments):
         raise click.UsageError("settings are for fits: give --sweep NAME=VALUE,... with them.")
     if not arguments:
         raise click.UsageError("give run folders, or --sweep NAME=VALUE,... to fit some.")
@@ -81,10 +81,10 @@ def _read(arguments: tuple[str, ...], given: list[Recipe]) -> tuple[list["Entry"
         return read_runs([Path(run) for run in arguments], advance), {}
 
 
-def _fit(files: list[str], axes: list[str], given: list[Recipe], out: Path) -> tuple[list["Entry"], dict[str, str]]:
+def _fit(files: list[str], axes: list[str], common: list[Recipe], out: Path) -> tuple[list["Entry"], dict[str, str]]:
     from probvae.experiments.compare import parse_sweep, run_sweep
 
-    recipe = recipes.resolve([*(recipes.read_recipe(Path(file)) for file in files), *given])
+    recipe = recipes.resolve([*(recipes.read_recipe(Path(file)) for file in files), *common])
     chosen = parse_sweep(axes, {**KEYS, HIDDEN: HIDDEN})
     with _progress() as advance:
         return run_sweep(recipe, chosen, out, _recipe_of, advance)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from probvae.cli.run_options import load_data_for, memory_option, out_option, run_argument, target_folder
+from probvae.cli.run_options import memory_option, opened_run, out_option, run_argument, target_folder, write_table
 
 
 @click.command("encode")
@@ -17,21 +17,13 @@ def command(run: Path, data: str | None, out: Path | None) -> None:
 
     DATA is a named data set or a file; without it, the run's own data are taken.
     """
+    from probvae.applications import encode
     from probvae.cli.output import print_line
-    from probvae.experiments.recipe import read_run_recipe
-    from probvae.experiments.run import as_tensor, given
-    from probvae.inference import posterior_mean, posterior_scale
-    from probvae.inference.pair import load
     from probvae.report.run_figures import draw_latent_plane
-    from probvae.storage.files import write_arrays
 
-    vae = load(run)
-    source = load_data_for(run, vae, data)
-    x = as_tensor(source)
-    vae = given(read_run_recipe(run), vae, source)
-    codes = {"mean": posterior_mean(vae, x).numpy(), "scale": posterior_scale(vae, x).numpy()}
-    labels = {} if source.labels is None else {"labels": source.labels}
+    opened = opened_run(run, data)
+    codes = encode(opened.vae, opened.x, opened.data.labels)
     folder = target_folder(run, out)
-    arrays = write_arrays(folder / "codes.npz", {**codes, **labels})
-    picture = draw_latent_plane(codes["mean"], source.labels, folder)
-    print_line(f"wrote {arrays} ({', '.join([*codes, *labels])}) and {picture}")
+    written = write_table(folder / "codes.npz", codes)
+    picture = draw_latent_plane(codes.mean.numpy(), codes.labels, folder)
+    print_line(f"wrote {written} and {picture}")

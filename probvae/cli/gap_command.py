@@ -7,8 +7,8 @@ import click
 
 from probvae.cli.run_options import (
     data_option,
-    load_data_for,
     memory_option,
+    opened_run,
     out_option,
     run_argument,
     seed_option,
@@ -38,29 +38,22 @@ def command(
     dimensions a picture of exact posteriors with the guide on top.
     """
     from probvae.cli.output import print_gap, print_line
-    from probvae.experiments.recipe import read_run_recipe
-    from probvae.experiments.run import binarized, given, ledger_of, split
+    from probvae.experiments.run import binarized, ledger_of
     from probvae.inference.evidence.log_evidence import MAX_QUADRATURE_DIM
-    from probvae.inference.pair import load
     from probvae.report.run_figures import draw_posteriors
     from probvae.storage.files import write_text
 
-    vae = load(run)
-    recipe = read_run_recipe(run)
-    source = load_data_for(run, vae, data)
-    if data is None:
-        source = split(source, recipe["data"]["held_out"], recipe["training"]["seed"])[1]
-    vae = given(recipe, vae, source)
-    result, summary = ledger_of(vae, source, seed, truth, num_data)
+    opened = opened_run(run, data, held_out=data is None)
+    result, summary = ledger_of(opened.vae, opened.data, seed, truth, num_data)
     if result is None:
         raise ArgumentError(summary["not_computed"])
     folder = target_folder(run, out)
     write_text(folder / "gap.json", json.dumps(summary, indent=2) + "\n")
-    picture = draw_posteriors(vae, binarized(source, seed), result, folder)
+    picture = draw_posteriors(opened.vae, binarized(opened.data, seed), result, folder)
     if as_json:
         click.echo(json.dumps(summary))
         return
     print_gap(summary)
     print_line(f"wrote {folder / 'gap.json'}" + (f" and {picture}" if picture else ""))
-    if picture is None and vae.model.latent_dim <= MAX_QUADRATURE_DIM:
+    if picture is None and opened.vae.model.latent_dim <= MAX_QUADRATURE_DIM:
         print_line("no picture of the posteriors: no grid of moderate size covers them")

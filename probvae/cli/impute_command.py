@@ -6,12 +6,13 @@ import click
 
 from probvae.cli.run_options import (
     data_option,
-    load_data_for,
     memory_option,
+    opened_run,
     out_option,
     run_argument,
     seed_option,
     target_folder,
+    write_table,
 )
 
 
@@ -29,19 +30,12 @@ def command(run: Path, data: str | None, num_draws: int, interval: float, seed: 
     RUN was fitted with --missing mask. Observed entries stay as they are; all numbers are in the units that the run was
     fitted in (after its scaling).
     """
+    from probvae.applications import fill_missing
     from probvae.cli.output import print_line
-    from probvae.experiments.recipe import read_run_recipe
-    from probvae.experiments.run import as_tensor, given
-    from probvae.inference import impute
-    from probvae.inference.pair import load
-    from probvae.storage.files import write_arrays
 
-    vae = load(run)
-    source = load_data_for(run, vae, data)
-    x = as_tensor(source)
-    result = impute(given(read_run_recipe(run), vae, source), x, num_draws, interval=interval, seed=seed)
-    content = {**result._asdict(), "missing": x.isnan()}
-    folder = target_folder(run, out)
-    arrays = write_arrays(folder / "imputed.npz", {name: value.numpy() for name, value in content.items()})
-    print_line(f"wrote {arrays} ({', '.join(content)})")
-    print_line(f"{int(x.isnan().sum())} of {x.numel()} entries imputed; smallest ess {float(result.ess.min()):.0f}")
+    opened = opened_run(run, data)
+    filled = fill_missing(opened.vae, opened.x, num_draws, interval=interval, seed=seed)
+    written = write_table(target_folder(run, out) / "imputed.npz", filled)
+    print_line(f"wrote {written}")
+    num_entries = opened.x.numel()
+    print_line(f"{filled.num_missing} of {num_entries} entries imputed; smallest ess {float(filled.ess.min()):.0f}")

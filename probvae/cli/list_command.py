@@ -8,7 +8,7 @@ FAMILIES = ("priors", "likelihoods", "decoders", "encoders", "guides", "objectiv
 @click.command("list")
 @click.argument("what", type=click.Choice(FAMILIES))
 def command(what: str) -> None:
-    """Say what there is, one line each."""
+    """List all components of a family, or all data sets, one line each."""
     from probvae.cli.output import shown_warnings
 
     with shown_warnings():

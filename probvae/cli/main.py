@@ -38,7 +38,7 @@ COMMANDS = {
     "encode": "Write the posterior mean and scale of each datum.",
 }
 FAILED, MISTAKE = 1, 2
-# How long a process of several waits for another to say what is wrong, in seconds
+# Seconds that one process of several waits for another to say what is wrong
 PATIENCE = 2.0
 # Pyro hangs a table of all sites on an error that comes from within a program
 _SHAPES = "Trace Shapes:"
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
         return name, self.chosen, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # The help lines stand here, so that `probvae --help` imports no subcommand.
+        # The help lines stand in COMMANDS, so that `probvae --help` imports no subcommand
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -94,7 +94,7 @@ def main() -> None:
     keep_freed_memory()
     wait_briefly()
     try:
-        # the launcher of several processes waits for those that it ends: they end at once
+        # The launcher of several processes waits for the processes that it ends, so they end at once
         with nullcontext() if num_launched() > 1 else first_signal(terminate, signal.SIGTERM):
             sys.exit(group.main(standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -105,7 +105,7 @@ def main() -> None:
         print(readable(text.getvalue()), end="", file=sys.stderr)
         sys.exit(MISTAKE)
     except (click.Abort, KeyboardInterrupt) as error:
-        # click makes an Abort of every KeyboardInterrupt, after a new line; not every version says from which
+        # click makes an Abort of every KeyboardInterrupt, after a new line; some versions do not say from which one
         cause = error.__context__
         told = cause if isinstance(cause, FitInterruptedError | TerminatedError) else KeyboardInterrupt("interrupted.")
         _complain(told)
@@ -137,7 +137,7 @@ def _suggest_option(error: click.ClickException) -> None:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # on the CPU torch raises no exception of its own for it
+    # On the CPU torch raises a plain RuntimeError when memory runs out
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
@@ -146,11 +146,13 @@ def _complain(error: BaseException) -> None:
     rank = launched_rank()
     message = in_flags(str(error).split(_SHAPES)[0].rstrip(), group.chosen)
     text = readable(f"probvae: rank {rank}: {message}" if rank else f"probvae: {message}")
-    print(text.replace("\n", "\\n"), file=sys.stderr)  # one line: another may stand in the name of a file
+    print(
+        text.replace("\n", "\\n"), file=sys.stderr
+    )  # the message is one line, although a file's name may hold a line break
 
 
 def readable(message: str) -> str:
-    r"""``message`` as a terminal can show it: what would steer the terminal is written out, and the middle left out.
+    r"""``message`` as a terminal can show it: control characters are escaped, a long text loses its middle.
 
     Names of files and columns stand in messages, and a stranger may have chosen them.
 
@@ -164,8 +166,8 @@ def readable(message: str) -> str:
 
 
 def _let_others_speak(error: BaseException) -> None:
-    """Of several processes one tells what is wrong: the launcher ends the others as soon as it is gone.
+    """Wait, unless this process should be the one to tell: the launcher ends all others as soon as one has gone.
 
-    Where all make the same mistake it is the first; where one is lost, it knows more than those that miss it.
+    If all processes make the same mistake, the first tells. A process that is lost knows more than those that miss it.
     """
     time.sleep(PATIENCE * ((local_rank() > 0) + 2 * isinstance(error, RankError)))

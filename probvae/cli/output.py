@@ -1,4 +1,4 @@
-"""How results look on a terminal."""
+"""Results on a terminal: tables, remarks, warnings."""
 
 import sys
 import warnings
@@ -32,9 +32,9 @@ def warn(message: str) -> None:
 
 @contextmanager
 def shown_warnings() -> Iterator[None]:
-    """Warnings from inside, on stderr when it is over: a progress bar would be torn by them.
+    """Show warnings of the block on stderr when it ends, because they would tear a progress bar.
 
-    They are shown before an error too: that a plug-in is broken is why its name is unknown.
+    They are shown before an error too: a broken plug-in explains why its name is unknown.
     """
     caught: list[warnings.WarningMessage] = []
     try:
@@ -164,10 +164,10 @@ def _numbers(estimate: Mapping[str, float | None]) -> tuple[str, str]:
 
 
 def _stdout() -> Console:
-    # a pipe has no width: wrapped table cells would be worse than long lines
+    # A pipe has no width, and wrapped table cells would be worse than long lines
     return Console(width=None if sys.stdout.isatty() else 120, soft_wrap=False)
 
 
 def plain(text: str, style: str = "") -> Text:
-    """``text`` as it stands: a console takes [red] in a string for a colour, and :smile: for a picture."""
+    """``text`` as it stands, because a console reads [red] in a string as a colour, and :smile: as a picture."""
     return Text(printable(text), style)

@@ -1,20 +1,19 @@
-"""What the commands that read a run have in common."""
+"""Options and steps that the commands on a run share."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from probvae.errors import DataError
-
 if TYPE_CHECKING:
+    from probvae.applications import FittedRun
     from probvae.data import Dataset
     from probvae.inference.pair import VAE
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 out_option = click.option("--out", type=click.Path(path_type=Path), help="Folder for the files [default: the run's].")
 seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the draws."
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="The seed of the draws."
 )
 truth_option = click.option(
     "--truth",
@@ -30,7 +29,7 @@ _UNITS = {"mb": 2**20, "gb": 2**30}
 
 
 def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Hold for the whole command, which needs no argument for it."""
+    """Limit memory for the whole command, which gets no argument for it."""
     if value is not None:
         size = _num_bytes(value)
         if size < LEAST_MEMORY:
@@ -41,7 +40,7 @@ def _limit_memory(ctx: click.Context, param: click.Parameter, value: str | None)
 
 
 def _num_bytes(text: str) -> int:
-    """Of a size like 512MB or 2GB; 0 where it is none."""
+    """The bytes of a size like 512MB or 2GB; 0 for any other text."""
     try:
         return int(float(text[:-2]) * _UNITS.get(text[-2:].lower(), 0))
     except (ValueError, OverflowError):
@@ -53,38 +52,51 @@ memory_option = click.option(
     metavar="SIZE",
     callback=_limit_memory,
     expose_value=False,
-    help="Of evaluation, beside data and results, as in 2GB [default: 512MB].",
+    help="Memory for evaluation, beside data and results, as in 2GB [default: 512MB].",
 )
 
 
-def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
-    """The run's own data, or others prepared in the same way, checked against the model's width."""
-    from probvae.experiments.run import load_run_data
+def opened_run(run: Path, source: str | None, held_out: bool = False) -> "FittedRun":
+    """The run with its own data (or ``held_out`` rows), after a note that says which file they are, or ``source``."""
+    from probvae.applications import open_run
 
-    data = load_run_data(run, source)
-    if source is None:
-        _tell_path(run)
-    if data.data_dim != vae.model.data_dim:
-        raise DataError(
-            f"data: {data.name} has {data.data_dim} columns, the model of {run} has {vae.model.data_dim}. "
-            "Give data of the width that the run was fitted to."
-        )
+    opened = open_run(run, source, held_out)
+    _tell_path(run, source)
+    return opened
+
+
+def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
+    """The run's own data, after a note that says which file they are, or ``source`` prepared in the same way."""
+    from probvae.applications import fitted_run
+
+    data = fitted_run.load_data_for(run, vae, source)
+    _tell_path(run, source)
     return data
 
 
-def _tell_path(run: Path) -> None:
-    """Where the run's data were read from: whoever made the run has chosen the file."""
+def _tell_path(run: Path, source: str | None) -> None:
+    """Note where the run's own data were read from, because whoever made the run has chosen the file."""
     from probvae.cli.output import note
     from probvae.data import DATASETS
     from probvae.experiments.recipe import read_run_recipe
 
     path = read_run_recipe(run)["data"]["source"]
-    if path not in DATASETS:
+    if source is None and path not in DATASETS:
         note(f"data: {Path(path).resolve()}, as the run says")
 
 
+def write_table(file: Path, table: NamedTuple) -> str:
+    """Write the arrays of a task's result to ``file``, and say where and what: ``codes.npz (mean, scale)``."""
+    import numpy as np
+
+    from probvae.storage.files import write_arrays
+
+    arrays = {name: np.asarray(value) for name, value in table._asdict().items() if value is not None}
+    return f"{write_arrays(file, arrays)} ({', '.join(arrays)})"
+
+
 def covariates_from_text(vae: "VAE", text: str) -> object:
-    """One label, or one row of numbers, as `--given` has them."""
+    """One label, or one row of numbers, from the text of `--given`."""
     from probvae.models import NumberCovariates
 
     if not isinstance(vae.model.covariates, NumberCovariates):
@@ -96,7 +108,7 @@ def covariates_from_text(vae: "VAE", text: str) -> object:
 
 
 def target_folder(run: Path, out: Path | None) -> Path:
-    """Where the files go; made if it is not there."""
+    """The folder for the files, which is made if it is not there."""
     from probvae.errors import RunError
 
     folder = out or run

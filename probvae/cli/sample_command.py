@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from probvae.cli.run_options import load_data_for, out_option, run_argument, seed_option, target_folder
+from probvae.cli.run_options import (
+    covariates_from_text,
+    load_data_for,
+    out_option,
+    run_argument,
+    seed_option,
+    target_folder,
+    write_table,
+)
 
 
 @click.command("sample")
@@ -15,21 +23,19 @@ from probvae.cli.run_options import load_data_for, out_option, run_argument, see
 @out_option
 def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path | None) -> None:
     """Draw new data from the model of RUN: samples.npz (z, mean, x) and a picture."""
-    from probvae.applications.generation import sample
+    from probvae.applications import sample
     from probvae.cli.output import print_line
-    from probvae.cli.run_options import covariates_from_text
     from probvae.inference.pair import load
     from probvae.report.run_figures import draw_samples
-    from probvae.storage.files import write_arrays
 
     vae = load(run)
     if given is None and vae.model.covariates is not None:
         raise click.UsageError(f"{run} is a conditional model: say what its data are conditional on with --given.")
     if given is not None:
         vae = vae.given(covariates_from_text(vae, given))
-    source = load_data_for(run, vae, None)
+    data = load_data_for(run, vae, None)
     drawn = sample(vae, num_samples, seed)
     folder = target_folder(run, out)
-    arrays = write_arrays(folder / "samples.npz", {name: value.numpy() for name, value in drawn._asdict().items()})
-    picture = draw_samples(drawn, source, folder, vae.model.likelihood.point_name)
-    print_line(f"wrote {arrays} (z, mean, x) and {picture}")
+    written = write_table(folder / "samples.npz", drawn)
+    picture = draw_samples(drawn, data, folder, vae.model.likelihood.point_name)
+    print_line(f"wrote {written} and {picture}")

@@ -1,4 +1,4 @@
-"""What a data set is here: a matrix, and what is known about it."""
+"""A data set: a matrix (N, D), and what is known about it."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import numpy as np
 
 from probvae.data.on_disk import RowsOnDisk
 
-# rows a chunk, so that the fingerprint of a memory-mapped file needs little memory
+# Rows a chunk: few, so that the fingerprint of a memory-mapped file needs little memory
 _CHUNK = 4096
 
 
@@ -23,13 +23,12 @@ class LinearGaussianTruth:
 
 @dataclass(frozen=True)
 class Dataset:
-    """N data of width D, with what was done to them.
+    """N data of width D, with the scaling and binarisation that they went through.
 
     ``x`` is (N, D), float32 or float64, possibly memory-mapped, or stays on the disk
     (:class:`~probvae.data.RowsOnDisk`); NaN is a missing entry. ``labels`` (N,) are for
-    colours, and for models that are conditional on them; ``covariates`` (N, C) and ``exposure`` (N,) are given, and
-    not modelled.
-    ``image_shape`` says how a row is an image, ``feature_names`` how the columns of a table are called.
+    colours, and for models that are conditional on them; ``covariates`` (N, C) and ``exposure`` (N,) are conditioned
+    on, and not modelled. ``image_shape`` (H, W) makes a row an image; ``feature_names`` are a table's columns.
     ``binarization="fresh"``: the values are probabilities in [0, 1], to be drawn anew at every use.
     """
 
@@ -55,7 +54,7 @@ class Dataset:
         return int(self.x.shape[1])
 
     def take(self, rows: np.ndarray | slice) -> Self:
-        """The data of some rows."""
+        """The data of the rows that ``rows`` selects, by number or by slice."""
         labels, covariates, exposure = (
             None if values is None else values[rows] for values in (self.labels, self.covariates, self.exposure)
         )
@@ -63,7 +62,7 @@ class Dataset:
         return replace(self, x=x, labels=labels, covariates=covariates, exposure=exposure)
 
     def in_memory(self) -> Self:
-        """The same with ``x`` as an array; all of it is read."""
+        """The same data with ``x`` as an array in memory."""
         return replace(self, x=self.x[:]) if isinstance(self.x, RowsOnDisk) else self
 
     def fingerprint(self) -> str:

@@ -28,11 +28,11 @@ class RowsOnDisk:
     values
         (N, ...) numbers: ``np.load(file, mmap_mode="r")``. What follows the first axis is one row.
     rows
-        The numbers of the rows, in their order; all by default.
+        The row numbers, in their order; by default all rows.
     steps
         Functions of a block (n, D) that give another block: scaling, a threshold.
 
-    Raises :class:`~probvae.errors.DataError` for what are no numbers, and where the whole would be read unawares.
+    Raises :class:`~probvae.errors.DataError` for values that are no numbers, and where all rows would be read unawares.
 
     >>> x = RowsOnDisk(np.arange(12).reshape(4, 3)).then(np.negative)
     >>> x.shape, x.take(slice(2, 4))[[1]]
@@ -66,11 +66,11 @@ class RowsOnDisk:
 
     @property
     def nbytes(self) -> int:
-        """What all rows would take in memory."""
+        """The bytes that all rows would take in memory."""
         return len(self) * self.shape[1] * self.dtype.itemsize
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """The rows of a slice or of a list of numbers, in memory."""
+        """The rows of a slice, or of a list of row numbers, in memory."""
         if isinstance(rows, tuple | int | np.integer):
             raise ArgumentError(f"x: rows on the disk are read by a slice or a list of row numbers, got {rows!r}.")
         x = self._read(rows if self.rows is None else self.rows[rows])
@@ -99,7 +99,7 @@ class RowsOnDisk:
         return type(self)(self.values, self.rows, (*self.steps, step))
 
     def _read(self, rows: Any) -> np.ndarray:
-        """Rows of the file as floats; numbers in any order are read in that of the file."""
+        """Rows of the file as floats; row numbers in any order are read in the order of the file."""
         if isinstance(rows, slice):
             x = np.array(self.values[rows], dtype=self.dtype)
             self._release()
@@ -114,23 +114,23 @@ class RowsOnDisk:
         return x
 
     def _release(self) -> None:
-        # what was read is in the system's cache: the process need not hold it too
+        # The system's cache holds the pages that were read, so that this process need not
         if self._mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def float_dtype(dtype: np.dtype) -> np.dtype:
-    """What numbers of ``dtype`` become: float64 for floats that need it, else float32."""
+    """The dtype for numbers of ``dtype``: float64 for floats that need it, else float32."""
     return np.dtype(np.float64 if dtype.kind == "f" and dtype.itemsize > 4 else np.float32)
 
 
 def fits_in_memory(shape: tuple[int, ...], itemsize: int, limit: int | None = None) -> bool:
-    """Whether so many numbers are read into memory; by the sizes alone, so the same data are treated alike anywhere."""
+    """True if an array of ``shape`` is read into memory; sizes alone decide, so that every machine does the same."""
     return int(np.prod(shape, dtype=object)) * itemsize <= (IN_MEMORY_LIMIT if limit is None else limit)
 
 
 def is_mapped(x: np.ndarray) -> bool:
-    """Whether ``x`` is a file, or part of one."""
+    """True if ``x`` is a memory-mapped file, or a part of one."""
     return _base(x) is not None
 
 

@@ -1,4 +1,4 @@
-"""Scaling and binarisation: always explicit, always written down."""
+"""Scaling and binarisation, which are always explicit and always written down."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +37,7 @@ def scale(data: Dataset, scaling: str, pixel_maximum: float | None = None) -> Da
 
 
 def binarize(data: Dataset, binarization: str, seed: int) -> Dataset:
-    """``data`` with the values made 0 or 1 (``fresh``: only marked, and checked)."""
+    """``data`` with values 0 and 1 (``fresh``: the values stay, are checked, and are marked)."""
     if binarization not in BINARIZATIONS:
         raise unknown_name("binarization", binarization, BINARIZATIONS)
     if binarization == "none":
@@ -96,7 +96,7 @@ def _standardized(x: np.ndarray | RowsOnDisk) -> Step:
     spread, largest = np.sqrt(variance), np.zeros(x.shape[1])
     for _, rows in blocks(x):
         largest = np.maximum(largest, np.nan_to_num(np.abs(rows)).max(axis=0))
-    # rounding leaves a constant column with a spread of about its own precision, not with zero
+    # Rounding leaves a constant column with a spread of about its own precision, and not with zero
     divisor = np.where(spread <= 1e-6 * largest, 1.0, spread)
     return lambda rows: ((rows.astype(np.float64) - mean) / divisor).astype(rows.dtype)
 
@@ -107,7 +107,7 @@ def _range(x: np.ndarray | RowsOnDisk) -> tuple[float, float]:
 
 
 def _moments(x: np.ndarray | RowsOnDisk) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of each column over what is observed, in one pass: each block's are merged into the rest's.
+    """Mean and variance (D,) of each column's observed entries, in one pass that merges the moments of blocks.
 
     Source: Chan, Golub and LeVeque (1983), "Algorithms for computing the sample variance", equation 2.1.
     """

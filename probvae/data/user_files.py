@@ -1,4 +1,4 @@
-"""Files of the user's: read as numbers, never as code, and never believed without a look."""
+"""The user's own files, which are read as numbers, never as code, after a check of their sizes."""
 
 import zipfile
 import zlib
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
+from probvae.data.data_checks import as_matrix, check_shape
 from probvae.data.dataset import Dataset
 from probvae.data.on_disk import IN_MEMORY_LIMIT, RowsOnDisk, fits_in_memory, float_dtype
-from probvae.data.valid_data import as_matrix, check_shape
 from probvae.errors import ConfigError, DataError
 from probvae.storage.untrusted import check_file
 
@@ -122,7 +122,7 @@ def _read_csv(path: Path, labels: str | None, limit: int) -> Dataset:
     try:
         table = csv.read_csv(path)
         if all(_is_number(name) for name in table.column_names):
-            # no header: the first row is a datum, whose numbers were taken for names
+            # There is no header: the first row is a datum, whose numbers were read as names
             table = csv.read_csv(path, read_options=csv.ReadOptions(autogenerate_column_names=True))
     except ArrowException as error:
         raise DataError(f"{path}: not a table of comma-separated values ({_first_line(error)}).") from error
@@ -160,11 +160,11 @@ def _from_table(path: Path, table: Any, labels: str | None) -> Dataset:
         raise DataError(f"{path}: expected rows and columns of numbers, got {table.num_rows} rows. Check the file.")
     columns = [_numbers(path, table.column(place), name) for place, name in enumerate(names) if name != labels]
     target = None if labels is None else np.asarray(table.column(labels).to_pylist())
-    # text has no type: its numbers become float32, as most do
+    # Text has no dtype: its numbers become float32, as most numbers do
     wide = path.suffix.lower() != ".csv" and any(
         kind == "double" for kind, name in zip(table.schema.types, names, strict=True) if name != labels
     )
-    with np.errstate(over="ignore"):  # what is beyond float32 is found as infinite
+    with np.errstate(over="ignore"):  # check_values() finds numbers beyond float32, as infinite ones
         x = np.stack(columns, axis=1).astype(np.float64 if wide else np.float32)
     return Dataset(
         x,
@@ -215,7 +215,7 @@ def _first_line(error: BaseException) -> str:
 _MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"PAR1": ".parquet"}
 # A table is a list of columns, which takes time and memory for each
 _MOST_COLUMNS, _LONGEST_LINE = 20_000, 2**24
-# Of what an .npz array takes unpacked (bytes): up to there all is read, beyond it what was packed less than this
+# Bytes up to which an array in an .npz is believed; a larger one is read unless it was packed by more than _RATIO
 _BELIEVED, _RATIO = 256 * 2**20, 200
 READERS: dict[str, Callable[[Path, str | None, int], Dataset]] = {
     ".npy": _read_npy,

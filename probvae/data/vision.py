@@ -1,16 +1,27 @@
 """MNIST and its kin, read by torchvision."""
 
+import importlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from probvae.data.dataset import Dataset
-from probvae.data.torchvision_import import import_torchvision
 from probvae.errors import ConfigError, DataError
 
+# Operators that torchvision's Python code refers to. Its wheel on PyPI is built against CUDA: beside a CPU-only torch
+# the library of operators cannot be loaded, and the import fails, although reading data sets needs none of them.
+# Declaring their schemas, without an implementation, lets the import go through.
+_SCHEMAS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+# The declarations last as long as this list
+_declarations: list[Any] = []
 TAKES = ("data_dir", "split", "download")
 
 
@@ -71,3 +82,30 @@ def _open(loader: Callable[..., Any], class_name: str, folder: Path, train: bool
             f"data_dir: no {class_name} in {folder}, and it could not be downloaded ({error}). Give data_dir, "
             f"the folder that holds {class_name}/raw."
         ) from error
+
+
+def import_torchvision() -> ModuleType:
+    """The module torchvision, whose data sets work even where its operators do not."""
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    _forget_half_imported()
+    _declare_missing_operators()
+    return importlib.import_module("torchvision")
+
+
+def _forget_half_imported() -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+
+
+def _declare_missing_operators() -> None:
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name, schema in _SCHEMAS.items():
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(schema)
+    _declarations.append(library)

@@ -316,7 +316,7 @@ def likelihood_summary(vae: VAE) -> dict[str, float]:
     if isinstance(likelihood, GaussianLikelihood):
         return {}  # its c has a place of its own
     with torch.no_grad():
-        return {name: float(value.mean()) for name, value in likelihood.numbers().items()}
+        return {name: float(value.mean()) for name, value in likelihood.own_parameters().items()}
 
 
 def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""What every room stands on, and what knows nothing of models, data or inference.
+"""The ground of every room: code that knows nothing of models, data or inference.
 
 In: ``checks`` (arguments and shapes at public boundaries), ``registry`` (components by name, plug-ins of other
 packages), ``exports`` (the names that a room offers), ``seed`` (random numbers that leave the caller's alone),

@@ -1,24 +1,21 @@
 """A model and a guide as a file: weights beside a description of the components, rebuilt without pickle."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from probvae.errors import ConfigError, NotLinearGaussianError, ProbvaeError, RunError, unknown_name
-from probvae.foundation.operators import BoundedAllocation
+from probvae.errors import ConfigError, NotLinearGaussianError, RunError, unknown_name
 from probvae.foundation.registry import Registered, option_names
-from probvae.foundation.seed import isolated_seed
 from probvae.foundation.version import __version__
 from probvae.inference.encoders import Encoder
 from probvae.inference.guides import Guide
 from probvae.models import Covariates, Decoder, LatentModel, Likelihood, Prior
 from probvae.storage.tensor_files import read_tensors
-from probvae.storage.untrusted import FORMAT, check_format, check_run_format, run_file
+from probvae.storage.untrusted import FORMAT, check_finite_tensors, check_run_format, read_description, run_file
 
 MODEL = "model.safetensors"
 # A checkpoint holds more than the weights: names of tensors that only a fit reads begin with this prefix.
@@ -27,8 +24,6 @@ FAMILIES: dict[str, type[Registered]] = {
     base.family: base for base in (Prior, Decoder, Likelihood, Covariates, Guide, Encoder)
 }
 _SCALARS = (bool, int, float, str)
-# A description of thousands of columns has fewer characters.
-_LONGEST_DESCRIPTION = 2**22
 
 
 class StoredModel(NamedTuple):
@@ -46,7 +41,7 @@ def read_model(path: Path) -> StoredModel:
     """
     tensors, metadata = read_tensors(path)
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
-    return StoredModel(path, _read_components(path, metadata), weights)
+    return StoredModel(path, read_description(path, metadata), weights)
 
 
 def model_path(path: Path) -> Path:
@@ -72,32 +67,10 @@ def file_metadata(components: Mapping[str, Any]) -> dict[str, str]:
     return {"format": str(FORMAT), "probvae": __version__, "components": _as_toml(json.dumps(components))}
 
 
-@contextmanager
-def bounded_build(stored: StoredModel) -> Iterator[None]:
-    """Build the components of an untrusted file inside the block: no larger than its weights call for.
-
-    Raises :class:`~probvae.errors.RunError` where the description is damaged.
-    """
-    num_elements = sum(tensor.numel() for tensor in stored.weights.values())
-    # The package's own components allocate a tenth of these bounds while they are built.
-    bounds = BoundedAllocation(2**22 + 40 * num_elements, 2_000 + 100 * len(stored.weights))
-    try:
-        with isolated_seed(0), bounds:
-            yield
-    except ConfigError:
-        raise
-    except Exception as error:  # arguments that no component was made for may fail anywhere in its constructor
-        reason = str(error) if isinstance(error, ProbvaeError) else f"{type(error).__name__}: {error}"
-        raise RunError(f"{stored.path}: the description of its components is damaged ({reason}).") from error
-
-
 def check_finite_weights(stored: StoredModel, model: LatentModel, guide: Guide) -> None:
     """Raise for weights that are not finite; NaN is legal in data that a guide for missing entries holds."""
     data = {f"guide.{name}" for name, _ in guide.named_buffers()} if model.missing == "mask" else set()
-    for name, tensor in stored.weights.items():
-        bad = tensor.isinf() if name in data else ~tensor.isfinite()
-        if bad.any():
-            raise RunError(f"{stored.path}: {name} has entries that are not finite. Fit again, or take a checkpoint.")
+    check_finite_tensors(stored.path, stored.weights, may_have_nan=data)
 
 
 def describe_pair(model: LatentModel, guide: Guide) -> dict[str, Any]:
@@ -201,18 +174,3 @@ def _as_toml(components: str) -> str:
 
     text: str = tomlkit.dumps(json.loads(components))
     return text
-
-
-def _read_components(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    import tomllib
-
-    number, text = metadata.get("format", ""), metadata.get("components")
-    if text is None or not number.isdecimal():
-        raise RunError(f"{path}: expected a probvae model of format {FORMAT}, got {number!r}. Give the file of a run.")
-    check_format(int(number[:9]), metadata.get("probvae"), path)
-    if len(text) > _LONGEST_DESCRIPTION:
-        raise RunError(f"{path}: the description of its components is longer than any. Give the file of a run.")
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path}: the description of its components is damaged ({error}).") from error

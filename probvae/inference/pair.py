@@ -15,7 +15,6 @@ from probvae.inference.encoders import Encoder, MaskedEncoder, MLPEncoder
 from probvae.inference.guides import DiagonalGuide, ExactGuide, Guide
 from probvae.inference.guides.conditioned_guide import conditioned
 from probvae.inference.model_file import (
-    bounded_build,
     build_pair,
     check_finite_weights,
     describe_pair,
@@ -25,6 +24,7 @@ from probvae.inference.model_file import (
 )
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
 from probvae.storage.tensor_files import write_tensors
+from probvae.storage.untrusted import bounded_build
 
 
 class VAE(nn.Module):
@@ -126,7 +126,7 @@ class VAE(nn.Module):
         Raises :class:`~probvae.errors.RunError` for a file that is not there, damaged, or not ours.
         """
         stored = read_model(Path(path))
-        with bounded_build(stored):
+        with bounded_build(stored.path, stored.weights):
             vae = cls.from_components(stored.components)
         check_finite_weights(stored, vae.model, vae.guide)
         try:
@@ -256,7 +256,7 @@ def _base(support: Any) -> type:
 
 def check_num_rows(vae: VAE, num_data: int) -> None:
     """Raise unless the covariates of a conditional model are known, for ``num_data`` data or for all alike."""
-    vae.model.check_given()
+    vae.model.check_conditioned()
     if vae.num_rows not in (None, num_data):
         raise ShapeError(
             f"y: expected covariates for {num_data} data, got {vae.num_rows} rows. Give one row a datum, or one for "

@@ -1,4 +1,11 @@
-"""Everything about p: priors, decoders, likelihoods, and the model p(z) p(x|z) they make."""
+"""Everything about p: priors, decoders, likelihoods, and the model p(z) p(x|z) that they make.
+
+In: the families ``priors/`` and ``likelihoods/`` (one file a component), ``decoders``, ``covariates`` (y of a
+conditional model), ``latent`` (the model as a Pyro program), ``linear_gaussian`` (the model with a known posterior),
+and the networks, flows and Cholesky factors that components share.
+Out: everything about q and about fitting, which is :mod:`probvae.inference`. No file here knows a real guide.
+The door is :class:`LatentModel`; a component is reached by its name through ``Prior.named(...)`` and its kin.
+"""
 
 from probvae.foundation.exports import export_public_names
 

@@ -15,12 +15,13 @@ def check_covariance(covariance: str) -> None:
 
 
 def num_dependences(latent_dim: int, covariance: str) -> int:
-    """How many entries below the diagonal are learned."""
+    """The number of entries below the diagonal that are learned."""
     return latent_dim * (latent_dim - 1) // 2 if covariance == "full" else 0
 
 
 def scale_tril(scale: Tensor, dependence: Tensor) -> Tensor:
-    """L = diag(s) (I + T) from s (..., d) and the entries of the strictly lower triangular T (..., d (d - 1) / 2)."""
+    """L (..., d, d) = diag(s) (I + T) from ``scale`` s (..., d) and ``dependence``, the entries of the strictly lower
+    triangular T (..., d (d - 1) / 2)."""
     d = scale.shape[-1]
     rows, columns = torch.tril_indices(d, d, offset=-1, device=scale.device)
     factor = torch.diag_embed(torch.ones_like(scale))

@@ -1,4 +1,4 @@
-"""y in p(z|y) p(x|z, y): labels or numbers as columns for networks, and the parts of a model once y is fixed."""
+"""Covariates y of p(z|y) p(x|z, y): their columns for networks, and the parts of a model at fixed y."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from probvae.models.priors import Prior
 
 
 class CovariatePrior(Protocol):
-    """What a prior with ``num_covariates`` is to this package."""
+    """The methods of a prior that has ``num_covariates``."""
 
     def given(self, y: Tensor) -> TorchDistribution:
-        """p(z|y) for each row of ``y`` (N, C)."""
+        """p(z|y) for the rows of ``y`` (N, C): batch_shape (N,), and () for one row."""
 
 
-class GivenDecoder(nn.Module):
-    """z -> decoder([z, y]), for y with one row for each of N data, or one row for all: (N or 1, C)."""
+class ConditionedDecoder(nn.Module):
+    """The decoder at fixed covariates, z -> decoder([z, y]); ``y`` is (N, C), or (1, C) for all data alike."""
 
     def __init__(self, decoder: nn.Module, y: Tensor) -> None:
         super().__init__()
@@ -33,11 +33,12 @@ class GivenDecoder(nn.Module):
     y: Tensor
 
     def forward(self, z: Tensor) -> Tensor:
+        """The likelihood's parameters (..., N, num_outputs) for ``z`` (..., N, d)."""
         return self.decoder(joined(z, self.y))
 
 
-class GivenPrior(Prior):
-    """p(z|y) for a prior with covariates."""
+class ConditionedPrior(Prior):
+    """A prior with covariates at fixed covariates ``y`` (N or 1, C), p(z|y)."""
 
     def __init__(self, prior: Prior, y: Tensor) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class GivenPrior(Prior):
 
     @classmethod
     def example(cls) -> Self:
-        raise ConfigError("GivenPrior: made by model.given(y), not by itself.")
+        raise ConfigError("ConditionedPrior: expected to be made by model.given(y). Call that.")
 
 
 def joined(values: Tensor, y: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ _MAX_NAMED = 10
 
 
 class Covariates(Registered, ABC, family="covariates"):
-    """What a conditional model is conditioned on: ``encode(y)`` gives the columns (N, ``num_covariates``)."""
+    """The covariates of a conditional model: ``encode(y)`` gives their columns (N, num_covariates)."""
 
     num_covariates: int
 
@@ -75,7 +76,7 @@ class Covariates(Registered, ABC, family="covariates"):
     @classmethod
     @abstractmethod
     def from_data(cls, y: Any) -> Self:
-        """What fits the covariates ``y`` of the training data."""
+        """The covariates for ``y`` (N,) or (N, C) of the training data."""
 
     @classmethod
     @abstractmethod
@@ -86,7 +87,7 @@ class Covariates(Registered, ABC, family="covariates"):
 class LabelCovariates(Covariates, name="labels"):
     """Labels of K categories, as K columns of zeros and ones.
 
-    ``categories`` are those of the training data. A label that is none of them is an error: nothing has been learned
+    ``categories`` are the labels of the training data. Any other label is an error, because nothing has been learned
     about it.
 
     >>> LabelCovariates(["cat", "dog"]).encode(["dog", "cat"])
@@ -149,7 +150,7 @@ class NumberCovariates(Covariates, name="numbers"):
         if values.shape[1] != self.num_covariates:
             raise ShapeError(
                 f"y: expected {self.num_covariates} covariates a datum, shape (N, {self.num_covariates}), got "
-                f"{values.shape}. Pass those that the model was built for."
+                f"{values.shape}. Pass the covariates that the model was built for."
             )
         return torch.as_tensor((values - self.means) / self.scales, dtype=torch.get_default_dtype())
 

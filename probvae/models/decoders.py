@@ -1,4 +1,4 @@
-"""f: from a latent vector z to the parameters of the likelihood. No probability in it."""
+"""Decoders f, from a latent vector z to the parameters of the likelihood. They hold no probability."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Decoder(nn.Module, Registered, ABC, family="decoder"):
 
     ``num_outputs`` is ``data_dim`` unless the likelihood needs more than one number a dimension; every
     likelihood says how many it needs as ``likelihood.num_outputs``. A decoder need not inherit this class:
-    :class:`~probvae.models.LatentModel` takes any ``nn.Module``. What inherits it can be named and saved.
+    :class:`~probvae.models.LatentModel` takes any ``nn.Module``. A subclass can be named and saved.
     """
 
     latent_dim: int
@@ -36,7 +36,7 @@ class Decoder(nn.Module, Registered, ABC, family="decoder"):
 
     @abstractmethod
     def forward(self, z: Tensor) -> Tensor:
-        """The likelihood's parameters at ``z``."""
+        """The likelihood's parameters (..., num_outputs) at ``z`` (..., latent_dim)."""
 
     @classmethod
     @abstractmethod
@@ -115,9 +115,9 @@ class ConvDecoder(Decoder, name="conv"):
     """Transposed convolutions for images: a linear layer, then height and width doubled layer by layer.
 
     Parameters: ``image_shape`` [H, W] or [C, H, W] with H W C = ``data_dim``, any size; ``channels`` of the layers from
-    the image inwards, so that the last is what the linear layer makes; ``activation`` one of relu, silu, softplus,
+    the image inwards, so that the linear layer makes the last; ``activation`` one of relu, silu, softplus,
     tanh; ``dropout`` of whole channels while it is trained. ``num_outputs`` k D gives k numbers a pixel,
-    beside each other; what is left over (the log c of a variance "per-datum") is affine in them.
+    beside each other; outputs left over (the log c of a variance "per-datum") are affine in the pixels.
     Raises :class:`~probvae.errors.ShapeError` for an image of another size than D.
 
     >>> ConvDecoder(latent_dim=2, data_dim=35, image_shape=[5, 7], channels=(4, 8))(torch.zeros(3, 2)).shape

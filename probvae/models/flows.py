@@ -10,9 +10,9 @@ from torch.distributions import Distribution, Transform
 
 from probvae.foundation.checks import check_count
 
-# A layer moves one half of the dimensions given the other: two passes invert it, whatever the dimension.
+# A layer moves one half of the dimensions by means of the other half: two passes invert it in any dimension
 _PASSES = 2
-# A layer's own factor stays within 100 on either side, or the inverse of a few of them loses its digits.
+# A layer's own factor stays between 1/100 and 100, because the inverse of several larger ones loses its digits
 _SMALLEST_FACTOR = 1e-2
 
 
@@ -78,7 +78,7 @@ def _orders(features: int, num_transforms: int) -> Iterator[Tensor]:
 def _begin_as_identity(layer: nn.Module) -> None:
     """All outputs of the layer's network at zero: shift 0, scale 1, and a spline of equal bins and unit slopes."""
     linear = [module for module in layer.modules() if isinstance(getattr(module, "weight", None), Tensor)]
-    # one dimension without context has no network, and its outputs are the parameters themselves
+    # One dimension without context needs no network: the layer's parameters are the outputs themselves
     last = linear[-1] if linear else layer
     for parameter in last.parameters():
         parameter.zero_()
@@ -86,7 +86,7 @@ def _begin_as_identity(layer: nn.Module) -> None:
 
 @contextmanager
 def _validation_kept() -> Iterator[None]:
-    """zuko switches torch's argument validation off when it is imported, for all distributions there are."""
+    """Keep torch's argument validation, which zuko switches off for all distributions when it is imported."""
     before = Distribution._validate_args
     try:
         yield

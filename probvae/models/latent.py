@@ -7,7 +7,7 @@ from torch.distributions import Distribution
 
 from probvae.errors import ArgumentError, ShapeError, unknown_name
 from probvae.foundation.checks import check_count, check_event
-from probvae.models.covariates import Covariates, GivenDecoder, GivenPrior
+from probvae.models.covariates import ConditionedDecoder, ConditionedPrior, Covariates
 from probvae.models.likelihoods import Likelihood
 from probvae.models.priors import DistributionPrior, Prior
 
@@ -28,7 +28,7 @@ def announce_parameters(module: nn.Module, prefix: str) -> None:
 
 @effectful(type="param")
 def _announce(parameter: nn.Parameter) -> Tensor:
-    # An alias carries the attribute that SVI asks for; on the parameter itself it would break pickling.
+    # An alias carries the attribute that SVI asks for, because the attribute on the parameter would break pickling
     alias = parameter.detach()
     alias.unconstrained = lambda: parameter  # type: ignore[attr-defined]  # Pyro's own, which no tensor has
     return alias
@@ -52,7 +52,7 @@ class LatentModel(nn.Module):
         p(x|z) over R^D.
     covariates
         Makes the model conditional, p(z|y) p(x|z, y): how y becomes C columns. The decoder then reads [z, y], so it
-        is built with ``latent_dim`` d + C, and :meth:`given` gives the program for given y.
+        is built with ``latent_dim`` d + C, and :meth:`given` makes the program at fixed y.
     missing
         ``"mask"``: NaN in x is a missing entry, which adds nothing to log p(x|z) (missing at random).
         ``"refuse"``: NaN is an error.
@@ -109,21 +109,21 @@ class LatentModel(nn.Module):
         return self.with_columns(y, exposure)
 
     def with_columns(self, y: Tensor | None, exposure: Tensor | None) -> "LatentModel":
-        """:meth:`given` for an exposure that has been checked: no number of either is looked at."""
+        """:meth:`given` without a check of values: ``y`` (N or 1, C), ``exposure`` (N or 1, 1) or None."""
         prior, decoder, likelihood = self.prior, self.decoder, self.likelihood
         if self.covariates is not None:
             if y is None:
-                self.check_given()
+                self.check_conditioned()
             assert y is not None
             check_event(y, self.covariates.num_covariates, "y", "Encode it with model.covariates.encode(y).")
-            decoder = GivenDecoder(decoder, y)
-            prior = GivenPrior(prior, y) if hasattr(prior, "num_covariates") else prior
+            decoder = ConditionedDecoder(decoder, y)
+            prior = ConditionedPrior(prior, y) if hasattr(prior, "num_covariates") else prior
         if exposure is not None:
             likelihood = likelihood.with_exposure(exposure)
         return LatentModel(prior, decoder, likelihood, missing=self.missing)
 
-    def check_given(self) -> None:
-        """Raise when y is needed and not given."""
+    def check_conditioned(self) -> None:
+        """Raise when the model is conditional, and its y is not fixed yet."""
         if self.covariates is not None:
             raise ArgumentError(
                 "model: p(x|z, y) is conditional, and y was not given. Use vae.given(y) (or model.given(y)), and "
@@ -132,12 +132,12 @@ class LatentModel(nn.Module):
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x, z) = log p(z) + log p(x|z), (..., N) for z (..., N, d) and x (N, D), in nats."""
-        self.check_given()
+        self.check_conditioned()
         return self.prior().log_prob(z) + self.likelihood(self.decoder(z)).log_prob(x)
 
     def forward(self, x: Tensor | None = None, num_data: int | None = None) -> Tensor:
-        """Run the program: observe ``x`` (N, D), or draw ``num_data`` data (one, if neither is given)."""
-        self.check_given()
+        """Run the program: observe ``x`` (N, D), or draw x (num_data, D), one datum if ``num_data`` is None."""
+        self.check_conditioned()
         if x is not None:
             check_event(x, self.data_dim, "x", "Use the data the model was built for.")
         num_data = _num_data(x, num_data)

@@ -10,12 +10,12 @@ from probvae.models.latent import LatentModel
 from probvae.models.likelihoods import GaussianLikelihood
 from probvae.models.priors import Prior, StandardNormalPrior
 
-# The floor of a variance that is given: far below it, and not zero, so that training cannot reach zero either
+# Floor of a variance as a share of its start: far below, and not zero, so that training cannot reach zero either
 _RELATIVE_FLOOR = 1e-6
 
 
 class LinearGaussianModel(LatentModel):
-    r"""Probabilistic PCA, or factor analysis, with given numbers: x = W z + b + noise.
+    r"""Probabilistic PCA, or factor analysis, with known parameters: x = W z + b + noise.
 
     .. math:: z \sim N(0, I), \qquad x \mid z \sim N(W z + b, \operatorname{diag}(c))
 
@@ -26,11 +26,11 @@ class LinearGaussianModel(LatentModel):
     weight
         W (D, d); its dtype and device are the model's.
     bias
-        b (D,); zero if it is not given.
+        b (D,), by default zero.
     variance
         c, a *variance* in squared units of x: one number (probabilistic PCA) or a tensor (D,) (factor analysis).
     prior
-        p(z) over R^d, where it is not N(0, I).
+        p(z) over R^d, by default N(0, I).
     trainable
         Whether W, b and c are to be trained. A loaded model is always trainable, except for a c that was frozen.
 
@@ -79,7 +79,7 @@ def _likelihood(weight: Tensor, variance: float | Tensor, trainable: bool) -> Ga
     _check_variance(c, len(weight))
     if c.ndim == 0 and not trainable:
         likelihood = GaussianLikelihood(len(weight), c.item()).to(weight)
-        likelihood.fixed_variance.copy_(c)  # what went through the default dtype may be rounded
+        likelihood.fixed_variance.copy_(c)  # c.item() went through the default dtype, which may round
         return likelihood
     mode, floor = "per-dimension" if c.ndim else "learned", _RELATIVE_FLOOR * c.min().item()
     likelihood = GaussianLikelihood(len(weight), mode, c.max().item(), floor).to(weight)

@@ -19,7 +19,7 @@ _KERNEL, _STRIDE, _PADDING = 3, 2, 1
 def hidden_layers(
     num_inputs: int, hidden: Sequence[int], activation: str, layer_norm: bool = False, dropout: float = 0.0
 ) -> list[nn.Module]:
-    """Linear layers of the given widths, each with its norm, the activation, and dropout."""
+    """Linear layers of the widths ``hidden`` from (..., num_inputs) on, each with norm, activation and dropout."""
     make = activation_of(activation)
     check_dropout(dropout)
     check_flag(layer_norm, "layer_norm")
@@ -33,7 +33,7 @@ def hidden_layers(
 
 
 def activation_of(name: str) -> Callable[[], nn.Module]:
-    """The activation by its name."""
+    """The class of the activation ``name``."""
     if name not in ACTIVATIONS:
         raise unknown_name("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]
@@ -52,7 +52,7 @@ def check_flag(value: bool, name: str) -> None:
 
 
 def check_channels(channels: Sequence[int]) -> None:
-    """Raise unless there is one layer at least, and every one has channels."""
+    """Raise unless ``channels`` has a positive count for each of one layer or more."""
     if not isinstance(channels, Sequence) or isinstance(channels, str) or not channels:
         raise ArgumentError(f"channels: expected a count for each layer, as in [32, 64], got {channels!r}.")
     for count in channels:
@@ -76,7 +76,7 @@ def image_size(image_shape: Sequence[int], data_dim: int) -> tuple[int, int, int
 
 
 def halved(size: int, times: int) -> list[int]:
-    """``size``, and what is left of it after each of ``times`` strided convolutions."""
+    """``size``, and the sizes after each of ``times`` strided convolutions."""
     sizes = [size]
     for _ in range(times):
         sizes.append((sizes[-1] + 2 * _PADDING - _KERNEL) // _STRIDE + 1)
@@ -84,24 +84,25 @@ def halved(size: int, times: int) -> list[int]:
 
 
 def down(num_in: int, num_out: int) -> nn.Conv2d:
-    """A convolution that halves height and width (rounded up)."""
+    """A convolution that halves height and width (rounded up): (N, num_in, H, W) to (N, num_out, H/2, W/2)."""
     return nn.Conv2d(num_in, num_out, _KERNEL, _STRIDE, _PADDING)
 
 
 def up(num_in: int, num_out: int, odd: tuple[bool, bool]) -> nn.ConvTranspose2d:
-    """The way back; ``odd`` says of height and width whether one pixel is left out of twice as many."""
+    """The reverse of :func:`down`; ``odd`` says for height and width whether twice as many pixels are one too many."""
     padding = (0 if odd[0] else 1, 0 if odd[1] else 1)
     return nn.ConvTranspose2d(num_in, num_out, _KERNEL, _STRIDE, _PADDING, output_padding=padding)
 
 
 class Rows(nn.Module):
-    """A module for (N, ...) used on (..., *event): leading dimensions are joined and taken apart again."""
+    """A module for (N, *event) used on (..., *event): leading dimensions are joined, and split again afterwards."""
 
     def __init__(self, module: nn.Module, num_event_dims: int) -> None:
         super().__init__()
         self.module, self.num_event_dims = module, num_event_dims
 
     def forward(self, x: Tensor) -> Tensor:
+        """The module's output (..., *out) for ``x`` (..., *event)."""
         leading = x.shape[: x.ndim - self.num_event_dims]
         output: Tensor = self.module(x.reshape(-1, *x.shape[x.ndim - self.num_event_dims :]))
         return output.reshape(*leading, *output.shape[1:])

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probvae.applications.generation import Sample, decode_grid, sample
+from probvae.applications.sampling import Sample, decode_grid, sample
 from probvae.data import Dataset
 from probvae.diagnostics import GapResult
 from probvae.diagnostics.ledger.unsplit import UnsplitLedger

@@ -1,4 +1,4 @@
-"""What is on disk: files replaced whole, tensors without pickle, run folders, and one door for untrusted input.
+"""Everything on disk: files replaced whole, tensors without pickle, run folders, and one door for untrusted input.
 
 In: ``files`` (write to a temporary name, flush, rename; several files at once with ``staged``), ``tensor_files`` (named
 tensors and text as safetensors), ``run_folder`` (the folder of a run and its lock) and ``untrusted`` (every check of a

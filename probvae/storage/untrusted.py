@@ -1,21 +1,30 @@
 """The one door for files that somebody else may have made: each is checked before it is read or written over.
 
 A file is a regular file of a sensible size. A run's files lie inside its folder and are no links, whatever a link
-points at, and their format is one that this version knows. JSON in them is an object, numbers in them are finite.
+points at, and their format is one that this version knows. JSON in them is an object, tensors in them are finite, and
+the components that they describe are no larger than their weights call for.
 """
 
 import json
 import math
 import stat
+import tomllib
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from probvae.errors import ProbvaeError, RunError
+from probvae.errors import ConfigError, ProbvaeError, RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The format of run folders and model files that this version writes; a folder without a number is of format 0
 FORMAT = 1
 # Bytes of a text file: the metrics of a million epochs take less
 _LARGEST_TEXT = 2**28
+# Characters of a description: thousands of columns have fewer
+_LONGEST_DESCRIPTION = 2**22
 _UNFINISHED = "Was the fit stopped before its end? Then go on with: probvae fit --resume RUN"
 
 
@@ -126,3 +135,52 @@ def check_format(number: object, writer: object, place: Path) -> None:
             f"{place}: was written in format {number} by probvae {writer or '(not known)'}; this version "
             f"reads formats up to {FORMAT}. Update probvae."
         )
+
+
+def read_description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The description of components in the text ``metadata`` of the model file ``path``; none is built.
+
+    Raises :class:`~probvae.errors.RunError` for a file of another program or a later version, and for a description
+    that is damaged or longer than any.
+    """
+    number, text = metadata.get("format", ""), metadata.get("components")
+    if text is None or not number.isdecimal():
+        raise RunError(f"{path}: expected a probvae model of format {FORMAT}, got {number!r}. Give the file of a run.")
+    check_format(int(number[:9]), metadata.get("probvae"), path)
+    if len(text) > _LONGEST_DESCRIPTION:
+        raise RunError(f"{path}: the description of its components is longer than any. Give the file of a run.")
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: the description of its components is damaged ({error}).") from error
+
+
+@contextmanager
+def bounded_build(path: Path, weights: "Mapping[str, Tensor]") -> Iterator[None]:
+    """Build the components that the file ``path`` describes inside the block: no larger than its weights call for.
+
+    ``weights`` are tensors of any shapes. Raises :class:`~probvae.errors.RunError` where the description is damaged;
+    the caller's random numbers are left as they were.
+    """
+    from probvae.foundation.operators import BoundedAllocation
+    from probvae.foundation.seed import isolated_seed
+
+    num_elements = sum(tensor.numel() for tensor in weights.values())
+    # The package's own components allocate a tenth of these bounds while they are built
+    bounds = BoundedAllocation(2**22 + 40 * num_elements, 2_000 + 100 * len(weights))
+    try:
+        with isolated_seed(0), bounds:
+            yield
+    except ConfigError:
+        raise
+    except Exception as error:  # arguments that no component was made for may fail anywhere in its constructor
+        reason = str(error) if isinstance(error, ProbvaeError) else f"{type(error).__name__}: {error}"
+        raise RunError(f"{path}: the description of its components is damaged ({reason}).") from error
+
+
+def check_finite_tensors(path: Path, tensors: "Mapping[str, Tensor]", may_have_nan: Container[str] = ()) -> None:
+    """Raise for tensors (any shapes) of ``path`` with entries that are not finite, NaN in ``may_have_nan`` apart."""
+    for name, tensor in tensors.items():
+        bad = tensor.isinf() if name in may_have_nan else ~tensor.isfinite()
+        if bad.any():
+            raise RunError(f"{path}: {name} has entries that are not finite. Fit again, or take a checkpoint.")

@@ -77,10 +77,10 @@ def test_conditional_on_labels(probvae, table: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--condition", "weight"), "unknown column of table.csv for condition 'weight'"),
+        (("--condition", "weight"), "--condition: unknown column of table.csv 'weight'"),
         (("--condition", "age,u,v,w"), "no column of table.csv is left"),
         (("--missing", "drop"), "unknown missing 'drop'"),
-        (("--exposure", "hours"), "unknown column of table.csv for exposure 'hours'"),
+        (("--exposure", "hours"), "--exposure: unknown column of table.csv 'hours'"),
     ],
 )
 def test_wrong_columns(probvae, table: Path, tmp_path: Path, options: tuple[str, ...], message: str) -> None:

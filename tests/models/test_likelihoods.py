@@ -399,7 +399,7 @@ def test_fit_with_exposure_finds_the_rates() -> None:
 
 @pytest.mark.parametrize("name", sorted(Likelihood.registry))
 def test_numbers_are_finite(name: str) -> None:
-    for value in Likelihood.registry[name].example().numbers().values():
+    for value in Likelihood.registry[name].example().own_parameters().values():
         assert value.isfinite().all()
 
 

@@ -1,12 +1,21 @@
-"""Files that somebody else may have made: kind, size, links."""
+"""Files that somebody else may have made: kind, size, links, and the descriptions in them."""
 
 import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from probvae.errors import DataError, RunError
-from probvae.storage.untrusted import check_file, refuse_link, run_file
+from probvae.storage.untrusted import (
+    FORMAT,
+    bounded_build,
+    check_file,
+    check_finite_tensors,
+    read_description,
+    refuse_link,
+    run_file,
+)
 
 
 def test_only_regular_files_pass(tmp_path: Path) -> None:
@@ -37,3 +46,37 @@ def test_links_are_neither_read_nor_written_over(tmp_path: Path) -> None:
         run_file(tmp_path, "link")
     refuse_link(tmp_path / "elsewhere")
     assert run_file(tmp_path, "elsewhere") == tmp_path / "elsewhere"
+
+
+def test_a_description_is_checked_before_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    good = {"format": str(FORMAT), "components": "[prior]\nname = 'normal'"}
+    assert read_description(file, good) == {"prior": {"name": "normal"}}
+    for metadata, message in (
+        ({}, "expected a probvae model of format"),
+        ({**good, "format": "one"}, "expected a probvae model of format"),
+        ({**good, "format": str(FORMAT + 1), "probvae": "9.9"}, "by probvae 9.9"),
+        ({**good, "components": "x = 1\n" * 2**20}, "longer than any"),
+        ({**good, "components": "[prior"}, "is damaged"),
+    ):
+        with pytest.raises(RunError, match=message):
+            read_description(file, metadata)
+
+
+def test_what_is_built_is_bounded_by_the_weights(tmp_path: Path) -> None:
+    weights = {"w": torch.zeros(10)}
+    with bounded_build(tmp_path, weights):
+        torch.zeros(10**6)
+    with pytest.raises(RunError, match=r"is damaged .*expected at most"), bounded_build(tmp_path, weights):
+        torch.zeros(10**9)
+    with pytest.raises(RunError, match=r"is damaged \(ZeroDivisionError"), bounded_build(tmp_path, weights):
+        _ = 1 / 0
+
+
+def test_tensors_are_finite_and_nan_is_a_missing_entry_of_data(tmp_path: Path) -> None:
+    tensors = {"weight": torch.tensor([1.0, 2.0]), "data": torch.tensor([1.0, torch.nan])}
+    check_finite_tensors(tmp_path, tensors, {"data"})
+    with pytest.raises(RunError, match="data has entries that are not finite"):
+        check_finite_tensors(tmp_path, tensors)
+    with pytest.raises(RunError, match="data has entries that are not finite"):
+        check_finite_tensors(tmp_path, {"data": torch.tensor([torch.inf])}, {"data"})

@@ -51,7 +51,7 @@ def _device(vae: VAE) -> torch.device:
 
 def _for_draws(vae: VAE, num_draws: int) -> VAE:
     """The pair for ``num_draws`` new data: covariates that are there for other data are drawn from, at random."""
-    vae.model.check_given()
+    vae.model.check_conditioned()
     if vae.num_rows in (None, num_draws):
         return vae
     return vae.at(torch.randint(vae.num_rows, (num_draws,)))

@@ -154,7 +154,7 @@ def _check_model(model: LatentModel, x: Tensor) -> None:
             "the closed form where the decoder is linear and the noise Gaussian."
         )
     check_matrix(x, model.data_dim)
-    model.check_given()
+    model.check_conditioned()
     model.likelihood.check_data(x)
 
 

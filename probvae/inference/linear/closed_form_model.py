@@ -15,7 +15,7 @@ from torch.distributions import (
 
 from probvae.errors import NotLinearGaussianError
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, Prior
-from probvae.models.covariates import GivenDecoder
+from probvae.models.covariates import ConditionedDecoder
 
 
 class GaussianMixture(NamedTuple):
@@ -49,7 +49,7 @@ def linear_gaussian(model: LatentModel) -> LinearGaussian:
     >>> linear_gaussian(model).variance
     tensor([0.2500, 0.2500, 0.2500])
     """
-    model.check_given()
+    model.check_conditioned()
     affine, mixture = _affine(model.decoder), as_gaussian_mixture(model.prior())
     obstacles = (_decoder_obstacle(model.decoder), _likelihood_obstacle(model), _prior_obstacle(model.prior))
     reasons = [reason for reason in obstacles if reason]
@@ -102,8 +102,8 @@ def _location_and_factor(p: Distribution) -> tuple[Tensor, Tensor] | None:
 
 
 def _affine(decoder: nn.Module) -> tuple[Tensor, Tensor] | None:
-    if isinstance(decoder, GivenDecoder):
-        return _affine_given(decoder)
+    if isinstance(decoder, ConditionedDecoder):
+        return _affine_conditioned(decoder)
     # A subclass with a forward of its own need not be affine
     if type(decoder).forward not in (LinearDecoder.forward, nn.Linear.forward):
         return None
@@ -112,7 +112,7 @@ def _affine(decoder: nn.Module) -> tuple[Tensor, Tensor] | None:
     return weight, weight.new_zeros(len(weight)) if bias is None else bias
 
 
-def _affine_given(decoder: GivenDecoder) -> tuple[Tensor, Tensor] | None:
+def _affine_conditioned(decoder: ConditionedDecoder) -> tuple[Tensor, Tensor] | None:
     """W z + V y + b: at known y affine in z, with the offset V y + b (D,), or (N, D) where the data have their own."""
     affine = _affine(decoder.decoder)
     if affine is None:

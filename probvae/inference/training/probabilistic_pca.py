@@ -7,7 +7,7 @@ from torch import Tensor
 
 from probvae.errors import ArgumentError, DataError
 from probvae.foundation.checks import check_count, check_finite, check_matrix, check_positive
-from probvae.inference import ExactGuide
+from probvae.inference.guides import ExactGuide
 from probvae.inference.pair import VAE
 from probvae.models import LinearGaussianModel
 

@@ -10,11 +10,12 @@ from probvae.errors import ArgumentError
 
 
 class ObservedEntries(dist.Independent):
-    """Independent entries of which those that are NaN are missing: they add nothing to the log density."""
+    """Independent entries; an entry that is NaN is missing, and adds nothing to the log density."""
 
     fill_value: float = 0.0
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """The log density (...) of the observed entries of ``value`` (..., D)."""
         missing = value.isnan()
         log_prob = self.base_dist.log_prob(torch.where(missing, self.fill_value, value))
         return log_prob.masked_fill(missing, 0.0).sum(-1)
@@ -24,7 +25,7 @@ class ObservedEntries(dist.Independent):
 
 
 def observed_entries(p: dist.TorchDistribution, fill_value: float) -> ObservedEntries:
-    """p(x|z) for x with NaN; ``fill_value`` is an element of the support, whose density is left out again."""
+    """p(x|z) for x with NaN. ``fill_value`` is an element of the support, and its density is left out again."""
     if isinstance(p, torch.distributions.Independent) and p.reinterpreted_batch_ndims == 1:
         p = p.base_dist
     elif p.event_shape:

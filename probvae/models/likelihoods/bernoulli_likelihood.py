@@ -15,9 +15,9 @@ class BernoulliLikelihood(Likelihood, name="bernoulli"):
 
     .. math:: \log p(x|z) = \sum_i x_i \log \pi_i + (1 - x_i) \log(1 - \pi_i), \qquad \pi = \sigma(f(z))
 
-    Grey values in (0, 1) have no probability under it. With ``allow_grey=True`` they are accepted and the formula
-    is the binary cross-entropy of many published VAEs: **not a likelihood**, so no bound, evidence or gap made
-    from it means anything; it exists to reproduce those.
+    Grey values in (0, 1) have no probability under it. With ``allow_grey=True`` they are accepted, and the formula
+    is the binary cross-entropy of many published VAEs: **not a likelihood**, so that no bound, evidence or gap made
+    from it means anything. The option exists to reproduce such VAEs.
 
     Raises :class:`~probvae.errors.SupportError` for data that are not 0 or 1.
     Source: Kingma and Welling (2014), arXiv:1312.6114, appendix C.1.
@@ -61,14 +61,15 @@ class BinaryEntries(dist.Independent):
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """log p (...) of ``value`` (..., D)."""
         if self._validate_args or self.base_dist._validate_args:
             self.base_dist._validate_sample(value)
-        # above the threshold torch has the identity, which there is exact in float64
+        # Above the threshold torch takes the identity, which is exact there in float64
         return -nn.functional.softplus((1 - 2 * value) * self.base_dist.logits, threshold=40).sum(-1)
 
 
 def check_unit_interval(x: Tensor) -> None:
-    """Raise unless every value lies in [0, 1]."""
+    """Raise unless every value of ``x`` (N, D) lies in [0, 1]."""
     if x.min() < 0 or x.max() > 1:
         raise SupportError(
             f"x: expected values in [0, 1], got {x.min().item():g} to {x.max().item():g}. "

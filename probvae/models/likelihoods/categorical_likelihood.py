@@ -16,7 +16,7 @@ class CategoricalLikelihood(Likelihood, name="categorical"):
 
     .. math:: \log p(x|z) = \sum_i \log \pi_{i, x_i}, \qquad \pi_{ik} = \operatorname{softmax}_k f_{ik}(z)
 
-    The decoder gives D K numbers a datum, the K logits of a column beside each other. A reconstruction shows the most
+    The decoder gives D K outputs a datum, the K logits of a column beside each other. A reconstruction shows the most
     probable category.
     Raises :class:`~probvae.errors.SupportError` for data that are no codes below K.
     Source: Murphy (2022), "Probabilistic Machine Learning", section 2.5.
@@ -61,15 +61,17 @@ class Codes(dist.Categorical):
     """A categorical distribution whose values are floating-point codes, as the data's are."""
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Codes (sample_shape, ..., D)."""
         return super().sample(sample_shape).to(self.logits.dtype)
 
     @property
     def mean(self) -> Tensor:
-        """E of the code: of use for two categories, and for ordered ones."""
+        """E of the code (..., D), which is meaningful for two categories, and for ordered ones."""
         return self.probs @ torch.arange(self.probs.shape[-1], dtype=self.probs.dtype, device=self.probs.device)
 
     @property
     def variance(self) -> Tensor:
+        """Variance of the code (..., D)."""
         codes = torch.arange(self.probs.shape[-1], dtype=self.probs.dtype, device=self.probs.device)
         return self.probs @ codes.square() - self.mean.square()
 

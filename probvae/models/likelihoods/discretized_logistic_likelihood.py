@@ -13,7 +13,7 @@ from probvae.models.likelihoods._scale import PositiveParameter
 from probvae.models.likelihoods._support import check_entries
 from probvae.models.likelihoods.base import Likelihood
 
-# The most levels that are looked for in data that do not fit
+# The largest number of levels that a message proposes for data that do not fit
 _MOST_LEVELS = 1024
 
 
@@ -59,7 +59,7 @@ class DiscretizedLogisticLikelihood(Likelihood, name="discretized-logistic"):
     def point(self, parameters: Tensor) -> Tensor:
         return parameters.clamp(0, 1)
 
-    def numbers(self) -> dict[str, Tensor]:
+    def own_parameters(self) -> dict[str, Tensor]:
         return {"scale": self.scale.value()}
 
     def check_support(self, x: Tensor) -> None:
@@ -81,6 +81,7 @@ class Levels(constraints.Constraint):
         self.num_levels = num_levels
 
     def check(self, value: Tensor) -> Tensor:
+        """True (...) where ``value`` (...) is a level."""
         steps = value * (self.num_levels - 1)
         return (value >= 0) & (value <= 1) & ((steps - steps.round()).abs() <= 1e-3)
 
@@ -104,19 +105,21 @@ class DiscretizedLogistic(TorchDistribution):
         return DiscretizedLogistic(self.loc.expand(shape), self.scale.expand(shape), self.num_levels)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """log P (..., D) of the levels ``value`` (..., D)."""
         if self._validate_args:
             self._validate_sample(value)
         steps = self.num_levels - 1
         level = (value * steps).round()
         above = logsigmoid(((level + 0.5) / steps - self.loc) / self.scale)
         below = logsigmoid((self.loc - (level - 0.5) / steps) / self.scale)
-        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)), where nothing cancels, and b - a is a
-        # bin's width, which no rounding of a and b has touched
+        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)): nothing cancels, and b - a is a bin's
+        # width, which no rounding of a and b has touched
         inside = above + below + _log1mexp(-1 / (steps * self.scale))
         return torch.where(level == 0, above, torch.where(level == steps, below, inside))
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Levels (sample_shape, ..., D)."""
         uniform = torch.rand(self.shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
         value = self.loc + self.scale * torch.logit(uniform, eps=torch.finfo(self.loc.dtype).eps)
         steps = self.num_levels - 1
@@ -124,24 +127,24 @@ class DiscretizedLogistic(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """E[x]."""
+        """E[x] (..., D)."""
         return self._tails(lambda level: 1.0) / (self.num_levels - 1)
 
     @property
     def variance(self) -> Tensor:
-        """E[x^2] - E[x]^2."""
+        """E[x^2] - E[x]^2 (..., D)."""
         return self._tails(lambda level: 2.0 * level + 1.0) / (self.num_levels - 1) ** 2 - self.mean.square()
 
     def _tails(self, increment: Callable[[int], float]) -> Tensor:
         """E[g(k)] of the level k for g(0) = 0: the sum over k of (g(k + 1) - g(k)) P(level > k)."""
         steps = self.num_levels - 1
-        # an edge at a time: all at once would take K times the memory of the data
+        # The edges are summed one by one, because all at once would take K times the memory of the data
         tails = (increment(k) * torch.sigmoid((self.loc - (k + 0.5) / steps) / self.scale) for k in range(steps))
         return sum(tails, torch.zeros_like(self.loc))
 
 
 def _fix(x: Tensor) -> str:
-    """What would make the data levels: a scaling, or the number of levels that they have."""
+    """The advice that makes levels of the data ``x`` (N, D): a scaling, or another number of levels."""
     if x.min() < 0 or x.max() > 1:
         return "scaling='unit', and num_levels = 1 + the largest pixel value"
     values = x.unique()

@@ -32,13 +32,13 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
         D.
     variance
         c, a *variance* in squared units of x: a number (fixed), ``"learned"`` (one parameter),
-        ``"per-dimension"`` (D parameters), ``"per-datum"`` (the decoder gives log c as one output more), or
+        ``"per-dimension"`` (D parameters), ``"per-datum"`` (log c is one output more of the decoder), or
         ``"optimal"`` (:func:`probvae.inference.optimal_variance` after each epoch of the fit).
     initial_variance
-        Where a c that is not fixed begins. The mean variance of the data's columns is a good choice.
+        The start of a c that is not fixed. The mean variance of the data's columns is a good choice.
     minimum_variance
         The floor of a c that is not fixed. Where the data lie on a surface that the decoder can reach,
-        the likelihood has no finite maximum and c falls until it sits there (Dai and Wipf 2019); the fit then
+        the likelihood has no finite maximum, and c falls to its floor (Dai and Wipf 2019); the fit then
         warns with :class:`~probvae.errors.FloorWarning`.
 
     Raises :class:`~probvae.errors.ArgumentError` for a variance that is not positive or an unknown mode.
@@ -73,15 +73,15 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
             start = torch.full(shape, initial_variance - minimum_variance).log()
             self.log_variance = nn.Parameter(start)
         else:
-            self._given = float(variance) if self.mode == "fixed" else float(initial_variance)
-            self.register_buffer("fixed_variance", torch.tensor(self._given))
+            self._number = float(variance) if self.mode == "fixed" else float(initial_variance)
+            self.register_buffer("fixed_variance", torch.tensor(self._number))
 
     @property
     def num_outputs(self) -> int:
         return self.data_dim + (self.mode == "per-datum")
 
     def variance(self, parameters: Tensor) -> Tensor:
-        """c, in squared units of x: shape (), (D,), or (..., 1) where the decoder gives it."""
+        """c, in squared units of x: (), (D,), or per datum (..., 1) from ``parameters`` (..., num_outputs)."""
         if self.mode in ("learned", "per-dimension"):
             return self.minimum_variance + self.log_variance.exp()
         if self.mode == "per-datum":
@@ -89,7 +89,7 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
         return self.fixed_variance
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """f(z), in the units of x: shape (..., D)."""
+        """f(z) (..., D), in the units of x, from ``parameters`` (..., num_outputs)."""
         return parameters[..., : self.data_dim]
 
     def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
@@ -97,11 +97,11 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
         return dist.Normal(self.mean(parameters), scale).to_event(1)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        """Behind ``.to()`` and ``.double()``: a c that was given keeps no rounding of the dtype it began in."""
+        """Called by ``.to()`` and ``.double()``: a fixed c keeps no rounding of the dtype that it began in."""
         before = getattr(self, "fixed_variance", None)
         super()._apply(*args, **kwargs)
-        if before is not None and torch.equal(before, torch.full_like(before, self._given)):
-            self.fixed_variance.fill_(self._given)
+        if before is not None and torch.equal(before, torch.full_like(before, self._number)):
+            self.fixed_variance.fill_(self._number)
         return self
 
     @torch.no_grad()
@@ -113,9 +113,9 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
 
     @torch.no_grad()
     def num_at_floor(self, parameters: Tensor) -> int:
-        """How many of the learned variances are within a factor of two of their floor.
+        """The number of learned variances within a factor of two of their floor.
 
-        Those of the mode ``"per-datum"`` are the ones of the decoder's outputs ``parameters`` (..., num_outputs).
+        In the mode ``"per-datum"`` the variances are read from the decoder's outputs ``parameters`` (..., num_outputs).
         """
         if self.mode == "fixed":
             return 0
@@ -125,8 +125,8 @@ class GaussianLikelihood(Likelihood, name="gaussian"):
         count = self.num_at_floor(parameters)
         return floor_message("variance", count, self.minimum_variance) if count else None
 
-    def numbers(self) -> dict[str, Tensor]:
-        # that of the mode "per-datum" is the decoder's
+    def own_parameters(self) -> dict[str, Tensor]:
+        # c belongs to the decoder in the mode "per-datum"
         return {} if self.mode == "per-datum" else {"c": self.variance(torch.empty(0))}
 
     def check_support(self, x: Tensor) -> None:

@@ -16,7 +16,7 @@ class LaplaceLikelihood(Likelihood, name="laplace"):
     .. math:: \log p(x|z) = -\sum_i \frac{|x_i - f_i(z)|}{s} - D \log 2s, \qquad \operatorname{Var}[x_i|z] = 2 s^2
 
     Parameters: ``scale`` s, in the units of x (the mean absolute error, **not** the standard deviation): a number,
-    ``"learned"`` or ``"per-dimension"``; where it is learned it begins at the s of ``initial_variance`` and stays above
+    ``"learned"`` or ``"per-dimension"``. A learned s begins at the s of ``initial_variance`` and stays above
     ``minimum_scale``.
     Raises :class:`~probvae.errors.ArgumentError` for a number that is not positive.
     Source: Kotz, Kozubowski and Podgorski (2001), "The Laplace Distribution and Generalizations", section 2.1.
@@ -43,7 +43,7 @@ class LaplaceLikelihood(Likelihood, name="laplace"):
     def floor_warning(self, parameters: Tensor) -> str | None:
         return self.scale.floor_warning()
 
-    def numbers(self) -> dict[str, Tensor]:
+    def own_parameters(self) -> dict[str, Tensor]:
         return {"scale": self.scale.value()}
 
     def check_support(self, x: Tensor) -> None:

@@ -12,7 +12,7 @@ from probvae.errors import ArgumentError, ConfigError, SupportError, unknown_nam
 from probvae.foundation.registry import option_names
 from probvae.models.likelihoods.base import Likelihood
 
-# Whole numbers with at most so many values are taken for categories by guess()
+# guess() takes whole numbers with at most so many values for categories
 _MAX_CATEGORIES = 10
 
 
@@ -23,9 +23,9 @@ class MixedLikelihood(Likelihood, name="mixed"):
 
     Parameters: ``columns``, one entry a column: the name of a likelihood, a table with its name and options,
     ``{"name": "categorical", "num_categories": 3}``, or a likelihood with ``data_dim=1``. Columns with the same entry
-    are evaluated together (and share a learned variance, as they would in a table of their own; a table with
-    ``"variance": "per-dimension"`` gives each its own). ``initial_variance`` is handed to those that take it.
-    The decoder gives the numbers for one kind of column after the other, in the order in which the kinds appear.
+    are evaluated together, and share a learned variance, as they would in a table of their own; with
+    ``"variance": "per-dimension"`` each column has its own. ``initial_variance`` goes to the likelihoods that take it.
+    The decoder gives the outputs for one kind of column after the other, in the order in which the kinds appear.
 
     Raises :class:`~probvae.errors.ConfigError` for a name or an option that there is not, and
     :class:`~probvae.errors.SupportError`, which names the column, for data outside a column's support.
@@ -63,13 +63,15 @@ class MixedLikelihood(Likelihood, name="mixed"):
     def given_exposure(self, exposure: Tensor) -> Self:
         mixed = super().given_exposure(exposure)
         parts = [part.given_exposure(exposure) if part.takes_exposure else part for part in self._parts()]
-        # a dictionary of its own: the copy shares the original's otherwise
+        # The copy shares its dictionary of modules with the original, and needs one of its own
         mixed._modules = {**mixed._modules, "parts": nn.ModuleList(parts)}
         return mixed
 
-    def numbers(self) -> dict[str, Tensor]:
+    def own_parameters(self) -> dict[str, Tensor]:
         named = zip(self.kinds, self._parts(), strict=True)
-        return {f"{kind.table['name']} {n}": value for kind, part in named for n, value in part.numbers().items()}
+        return {
+            f"{kind.table['name']} {n}": value for kind, part in named for n, value in part.own_parameters().items()
+        }
 
     def floor_warning(self, parameters: Tensor) -> str | None:
         named = zip(self.kinds, self._apart(parameters, "floor_warning"), strict=True)
@@ -81,7 +83,7 @@ class MixedLikelihood(Likelihood, name="mixed"):
                 _check_column(x[:, column : column + 1], column, part)
 
     def _joint_measure(self) -> str:
-        """A density of some columns and a probability of others: of which ones is a part of what it is."""
+        """The measure of all columns together; a mixture names the columns that have a probability, not a density."""
         pairs = list(zip(self.kinds, self._parts(), strict=True))
         counted = sorted(column for kind, part in pairs if part.measure == "probability" for column in kind.columns)
         if any(part.measure == "none" for _, part in pairs):
@@ -103,9 +105,9 @@ class MixedLikelihood(Likelihood, name="mixed"):
 
     @classmethod
     def guess(cls, x: Tensor) -> Self:
-        """The likelihood for a table ``x`` (N, D) by what its columns hold; NaN is not looked at.
+        """The likelihood for a table ``x`` (N, D) by the values in its columns; NaN is left out.
 
-        Zeros and ones are binary, few other whole numbers from 0 on are categories, more of them counts, all else is
+        Zeros and ones are binary, few other whole numbers from 0 on are categories, many are counts, and all else is
         Gaussian. Look at ``likelihood.arguments["columns"]``: a code and a count cannot be told apart for sure.
         """
         return cls([_guess_column(column[~column.isnan()]) for column in x.unbind(1)])
@@ -131,28 +133,31 @@ class MixedColumns(TorchDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """That of each column, one beside the other."""
+        """The columns' supports, one beside the other."""
         supports = {c: p.support for p, columns in zip(self.parts, self.columns, strict=True) for c in columns}
         return constraints.cat([supports[c] for c in sorted(supports)], dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """log p (..., D) of each column of ``value`` (..., D)."""
         pairs = zip(self.parts, self.columns, strict=True)
         return _in_order([part.log_prob(value[..., list(columns)]) for part, columns in pairs], self.columns)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws (sample_shape, ..., D)."""
         return _in_order([part.sample(sample_shape) for part in self.parts], self.columns)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws (sample_shape, ..., D) with gradients."""
         return _in_order([part.rsample(sample_shape) for part in self.parts], self.columns)
 
     @property
     def mean(self) -> Tensor:
-        """The columns' means."""
+        """The columns' means (..., D)."""
         return _in_order([part.mean for part in self.parts], self.columns)
 
     @property
     def variance(self) -> Tensor:
-        """The columns' variances."""
+        """The columns' variances (..., D)."""
         return _in_order([part.variance for part in self.parts], self.columns)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "MixedColumns":
@@ -167,7 +172,7 @@ class MixedColumns(TorchDistribution):
 class _Kind(NamedTuple):
     table: dict[str, Any]
     columns: list[int]
-    # the likelihood itself, where the user has made it
+    # The likelihood itself, if the user has made it
     own: Likelihood | None = None
 
 
@@ -209,9 +214,9 @@ def _build(table: Mapping[str, Any], data_dim: int, initial_variance: float) -> 
             raise unknown_name(f"option of likelihood {table['name']!r}", option, set(known) - {"data_dim"})
     if likelihood is MixedLikelihood or options.get("variance") == "optimal":
         raise ArgumentError(f"columns: {dict(table)!r} cannot stand in a mixed table. Take a learned variance.")
-    given = {"initial_variance": initial_variance} if "initial_variance" in known else {}
+    beginning = {"initial_variance": initial_variance} if "initial_variance" in known else {}
     try:
-        return likelihood(**{"data_dim": data_dim, **given, **options})
+        return likelihood(**{"data_dim": data_dim, **beginning, **options})
     except TypeError as error:
         raise ConfigError(f"columns: likelihood {table['name']!r}: {error}. Write a table with its options.") from error
 

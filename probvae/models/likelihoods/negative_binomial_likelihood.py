@@ -11,7 +11,7 @@ from probvae.models.likelihoods._scale import PositiveParameter
 from probvae.models.likelihoods._support import check_counts
 from probvae.models.likelihoods.base import Likelihood
 
-# From here on Stirling's series with four terms is exact to 1e-15
+# Stirling's series with four terms is exact to 1e-15 from this number on
 _LARGE = 20.0
 
 
@@ -22,7 +22,7 @@ class NegativeBinomialLikelihood(Likelihood, name="negative-binomial"):
               \Big( \frac{\theta}{\theta + \mu_i} \Big)^\theta \Big( \frac{\mu_i}{\theta + \mu_i} \Big)^{x_i}, \qquad
               \mu = e \exp f(z), \qquad \operatorname{Var}[x_i|z] = \mu_i + \mu_i^2 / \theta
 
-    with an exposure e for each datum, one unless it is given. ``dispersion`` is the *inverse* dispersion theta, as in
+    with an exposure e for each datum, by default 1. ``dispersion`` is the *inverse* dispersion theta, as in
     scvi-tools: a number, ``"learned"`` or ``"per-dimension"``; large values approach a Poisson. In torch's terms
     ``total_count`` is theta and ``logits`` is log mu - log theta.
     Raises :class:`~probvae.errors.SupportError` for data that are not counts.
@@ -52,7 +52,7 @@ class NegativeBinomialLikelihood(Likelihood, name="negative-binomial"):
         theta = self.dispersion.value()
         return StableNegativeBinomial(theta, logits=self.exposed(parameters) - theta.log()).to_event(1)
 
-    def numbers(self) -> dict[str, Tensor]:
+    def own_parameters(self) -> dict[str, Tensor]:
         return {"dispersion": self.dispersion.value()}
 
     def check_support(self, x: Tensor) -> None:
@@ -64,12 +64,13 @@ class NegativeBinomialLikelihood(Likelihood, name="negative-binomial"):
 
 
 class StableNegativeBinomial(dist.NegativeBinomial):
-    """torch's, and for a large ``total_count`` too, where its differences of log-gammas lose their digits."""
+    """torch's distribution, exact for a large ``total_count`` too, where its differences of log-gammas lose digits."""
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """log p (..., D) of the counts ``value`` (..., D)."""
         if self._validate_args:
             self._validate_sample(value)
-        # log(theta mu / (theta + mu)), which becomes log mu
+        # log(theta mu / (theta + mu)), which tends to log mu as theta grows
         log_rate = self.total_count.log() + logsigmoid(self.logits)
         terms = value * log_rate + self.total_count * logsigmoid(-self.logits)
         return terms + _log_rising(value, self.total_count) - (value + 1).lgamma()

@@ -14,7 +14,7 @@ class PoissonLikelihood(Likelihood, name="poisson"):
 
     .. math:: \log p(x|z) = \sum_i x_i \log \mu_i - \mu_i - \log x_i!, \qquad \mu = e \exp f(z)
 
-    with an exposure e for each datum, one unless it is given (``vae.given(exposure=...)``, ``fit(..., exposure=...)``).
+    with an exposure e for each datum, by default 1 (``vae.given(exposure=...)``, ``fit(..., exposure=...)``).
     Raises :class:`~probvae.errors.SupportError` for data that are not counts.
     Source: McCullagh and Nelder (1989), "Generalized Linear Models", section 6.2.
 
@@ -51,6 +51,7 @@ class LogPoisson(dist.Poisson):
         return super().expand(batch_shape, new)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """log p (..., D) of the counts ``value`` (..., D)."""
         if self._validate_args:
             self._validate_sample(value)
         return value * self.log_rate - self.rate - (value + 1).lgamma()

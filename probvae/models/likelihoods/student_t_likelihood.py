@@ -18,8 +18,8 @@ class StudentTLikelihood(Likelihood, name="student-t"):
               \operatorname{Var}[x_i|z] = s^2 \frac{\nu}{\nu - 2} \text{ for } \nu > 2
 
     Parameters: ``degrees`` nu; ``scale`` s, in the units of x, which is **not** the standard deviation: a number,
-    ``"learned"`` or ``"per-dimension"``; where it is learned it begins at ``initial_scale`` (by default the standard
-    deviation of ``initial_variance``) and stays above ``minimum_scale``.
+    ``"learned"`` or ``"per-dimension"``. A learned s begins at the standard deviation of ``initial_variance`` and stays
+    above ``minimum_scale``.
     Raises :class:`~probvae.errors.ArgumentError` for a number that is not positive.
     Source: Lange, Little and Taylor (1989), "Robust Statistical Modeling Using the t Distribution", section 2.
 
@@ -53,7 +53,7 @@ class StudentTLikelihood(Likelihood, name="student-t"):
     def floor_warning(self, parameters: Tensor) -> str | None:
         return self.scale.floor_warning()
 
-    def numbers(self) -> dict[str, Tensor]:
+    def own_parameters(self) -> dict[str, Tensor]:
         return {"scale": self.scale.value()}
 
     def check_support(self, x: Tensor) -> None:

@@ -1,4 +1,10 @@
-"""p(z). To add a prior: one new file here and one line below."""
+"""Priors p(z), one file each.
+
+In: distributions over the latent vector, fixed or learned. A prior is called without arguments and returns a
+distribution with batch_shape () and event_shape (d,); it never returns a number.
+Out: distributions of z for one datum, which are guides (:mod:`probvae.inference.guides`).
+The door is :class:`Prior`, the contract. To add a prior: one new file here and one line below.
+"""
 
 from probvae.foundation.exports import export_public_names
 

@@ -19,10 +19,10 @@ class Prior(nn.Module, Registered, ABC, family="prior"):
 
     @abstractmethod
     def forward(self) -> TorchDistribution:
-        """Build p(z) from the current parameters."""
+        """Build p(z), batch_shape () and event_shape (d,), from the current parameters."""
 
     def start_from(self, x: Tensor) -> Self:
-        """Take from the training data ``x`` (what the guide reads) what a good start needs; most need nothing."""
+        """Prepare a good start from the training data ``x`` (N, D), as the guide reads them; most priors need none."""
         return self
 
     @classmethod

@@ -18,7 +18,7 @@ class ConditionalNormalPrior(Prior, name="conditional-normal"):
     For conditional models: ``LatentModel(..., covariates=...)``. It begins at N(0, I) for every y.
 
     Parameters: ``num_covariates``, the width of the encoded y; s is a standard deviation in the units of z.
-    Raises :class:`~probvae.errors.ArgumentError` where y is not given.
+    Raises :class:`~probvae.errors.ArgumentError` without y.
     Source: Sohn, Lee and Yan (2015), "Learning Structured Output Representation using Deep Conditional Generative
     Models", equation 4.
 
@@ -34,7 +34,7 @@ class ConditionalNormalPrior(Prior, name="conditional-normal"):
         self.loc, self.log_scale = (_zero(nn.Linear(num_covariates, latent_dim)) for _ in range(2))
 
     def given(self, y: Tensor) -> dist.TorchDistribution:
-        """p(z|y) for the encoded ``y`` (N, C), batch_shape (N,); for one row, (1, C), batch_shape ()."""
+        """p(z|y) at the encoded ``y``: batch_shape (N,) for ``y`` (N, C), and () for one row (1, C)."""
         y = (y[0] if len(y) == 1 else y).to(self.loc.weight.dtype)
         return dist.Normal(self.loc(y), self.log_scale(y).exp()).to_event(1)
 

@@ -1,4 +1,4 @@
-"""Any distribution of torch's or Pyro's as a prior."""
+"""A prior made of any distribution of torch's or Pyro's."""
 
 from collections.abc import Callable
 from copy import copy, deepcopy
@@ -16,12 +16,12 @@ from probvae.models.priors.base import Prior
 
 
 class DistributionPrior(Prior):
-    """A distribution handed over as it is, without parameters to learn.
+    """A distribution as a prior, as it is, without parameters to learn.
 
-    ``LatentModel`` makes one of every distribution that it gets in the place of a prior. The distribution needs
-    batch_shape () and event_shape (d,): ``.to_event(1)``, or ``torch.distributions.Independent(p, 1)``, makes one of d
-    independent numbers. It is copied, and its tensors follow ``.to()``. It has no name, so that a model with it cannot
-    be saved by name.
+    ``LatentModel`` wraps every distribution that it gets in the place of a prior. The distribution needs batch_shape ()
+    and event_shape (d,): ``.to_event(1)``, or ``torch.distributions.Independent(p, 1)``, joins d independent numbers.
+    The distribution is copied, and its tensors follow ``.to()``. It has no name, so that a model with it cannot be
+    saved by name.
     Raises :class:`~probvae.errors.ShapeError` for other shapes.
 
     >>> prior = DistributionPrior(torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)))
@@ -88,7 +88,7 @@ def _moved_transform(transform: Transform, fn: Callable[[Tensor], Tensor]) -> Tr
         elif isinstance(value, list) and any(isinstance(item, Transform) for item in value):
             setattr(moved, name, [_moved_transform(item, fn) for item in value])
     if not isinstance(transform, _InverseTransform):
-        # log_prob goes through the inverse, and a copy keeps the one that was made of the old tensors
+        # log_prob goes through the inverse, and a copy would keep the inverse of the old tensors
         moved._inv = None
     moved._cached_x_y = (None, None)
     return moved

@@ -30,7 +30,7 @@ class LaplacePrior(Prior, name="laplace"):
         check_count(latent_dim, "latent_dim")
         check_positive(scale, "scale")
         self.latent_dim, self.scale = latent_dim, scale
-        # a buffer, so that the prior follows .to(device) and .double()
+        # The buffer makes the prior follow .to(device) and .double()
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
 
     def forward(self) -> dist.TorchDistribution:

@@ -29,7 +29,7 @@ class StandardNormalPrior(Prior, name="standard-normal"):
         super().__init__()
         check_count(latent_dim, "latent_dim")
         self.latent_dim = latent_dim
-        # a buffer, so that the prior follows .to(device) and .double()
+        # The buffer makes the prior follow .to(device) and .double()
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
 
     def forward(self) -> dist.TorchDistribution:

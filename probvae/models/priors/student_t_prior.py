@@ -33,7 +33,7 @@ class StudentTPrior(Prior, name="student-t"):
         check_positive(degrees, "degrees")
         check_positive(scale, "scale")
         self.latent_dim, self.degrees, self.scale = latent_dim, degrees, scale
-        # a buffer, so that the prior follows .to(device) and .double()
+        # The buffer makes the prior follow .to(device) and .double()
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
 
     def forward(self) -> dist.TorchDistribution:

@@ -33,7 +33,7 @@ class UniformHypercubePrior(Prior, name="uniform-hypercube"):
         if not low < high:
             raise ArgumentError(f"high: expected more than low={low!r}, got {high!r}.")
         self.latent_dim, self.low, self.high = latent_dim, float(low), float(high)
-        # a buffer, so that the prior follows .to(device) and .double()
+        # The buffer makes the prior follow .to(device) and .double()
         self.register_buffer("lowest", torch.full((latent_dim,), self.low), persistent=False)
 
     def forward(self) -> dist.TorchDistribution:

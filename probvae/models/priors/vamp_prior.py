@@ -1,4 +1,4 @@
-"""The prior that is made of the guide."""
+"""A prior made of the guide's own posteriors."""
 
 from typing import Any, Protocol, Self, cast
 
@@ -14,7 +14,7 @@ class _Guide(Protocol):
     latent_dim: int
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
-        """q_x(z) for each row of ``x``."""
+        """q_x(z), batch_shape (N,), for the rows of ``x`` (N, D)."""
 
 
 class VampPrior(Prior, name="vamp"):
@@ -38,7 +38,7 @@ class VampPrior(Prior, name="vamp"):
         super().__init__()
         check_count(data_dim, "data_dim")
         check_count(num_components, "num_components")
-        # in a tuple, which nn.Module does not look into: the parameters are the guide's, and are to be listed once
+        # nn.Module does not look into a tuple: the parameters belong to the guide, and must be listed once only
         self._guide = (guide,)
         self.latent_dim = cast(_Guide, guide).latent_dim
         self.pseudo_data = nn.Parameter(torch.randn(num_components, data_dim))
@@ -46,7 +46,7 @@ class VampPrior(Prior, name="vamp"):
 
     @property
     def guide(self) -> nn.Module:
-        """The guide whose posteriors it is made of."""
+        """The guide whose posteriors are the components."""
         return self._guide[0]
 
     def forward(self) -> dist.TorchDistribution:
@@ -55,20 +55,20 @@ class VampPrior(Prior, name="vamp"):
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> Self:
-        """Put the pseudo-data at rows of ``x`` (N, D), drawn at random."""
+        """Put the pseudo-data at rows of ``x`` (N, D) that are drawn at random."""
         check_matrix(x, self.pseudo_data.shape[1])
         rows = torch.randint(len(x), (len(self.pseudo_data),), device=x.device)
         self.pseudo_data.copy_(x[rows])
         return self
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        """Behind ``.to()`` and ``.double()``: the guide comes along, or it could not read the pseudo-data."""
+        """Called by ``.to()`` and ``.double()``: the guide moves too, because it has to read the pseudo-data."""
         super()._apply(*args, **kwargs)
         self.guide._apply(*args, **kwargs)
         return self
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode, of the guide too."""
+        """Set the mode of this prior and of its guide."""
         super().train(mode)
         self.guide.train(mode)
         return self
@@ -79,7 +79,7 @@ class VampPrior(Prior, name="vamp"):
 
 
 class _ExampleGuide(nn.Module):
-    """The smallest guide there is: this package's layer knows none of the real ones."""
+    """The smallest guide there is, because models stand below inference and know no real guide."""
 
     latent_dim = 2
 

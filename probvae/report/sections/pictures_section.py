@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from probvae.applications.generation import sample
+from probvae.applications.sampling import sample
 from probvae.diagnostics.ledger.gap import GapResult
 from probvae.diagnostics.ledger.unsplit import UnsplitLedger
 from probvae.inference import posterior_mean, posterior_scale, reconstruct

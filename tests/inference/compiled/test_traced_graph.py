@@ -41,7 +41,7 @@ from probvae.models import (
     StandardNormalPrior,
     UniformHypercubePrior,
 )
-from probvae.models.covariates import GivenPrior
+from probvae.models.covariates import ConditionedPrior
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 DTYPES = sorted(TOLERANCE, key=str)
@@ -161,7 +161,7 @@ def test_a_guide_that_checks_its_data_is_refused() -> None:
 def test_priors(name: str, dtype: torch.dtype) -> None:
     prior = Prior.registry[name].example()
     if hasattr(prior, "num_covariates"):
-        prior = GivenPrior(prior, torch.randn(1, prior.num_covariates))
+        prior = ConditionedPrior(prior, torch.randn(1, prior.num_covariates))
     pair = small_vae(prior)
     if isinstance(prior, UniformHypercubePrior):
         pair.guide = ConstrainedGuide(pair.guide, prior.arguments["low"], prior.arguments["high"])

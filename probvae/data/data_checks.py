@@ -1,16 +1,16 @@
-"""What every data set must be: a finite, real (N, D) matrix that is not constant."""
+"""Checks of a data set: it is a finite, real (N, D) matrix that is not constant."""
 
 import numpy as np
 
 from probvae.data.on_disk import RowsOnDisk, blocks, float_dtype
 from probvae.errors import DataError, ShapeError, unknown_name
 
-# what NaN may be: an error, or a missing entry
+# Meanings of NaN: an error, or a missing entry
 MISSING = ("refuse", "mask")
 
 
 def as_matrix(values: np.ndarray, name: str) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """``values`` as (N, D) floats; images (N, H, W) are flattened, and their shape is given back."""
+    """``values`` as (N, D) floats, and the shape (H, W) of images (N, H, W), which are flattened."""
     image_shape = check_shape(values, name)
     x = values.reshape(len(values), -1)
     dtype = float_dtype(x.dtype)
@@ -18,7 +18,7 @@ def as_matrix(values: np.ndarray, name: str) -> tuple[np.ndarray, tuple[int, int
 
 
 def check_shape(values: np.ndarray, name: str) -> tuple[int, int] | None:
-    """Raise unless ``values`` are numbers (N, D), or images (N, H, W), whose shape is given back."""
+    """Raise unless ``values`` are numbers (N, D) or images (N, H, W); return the shape (H, W) of images."""
     if values.dtype.kind not in "biuf":
         raise DataError(f"{name}: expected numbers, got dtype {values.dtype}. Save the array as float32.")
     if values.size == 0:

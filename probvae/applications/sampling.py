@@ -10,7 +10,7 @@ from probvae.foundation.checks import check_count
 from probvae.inference.evaluation.simulation import simulate_pairs
 from probvae.inference.pair import VAE
 
-# in z, mean and x together: 1 GB
+# Numbers in z, mean and x together: 1 GB of them
 _MOST_NUMBERS = 2**28
 
 
@@ -26,8 +26,8 @@ class Sample(NamedTuple):
 def sample(vae: VAE, num_samples: int = 64, seed: int = 0) -> Sample:
     """Draw ``num_samples`` data from the model; the caller's random state is left as it was.
 
-    A conditional VAE is given its covariates first, ``vae.given(y)``: one row, or one for each draw; where there are
-    others, the draws take rows at random. Raises :class:`~probvae.errors.ArgumentError` for more than fit into 1 GB.
+    A conditional VAE is given its covariates first, ``vae.given(y)``: one row, or one row a draw. From another number
+    of rows, each draw takes a row at random. Raises :class:`~probvae.errors.ArgumentError` for more than fit into 1 GB.
 
     >>> sample(VAE.example(), num_samples=5).x.shape
     torch.Size([5, 3])
@@ -39,7 +39,7 @@ def sample(vae: VAE, num_samples: int = 64, seed: int = 0) -> Sample:
 
 @torch.no_grad()
 def decode_grid(vae: VAE, num_points: int = 20, extent: float = 3.0) -> Tensor:
-    """E[x|z] on a square grid of the latent plane, (n, n, D): axis 0 is z_2, axis 1 is z_1, -extent to extent."""
+    """E[x|z] (n, n, D) on a square grid of the latent plane: axis 0 is z_2, axis 1 is z_1, -extent to extent."""
     check_count(num_points, "num_points")
     if vae.model.latent_dim != 2:
         raise ArgumentError(f"decode_grid: expected latent_dim=2, got {vae.model.latent_dim}. Use sample() instead.")

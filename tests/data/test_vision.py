@@ -12,7 +12,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_data_sets_load() -> None:
     code = (
-        "from probvae.data.torchvision_import import import_torchvision;"
+        "from probvae.data.vision import import_torchvision;"
         "print(import_torchvision().datasets.MNIST.__name__, import_torchvision() is import_torchvision())"
     )
     done = run(code)
@@ -23,7 +23,7 @@ def test_data_sets_load() -> None:
 def test_the_failure_that_is_mended_is_real_here() -> None:
     done = run(
         "try:\n    import torchvision\n    print('loads')\nexcept RuntimeError as error:\n    print(error)\n"
-        "from probvae.data.torchvision_import import import_torchvision\n"
+        "from probvae.data.vision import import_torchvision\n"
         "import_torchvision()\nimport torchvision, torchvision.transforms\nprint('works')"
     )
     assert done.returncode == 0, done.stderr

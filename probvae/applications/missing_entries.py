@@ -1,0 +1,36 @@
+"""Missing entries filled with draws and intervals."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from probvae.inference import impute
+from probvae.inference.pair import VAE
+
+
+class Filled(NamedTuple):
+    """Data whose missing entries are filled, S times; observed entries are as they were.
+
+    ``draws`` (S, N, D), their ``mean`` (N, D), the ends ``lower`` and ``upper`` (N, D) of the central interval, ``ess``
+    (N,), the effective number of importance draws behind a row, and ``missing`` (N, D), true where an entry was.
+    """
+
+    draws: Tensor
+    mean: Tensor
+    lower: Tensor
+    upper: Tensor
+    ess: Tensor
+    missing: Tensor
+
+    @property
+    def num_missing(self) -> int:
+        """How many entries were missing, in all rows together."""
+        return int(self.missing.sum())
+
+
+def fill_missing(vae: VAE, x: Tensor, num_draws: int = 100, *, interval: float = 0.9, seed: int = 0) -> Filled:
+    """:func:`~probvae.inference.impute` for the data ``x`` (N, D), with the places of the missing entries (NaN).
+
+    A conditional VAE is given its covariates first, ``vae.given(y)``.
+    """
+    return Filled(*impute(vae, x, num_draws, interval=interval, seed=seed), x.isnan())
