@@ -1,7 +1,7 @@
 """Data: named sets and files, their scaling and binarisation, checked before anything is fitted.
 
 In: ``load`` (the door), the sets that it knows (``builtin``, ``vision``), files of the user's (``user_files``, and
-``on_disk`` for arrays that stay there), ``transforms``, ``data_checks`` and the result, ``dataset``.
+``on_disk`` for arrays that stay there), ``transforms``, and the result with its checks, ``dataset``.
 Out: the split into training and held-out rows, which is :mod:`probvae.experiments`; minibatches, which are
 :mod:`probvae.inference`; covariates as columns for networks, which are :mod:`probvae.models`.
 The door is :func:`load_data`, which returns a :class:`Dataset`.

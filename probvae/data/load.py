@@ -9,8 +9,7 @@ import numpy as np
 
 from probvae.data import builtin, vision
 from probvae.data import user_files as files
-from probvae.data.data_checks import check_values
-from probvae.data.dataset import Dataset
+from probvae.data.dataset import Dataset, check_values
 from probvae.data.on_disk import IN_MEMORY_LIMIT, RowsOnDisk, blocks
 from probvae.data.transforms import binarize, scale
 from probvae.errors import ArgumentError, ConfigError, DataError, UnknownNameError, unknown_name

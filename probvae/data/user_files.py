@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from probvae.data.data_checks import as_matrix, check_shape
-from probvae.data.dataset import Dataset
+from probvae.data.dataset import Dataset, as_matrix, check_shape
 from probvae.data.on_disk import IN_MEMORY_LIMIT, RowsOnDisk, fits_in_memory, float_dtype
 from probvae.errors import ConfigError, DataError
 from probvae.storage.untrusted import check_file

@@ -102,7 +102,7 @@ class Rows(nn.Module):
         self.module, self.num_event_dims = module, num_event_dims
 
     def forward(self, x: Tensor) -> Tensor:
-        """The module's output (..., *out) for ``x`` (..., *event)."""
+        """The module's output for ``x``, as for (N, P) or (N, C, H, W), with any leading dimensions for N."""
         leading = x.shape[: x.ndim - self.num_event_dims]
         output: Tensor = self.module(x.reshape(-1, *x.shape[x.ndim - self.num_event_dims :]))
         return output.reshape(*leading, *output.shape[1:])

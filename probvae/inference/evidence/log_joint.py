@@ -9,7 +9,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from probvae.models import LatentModel
-from probvae.models.likelihoods._missing import ObservedEntries
+from probvae.models.likelihoods.base import ObservedEntries
 from probvae.models.likelihoods.categorical_likelihood import Codes
 from probvae.models.likelihoods.poisson_likelihood import LogPoisson
 

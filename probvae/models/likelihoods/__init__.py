@@ -1,7 +1,7 @@
 """Likelihoods p(x|z), one file each.
 
-In: distributions over a datum, from the outputs of a decoder; the check that data lie in the support; helpers of the
-family (``_scale``, ``_support``, ``_missing``).
+In: distributions over a datum, from the outputs of a decoder; the check that data lie in the support; missing entries;
+the positive parameter that several likelihoods learn (``_scale``).
 Out: networks, which are decoders (:mod:`probvae.models.decoders`): a likelihood has no weights but its own scale.
 The door is :class:`Likelihood`, the contract. To add a likelihood: one new file here and one line below.
 """

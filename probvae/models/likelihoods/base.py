@@ -1,17 +1,16 @@
-"""The contract of a likelihood."""
+"""The contract of a likelihood, with missing entries and refusals of data, which all likelihoods share."""
 
 from abc import ABC, abstractmethod
 from copy import copy
-from typing import Self
+from typing import Any, Self
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Independent, TorchDistribution
 from torch import Tensor, nn
 
-from probvae.errors import ArgumentError
-from probvae.foundation.checks import check_count, check_event
+from probvae.errors import ArgumentError, SupportError
+from probvae.foundation.checks import check_count, check_event, check_finite
 from probvae.foundation.registry import Registered
-from probvae.models.likelihoods._missing import observed_entries
 
 
 class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
@@ -107,3 +106,49 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
     @abstractmethod
     def example(cls) -> Self:
         """A small instance (data_dim 3), used by the contract tests."""
+
+
+class ObservedEntries(Independent):
+    """Independent entries; an entry that is NaN is missing, and adds nothing to the log density."""
+
+    fill_value: float = 0.0
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density (...) of the observed entries of ``value`` (..., D)."""
+        missing = value.isnan()
+        log_prob = self.base_dist.log_prob(torch.where(missing, self.fill_value, value))
+        return log_prob.masked_fill(missing, 0.0).sum(-1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "ObservedEntries":
+        return observed_entries(self.base_dist.expand(torch.Size(batch_shape) + self.event_shape), self.fill_value)
+
+
+def observed_entries(p: TorchDistribution, fill_value: float) -> ObservedEntries:
+    """p(x|z) for x with NaN. ``fill_value`` is an element of the support, and its density is left out again."""
+    if isinstance(p, torch.distributions.Independent) and p.reinterpreted_batch_ndims == 1:
+        p = p.base_dist
+    elif p.event_shape:
+        raise ArgumentError(
+            f"missing: expected a likelihood whose entries are independent given z, got {type(p).__name__}. "
+            "Use missing='refuse' and drop the rows with missing entries."
+        )
+    result = ObservedEntries(p, 1)
+    result.fill_value = fill_value
+    return result
+
+
+def check_entries(x: Tensor, fits: Tensor, needs: str, fix: str) -> None:
+    """Raise unless every entry of ``x`` (N, D) is finite and ``fits`` (N, D) there; ``needs`` says what fits."""
+    check_finite(x)
+    bad = (~fits).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        # A single column belongs to a table, whose likelihood names the column
+        where = f"row {row}" if x.shape[1] == 1 else f"row {row}, column {column}"
+        raise SupportError(f"x: {needs}, got {x[row, column].item():g} ({where}; {len(bad)} such entries). Use {fix}.")
+
+
+def check_counts(x: Tensor, likelihood: str) -> None:
+    """Raise unless every value of ``x`` (N, D) is one of 0, 1, 2, ..."""
+    fix = "scaling='none', or take a Gaussian likelihood"
+    check_entries(x, (x >= 0) & (x == x.round()), f"{likelihood} needs counts 0, 1, 2, ...", fix)

@@ -7,8 +7,7 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from probvae.foundation.checks import check_count
-from probvae.models.likelihoods._support import check_entries
-from probvae.models.likelihoods.base import Likelihood
+from probvae.models.likelihoods.base import Likelihood, check_entries
 
 
 class CategoricalLikelihood(Likelihood, name="categorical"):

@@ -10,8 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from probvae.foundation.checks import check_count
 from probvae.models.likelihoods._scale import PositiveParameter
-from probvae.models.likelihoods._support import check_entries
-from probvae.models.likelihoods.base import Likelihood
+from probvae.models.likelihoods.base import Likelihood, check_entries
 
 # The largest number of levels that a message proposes for data that do not fit
 _MOST_LEVELS = 1024

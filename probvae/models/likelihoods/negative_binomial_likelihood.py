@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from probvae.models.likelihoods._scale import PositiveParameter
-from probvae.models.likelihoods._support import check_counts
-from probvae.models.likelihoods.base import Likelihood
+from probvae.models.likelihoods.base import Likelihood, check_counts
 
 # Stirling's series with four terms is exact to 1e-15 from this number on
 _LARGE = 20.0

@@ -5,8 +5,7 @@ from typing import Any, Self
 from pyro import distributions as dist
 from torch import Tensor
 
-from probvae.models.likelihoods._support import check_counts
-from probvae.models.likelihoods.base import Likelihood
+from probvae.models.likelihoods.base import Likelihood, check_counts
 
 
 class PoissonLikelihood(Likelihood, name="poisson"):
