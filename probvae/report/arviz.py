@@ -82,7 +82,7 @@ def to_arviz(
     pareto_k
         (N,) from :func:`~probvae.diagnostics.importance_diagnostic`, where it is known already.
     seed
-        Of the draws; the caller's random state is left as it was.
+        Seed of the draws; the caller's random state is left as it was.
 
     Raises :class:`~probvae.errors.ArgumentError` for a wrong count or wrong names, and
     :class:`~probvae.errors.ShapeError` or :class:`~probvae.errors.DataError` for data that do not fit.

@@ -28,7 +28,7 @@ def check_same_shape(value: NDArray[Any], shape: tuple[int, ...], name: str) -> 
 
 
 def feature_titles(feature_names: Sequence[str] | None, num_features: int) -> list[str]:
-    """The names given, or ``x_1``, ``x_2``, ... as formulas."""
+    """``feature_names`` as titles, or ``x_1``, ``x_2``, ... as formulas where there are none."""
     if feature_names is None:
         return [f"$x_{{{index + 1}}}$" for index in range(num_features)]
     if len(feature_names) != num_features:

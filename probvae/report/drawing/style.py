@@ -104,7 +104,7 @@ def set_remark(axes: Axes, remark: str) -> None:
 def polish(axes: Axes, *, num_ticks: int = 6, integer_x: bool = False) -> None:
     """Plain tick labels, few of them.
 
-    Matplotlib makes ticks when it draws, with the settings of that moment, so theirs are given here.
+    Matplotlib makes ticks when it draws, with the settings of that moment, so their looks are set here.
     """
     axes.tick_params(which="both", color=SPINE, labelcolor=GREY, labelsize=9.5, width=0.8, length=3)
     for axis in (axes.xaxis, axes.yaxis):

@@ -83,7 +83,7 @@ def _draw_panel(axes: Axes, panel: PosteriorPanel) -> None:
 
 
 def _levels(log_density: Floats) -> list[float]:
-    """The densities that bound the regions of the given masses, rising."""
+    """The densities that bound the regions of 50, 90 and 99 % of the mass, rising."""
     values = np.sort(log_density.ravel())[::-1]
     mass = np.exp(values - values[0]).cumsum()
     found = [float(values[np.searchsorted(mass, share * mass[-1])]) for share in sorted(_MASSES, reverse=True)]
