@@ -130,6 +130,7 @@ LIKELIHOODS = {
 }
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_every_likelihood_fits_the_digits(probvae, tmp_path: Path, likelihood: str) -> None:
     options = ("--epochs", "2", "--hidden", "8", "--no-gap", "--no-progress", "--out", tmp_path / "run")

@@ -96,6 +96,7 @@ def test_report_does_not_write_through_a_link(probvae, folder: Path) -> None:
     assert not any((folder / "run" / name).is_symlink() for name in names)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("command", [("gap", "--num-data", "2"), ("encode",), ("reconstruct",), ("sample",)])
 def test_files_beside_the_run_are_not_written_through_links(probvae, folder: Path, command: tuple[str, ...]) -> None:
     target = folder.parent / "outside" / "precious"

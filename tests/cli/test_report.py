@@ -164,6 +164,7 @@ def test_mistakes(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_older_report_stays_when_the_new_one_cannot_be_written(probvae, small_run: Path, tmp_path: Path) -> None:
     older = {"report.html": b"old", "report.json": b'{"answer": "", "verdicts": [], "about": {}}'}
     for name, content in older.items():

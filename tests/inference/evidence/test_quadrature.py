@@ -331,11 +331,11 @@ class CostlyPrior(StandardNormalPrior):
 
 
 def test_a_costly_prior_gets_fewer_cells_and_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quadrature_module, "_MAX_NUMBERS", 10**8)
+    monkeypatch.setattr(quadrature_module, "_MAX_NUMBERS", 10**7)
     model = absolute_model(0.01, dim=2)
     model.prior, x = CostlyPrior(2), torch.ones(1, 2)
     cheap = quadrature(model, x, tolerance=1e-9)
-    model.prior.numbers = 10_000
+    model.prior.numbers = 1_000
     costly = quadrature(model, x, tolerance=1e-9)
     assert cheap.converged.all()
     assert not costly.converged.any()

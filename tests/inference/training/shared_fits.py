@@ -1,4 +1,4 @@
-"""Fits for test_distributed.py, which runs them in one process and, by ``torchrun`` on this file, in two."""
+"""Fits for test_processes.py, which runs them in one process and, by ``torchrun`` on this file, in two."""
 
 import sys
 import time
@@ -82,10 +82,12 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
-def fitted(case: Case, **more: Any) -> dict[str, Any]:
+def fitted(case: Case, epochs: int = 3, **more: Any) -> dict[str, Any]:
     """What came of it: the weights, and the history without the clock."""
     vae, x, options = case
-    result = fit(vae, x, **({"epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "progress": False} | options | more))
+    result = fit(
+        vae, x, **({"epochs": epochs, "batch_size": 16, "learning_rate": 1e-2, "progress": False} | options | more)
+    )
     history = [{name: value for name, value in record.items() if name != "seconds"} for record in result.history]
     ends = {"stopped": result.stopped, "best": result.best_epoch, "path": result.path}
     return {"state": vae.state_dict(), "history": history, **ends}
@@ -144,7 +146,7 @@ MISTAKES: dict[str, Callable[[Ranks], Case]] = {
 def mistaken(case: Case) -> dict[str, Any]:
     """The error, and the weights that it left."""
     try:
-        return {"error": None, **fitted(case)}
+        return {"error": None, **fitted(case, epochs=4)}
     except ProbvaeError as error:
         return {"error": type(error).__name__, "message": str(error), "state": case[0].state_dict()}
 
