@@ -18,6 +18,7 @@ FIT = ("fit", "--hidden", "16", "--batch-size", "100", "--no-gap", "--no-figures
 LONG = ("--epochs", "1000000", "--compile", "graph")
 
 
+@pytest.mark.slow
 def test_one_of_two_processes_writes_and_tells(probvae: Run, tmp_path: Path) -> None:
     """One summary, one run folder, the numbers of one process."""
     one = probvae(*FIT, "--epochs", "2", "--out", "one", "--json", cwd=tmp_path)

@@ -94,11 +94,11 @@ def test_loss_that_one_process_cannot_take(two: list[dict[str, Any]]) -> None:
 
 
 def test_step_that_one_process_cannot_take_is_skipped_by_all(two: list[dict[str, Any]]) -> None:
-    """From the third epoch on it has no loss for its share of five minibatches; the sixth is the other's alone."""
-    first, second = (rank["mistakes"]["refused five times"] for rank in two)
+    """From the third epoch on it has no loss for its share of two minibatches; the third is the other's alone."""
+    first, second = (rank["mistakes"]["refused twice"] for rank in two)
     assert first["error"] is None
     assert first["history"] == second["history"]
-    assert [record["skipped_steps"] for record in first["history"]] == [0, 0, 5, 5]
+    assert [record["skipped_steps"] for record in first["history"]] == [0, 0, 2, 2]
     assert all(torch.equal(first["state"][key], second["state"][key]) for key in first["state"])
 
 
