@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import environment, torchrun
 from tests.support.command_line import Run
+from tests.support.launching import environment, torchrun
 
 FIT = ("fit", "--hidden", "16", "--batch-size", "100", "--no-gap", "--no-figures")
 # a long fit is worth the time that torch's compiler takes, and there is nothing to wait for here

@@ -23,11 +23,10 @@ from probvae.models import (
     MLPDecoder,
     StandardNormalPrior,
 )
-from tests import example_a
-from tests.diagnostics import faults
 from tests.diagnostics.fault_matrix import CASES
 from tests.diagnostics.faults import faulty
-from tests.inference.programs.test_programs import best_diagonal_vae, exact_vae, network_vae
+from tests.support import example_a
+from tests.support.vaes import best_diagonal_vae, exact_guide_vae, exact_vae, network_vae
 
 
 def test_an_exact_guide_has_nothing_against_it() -> None:
@@ -116,7 +115,7 @@ def test_a_variance_on_its_floor_is_told_with_the_datas_rank(dtype: torch.dtype)
 
 
 def test_weights_are_advised_where_they_can_correct() -> None:
-    vae = faulty(faults.exact_vae(), "sd x 1.4")
+    vae = faulty(exact_guide_vae(), "sd x 1.4")
     advice = diagnose(vae, probvae.sample(vae, 300, seed=9).x, quick=True).advice
     assert any("probvae.resample(vae, x)" in text and "100% of the data" in text for text in advice)
 

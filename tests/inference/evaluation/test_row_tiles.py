@@ -256,7 +256,7 @@ def test_fast_products_leave_gradients_and_other_precisions_alone() -> None:
 PEAK = """
 import os, torch, probvae
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
-from tests.memory import peak, reset_peak
+from tests.support.memory import peak, reset_peak
 
 torch.set_num_threads(1)
 likelihood = probvae.models.BernoulliLikelihood(784)

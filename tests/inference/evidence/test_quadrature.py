@@ -24,6 +24,7 @@ from probvae.models import (
     StandardNormalPrior,
 )
 from probvae.models.likelihoods import ContinuousBernoulliLikelihood
+from tests.support.vaes import Absolute
 
 
 class Fixed(Prior):
@@ -42,13 +43,6 @@ class Fixed(Prior):
     @classmethod
     def example(cls):
         raise NotImplementedError
-
-
-class Absolute(nn.Module):
-    """f(z) = |z|."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        return z.abs()
 
 
 class Constant(nn.Module):

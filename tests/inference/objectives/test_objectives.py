@@ -39,8 +39,8 @@ from probvae.models import (
     MixturePrior,
     StandardNormalPrior,
 )
-from tests import example_a
-from tests.inference.programs.test_programs import exact_vae, network_vae
+from tests.support import example_a
+from tests.support.vaes import exact_vae, network_vae
 
 DOUBLE = torch.float64
 BOUNDS = {

@@ -15,7 +15,7 @@ from probvae.inference.training.processes import Ranks, process_group
 from tests.conftest import Once
 from tests.inference.training import shared_fits
 from tests.inference.training.shared_fits import CASES, data, fitted, gradients
-from tests.launching import environment, torchrun
+from tests.support.launching import environment, torchrun
 
 # sums in another order, in float64, over steps of Adam, which divides small gradients by their own size
 EQUAL = {"rtol": 1e-7, "atol": 1e-7}
