@@ -35,6 +35,12 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FigureCanvasSVG, "print_svg", lambda canvas, place, metadata: Path(place).write_bytes(b"svg"))
 
 
+@pytest.fixture
+def unrefined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger's search ends after few steps, for tests that do not look at its numbers."""
+    monkeypatch.setattr("probvae.inference.evaluation.refine._STEPS_IN_A_STAGE", 5)
+
+
 @pytest.fixture(scope="session")
 def small_run(probvae: Run, once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder that `probvae fit` itself wrote: two epochs on the digits."""
