@@ -49,7 +49,7 @@ from tests.faults.running import (  # noqa: E402
     run_case,
     verdict_on,
 )
-from tests.memory import limited_memory  # noqa: E402
+from tests.support.memory import limited_memory  # noqa: E402
 
 CRASH = "crash"
 # The largest memory of a process includes what its parent had when it was started: it gets a parent that has little.

@@ -1,52 +1,52 @@
-import contextlib
+import functools
 import io
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-from probvae.cli import main
 from tests.conftest import Once
+from tests.support.command_line import Run, run_here
 
 QUICK_REPORT = ("--quick", "--num-data", "40", "--draws", "100", "--no-progress")
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def run_process(*arguments: str | Path, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """The real command line in a process of its own."""
-    command = [sys.executable, "-m", "probvae", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
 @pytest.fixture(scope="session")
 def probvae(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run the command line's entry point here: importing torch anew for each of many runs would take minutes."""
-    home = tmp_path_factory.mktemp("cli")
+    """Run the command line in this process, in an empty folder unless ``cwd`` names another."""
+    return functools.partial(run_here, cwd=tmp_path_factory.mktemp("cli"))
 
-    def run(*arguments: str | Path, cwd: Path = home) -> subprocess.CompletedProcess[str]:
-        out, err = io.StringIO(), io.StringIO()
-        command = ["probvae", *map(str, arguments)]
-        streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
-        place = contextlib.chdir(cwd), mock.patch.object(sys, "argv", command)
-        with streams[0], streams[1], place[0], place[1], pytest.raises(SystemExit) as stop:
-            main()
-        return subprocess.CompletedProcess(command, int(stop.value.code or 0), out.getvalue(), err.getvalue())
 
-    return run
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and written, and not drawn: a test of something else need not wait a tenth of a second for each.
+
+    tests/report draws all of them.
+    """
+    measure = FigureCanvasAgg.print_png
+
+    def print_png(canvas: FigureCanvasAgg, place: Path | io.BytesIO) -> None:
+        # matplotlib itself draws into memory, where a figure needs the size of a text
+        place.write_bytes(b"png") if isinstance(place, Path) else measure(canvas, place)
+
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", print_png)
+    monkeypatch.setattr(FigureCanvasSVG, "print_svg", lambda canvas, place, metadata: Path(place).write_bytes(b"svg"))
+
+
+@pytest.fixture
+def unrefined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger's search ends after few steps, for tests that do not look at its numbers."""
+    monkeypatch.setattr("probvae.inference.evaluation.refine._STEPS_IN_A_STAGE", 5)
 
 
 @pytest.fixture(scope="session")
-def small_run(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder that `probvae fit` itself wrote, in a process of its own: two epochs on the digits."""
+def small_run(probvae: Run, once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that `probvae fit` itself wrote: two epochs on the digits."""
 
     def fit(home: Path) -> None:
-        done = run_process("fit", "--epochs", "2", "--out", "small", "--hidden", "32", "--no-progress", cwd=home)
+        done = probvae("fit", "--epochs", "2", "--out", "small", "--hidden", "32", "--no-progress", cwd=home)
         assert done.returncode == 0, done.stderr
         assert "held-out data of digits" in done.stdout
 

@@ -116,6 +116,7 @@ def test_gap_of_a_linear_model_is_the_closed_form(probvae, tmp_path: Path) -> No
     assert gap["approximation"]["value"] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.usefixtures("undrawn", "unrefined")
 def test_memory_limit_changes_no_number(probvae, small_run: Path, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("default", "given")]
     for folder, options in zip(folders, ([], ["--memory-limit", "64MB"]), strict=True):

@@ -75,6 +75,7 @@ def test_pictures_and_numbers_of_a_sweep(swept: Path) -> None:
         assert 0 < run["seconds"] == summary["fit_seconds"] < summary["seconds"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_run_of_a_sweep_that_was_stopped_goes_on(probvae, swept: Path, tmp_path: Path) -> None:
     shutil.copytree(swept, tmp_path / "sweep")
     stopped = tmp_path / "sweep" / "guide-diagonal_variance-0.05"
@@ -87,6 +88,7 @@ def test_run_of_a_sweep_that_was_stopped_goes_on(probvae, swept: Path, tmp_path:
         assert (stopped / name).read_bytes() == (swept / stopped.name / name).read_bytes()
 
 
+@pytest.mark.usefixtures("undrawn", "unrefined")
 def test_finished_runs_are_not_fitted_again(probvae, swept: Path) -> None:
     first = swept / "guide-diagonal_variance-0.05" / "model.safetensors"
     before = first.stat().st_mtime_ns
@@ -106,6 +108,7 @@ def test_a_fit_that_fails_is_listed(probvae, swept: Path, tmp_path: Path) -> Non
     assert "expected at least one finished run" in nothing.stderr
 
 
+@pytest.mark.usefixtures("undrawn", "unrefined")
 def test_other_held_out_data_are_not_paired(probvae, swept: Path, tmp_path: Path) -> None:
     done = probvae("fit", *SETTINGS, "--seed", "5", "--out", tmp_path / "other", *QUIET)
     assert done.returncode == 0, done.stderr
@@ -176,6 +179,7 @@ def test_a_finished_run_of_another_recipe_is_not_taken(probvae, swept: Path) -> 
     assert "holds a run with training.epochs=2, and 3 is asked for" in done.stderr.replace("\n", " ")
 
 
+@pytest.mark.usefixtures("unrefined")
 def test_options_of_fit_hold_for_a_sweep(probvae, tmp_path: Path) -> None:
     options = ("--data", "wine", "--epochs", "1", "--batch-size", "32", "--latent-dim", "1")
     done = probvae("compare", "--sweep", "hidden=4,[6,5]", *options, "--no-figures", "--out", tmp_path / "c", "--json")
@@ -222,6 +226,7 @@ def test_data_that_have_changed_since_the_fit_are_refused(probvae, tmp_path: Pat
         read_entry(tmp_path / "run")
 
 
+@pytest.mark.usefixtures("undrawn", "unrefined")
 def test_densities_are_not_compared_with_probabilities(probvae, tmp_path: Path) -> None:
     """A density of binary data rises without limit as c falls; a probability does not."""
     options = ("--binarization", "fixed", "--epochs", "1", "--hidden", "4", "--num-data", "150", "--batch-size", "32")
@@ -235,6 +240,7 @@ def test_densities_are_not_compared_with_probabilities(probvae, tmp_path: Path) 
     assert runs["continuous-bernoulli"]["difference"]["elbo"]["paired"]
 
 
+@pytest.mark.usefixtures("undrawn", "unrefined")
 def test_runs_of_one_name_are_told_apart(probvae, swept: Path, tmp_path: Path) -> None:
     for part, source in (("a", "guide-diagonal_variance-0.05"), ("b", "guide-diagonal_variance-0.2")):
         shutil.copytree(swept / source, tmp_path / part / "run")
@@ -250,6 +256,7 @@ def test_runs_of_one_name_are_told_apart(probvae, swept: Path, tmp_path: Path) -
     assert "expected every run once" in twice.stderr
 
 
+@pytest.mark.usefixtures("unrefined")
 def test_evidence_on_fewer_data_is_paired_with_the_first_of_them(probvae, tmp_path: Path) -> None:
     """Quadrature on all 80 held-out data, annealing on 50: the difference is over the 50 that both have."""
     options = (

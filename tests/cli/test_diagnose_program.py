@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.conftest import run_process
+from tests.support.command_line import run_process
 
 # d = 1, D = 2: p(z) = N(0, 1), x = w z + noise with the variance 1/4; the posterior is N(w x / (w w + 1/4), ...)
 PROGRAMS = """

@@ -61,6 +61,7 @@ FIT = (
 )
 
 
+@pytest.mark.usefixtures("unrefined")
 def test_prior_defined_at_run_time_is_a_choice(probvae, tmp_path: Path) -> None:
     """One class and nothing else: the command line lists it, fits it, and loads it again."""
     try:

@@ -130,6 +130,7 @@ LIKELIHOODS = {
 }
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_every_likelihood_fits_the_digits(probvae, tmp_path: Path, likelihood: str) -> None:
     options = ("--epochs", "2", "--hidden", "8", "--no-gap", "--no-progress", "--out", tmp_path / "run")
@@ -163,7 +164,7 @@ def test_file_of_the_user(probvae, tmp_path: Path) -> None:
     lines = ["a,b,c,kind", *(",".join(f"{v:.6f}" for v in row) + f",k{i % 2}" for i, row in enumerate(rows))]
     (tmp_path / "table.csv").write_text("\n".join(lines))
     options = ("--labels", "kind", "--scaling", "standardize", "--epochs", "2", "--batch-size", "50")
-    done = probvae("fit", "--data", "table.csv", *options, "--hidden", "8", cwd=tmp_path)
+    done = probvae("fit", "--data", "table.csv", *options, "--hidden", "8", "--no-gap", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "table-001" / "figures" / "samples.png").stat().st_size > 1000
 
@@ -268,6 +269,7 @@ def test_diverging_fit_says_where_and_keeps_the_last_good_state(probvae, tmp_pat
     assert all(tensor.isfinite().all() for tensor in package.load(tmp_path / "run").state_dict().values())
 
 
+@pytest.mark.usefixtures("undrawn", "unrefined")
 def test_pictures_of_data_that_are_binarised_at_every_use(probvae, tmp_path: Path) -> None:
     options = ("--likelihood", "bernoulli", "--binarization", "fresh", "--num-data", "200", "--batch-size", "64")
     done = probvae("fit", "--out", tmp_path / "run", "--epochs", "1", "--no-progress", *options)

@@ -51,6 +51,7 @@ def test_missing_entries_are_refused_by_default(probvae, table: Path, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("undrawn", "unrefined")
 def test_conditional_on_a_column(probvae, table: Path, tmp_path: Path) -> None:
     fit(probvae, table, tmp_path / "run", "--missing", "mask", "--condition", "age")
     done = probvae("sample", tmp_path / "run", "--given", "60", "-n", "10")

@@ -96,6 +96,7 @@ def test_report_does_not_write_through_a_link(probvae, folder: Path) -> None:
     assert not any((folder / "run" / name).is_symlink() for name in names)
 
 
+@pytest.mark.usefixtures("undrawn", "unrefined")
 @pytest.mark.parametrize("command", [("gap", "--num-data", "2"), ("encode",), ("reconstruct",), ("sample",)])
 def test_files_beside_the_run_are_not_written_through_links(probvae, folder: Path, command: tuple[str, ...]) -> None:
     target = folder.parent / "outside" / "precious"
@@ -319,6 +320,7 @@ def test_summary(probvae, folder: Path, text: str) -> None:
     refused(probvae, folder, "summary.json", READING[-1:])
 
 
+@pytest.mark.usefixtures("unrefined")
 @pytest.mark.parametrize("value", ["NaN", "1e999", '"[red]<b>"', "[[]]", "9" * 400, "true", "null"])
 def test_numbers_of_the_fit_that_are_none(probvae, folder: Path, value: str) -> None:
     (folder / "run" / "summary.json").write_text(f'{{"epochs": {value}, "beta": {value}}}')

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
-from tests.launching import environment, torchrun
+from tests.support.command_line import Run
+from tests.support.launching import environment, torchrun
 
 FIT = ("fit", "--hidden", "16", "--batch-size", "100", "--no-gap", "--no-figures")
 # a long fit is worth the time that torch's compiler takes, and there is nothing to wait for here
 LONG = ("--epochs", "1000000", "--compile", "graph")
 
 
+@pytest.mark.slow
 def test_one_of_two_processes_writes_and_tells(probvae: Run, tmp_path: Path) -> None:
     """One summary, one run folder, the numbers of one process."""
     one = probvae(*FIT, "--epochs", "2", "--out", "one", "--json", cwd=tmp_path)

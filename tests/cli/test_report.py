@@ -88,6 +88,7 @@ def test_same_seed_same_numbers(probvae, small_run: Path, small_report: tuple[Pa
     assert first == second
 
 
+@pytest.mark.usefixtures("unrefined")
 def test_one_datum(probvae, small_run: Path, tmp_path: Path) -> None:
     done = probvae("report", small_run, *QUICK_REPORT, "--num-data", "1", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -164,6 +165,7 @@ def test_mistakes(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("undrawn", "unrefined")
 def test_older_report_stays_when_the_new_one_cannot_be_written(probvae, small_run: Path, tmp_path: Path) -> None:
     older = {"report.html": b"old", "report.json": b'{"answer": "", "verdicts": [], "about": {}}'}
     for name, content in older.items():

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from probvae.inference.training.checkpoints import packed, read_checkpoint, write_checkpoint
-from tests.cli.conftest import Run, run_process
 from tests.faults.killing import content_of
+from tests.support.command_line import Run, run_process
 
 FIT = ("fit", "--hidden", "16", "--no-gap", "--no-figures", "--no-progress", "--epochs")
 RESUME = ("fit", "--no-gap", "--no-figures", "--no-progress", "--resume")
@@ -163,8 +163,8 @@ def test_second_process_on_a_run_and_a_removed_folder(probvae: Run, tmp_path: Pa
         second = probvae(*RESUME, "run", cwd=tmp_path)
         assert second.returncode == 2
         assert second.stderr.startswith("probvae: run: another process is writing this run.")
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)  # it may have been writing into it
+        # Renamed first: while single files are removed, the fit may write others, and the folder would stay.
+        shutil.rmtree((tmp_path / "run").rename(tmp_path / "removed"))
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()

@@ -40,6 +40,7 @@ def test_numbers_are_those_of_the_day_it_was_made(folder: Path) -> None:
     assert found["elbo"] < found["log_evidence"]
 
 
+@pytest.mark.usefixtures("undrawn", "unrefined")
 @pytest.mark.parametrize("folder", STORED, ids=lambda folder: folder.name)
 def test_every_command_reads_it(probvae, folder: Path, tmp_path: Path) -> None:
     for command in ("gap", "encode", "reconstruct", "sample"):

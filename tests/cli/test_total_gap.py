@@ -13,7 +13,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 import probvae as package
 from probvae.experiments.run import as_tensor, load_run_data, split
 from probvae.inference import DiagonalGuide, Guide, exact_posterior
-from tests.cli.conftest import Run
+from tests.support.command_line import Run
 
 FIT = ("fit", "--data", "linear-gaussian", "--num-data", "200", "--decoder", "linear", "--epochs", "2", "--no-figures")
 WHY = "refine knows normal guides, and every LocalGuide whose draws are reparameterised; {} is neither"

@@ -157,7 +157,7 @@ import probvae
 from probvae.data import RowsOnDisk
 from probvae.inference import DiagonalGuide, LinearEncoder
 from probvae.models import (GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior)
-from tests.memory import peak
+from tests.support.memory import peak
 
 def make():
     model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 1000), GaussianLikelihood(1000, variance="optimal"))

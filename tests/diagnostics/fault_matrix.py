@@ -15,8 +15,9 @@ import probvae
 from probvae.diagnostics.diagnose import diagnose
 from probvae.inference import ExactGuide
 from probvae.models import GaussianLikelihood, LatentModel, NormalPrior, StudentTLikelihood
-from tests import example_a
-from tests.diagnostics.faults import bimodal_vae, correlated_vae, exact_vae, faulty, folded_vae
+from tests.diagnostics.faults import bimodal_vae, correlated_vae, faulty, folded_vae
+from tests.support import example_a
+from tests.support.vaes import exact_guide_vae
 
 NUM_DATA = 600
 # simulated pairs: calibration costs next to nothing on these models
@@ -54,7 +55,7 @@ def of_model(truth: Callable[[], LatentModel]) -> Case:
     def case(seed: int) -> tuple[probvae.VAE, Tensor]:
         model = truth()
         data = probvae.sample(probvae.VAE(model, ExactGuide(example_a.model())), NUM_DATA, seed=_DATA_SEED + seed)
-        return exact_vae(), data.x
+        return exact_guide_vae(), data.x
 
     return case
 
@@ -80,23 +81,23 @@ def with_heavy_tails() -> LatentModel:
 
 
 CASES: dict[str, Case] = {
-    "mean + 0.3 sd": of_guide(exact_vae, "mean + 0.3 sd"),
-    "mean + 1 sd": of_guide(exact_vae, "mean + 1 sd"),
-    "sd x 0.7": of_guide(exact_vae, "sd x 0.7"),
-    "sd x 1.4": of_guide(exact_vae, "sd x 1.4"),
+    "mean + 0.3 sd": of_guide(exact_guide_vae, "mean + 0.3 sd"),
+    "mean + 1 sd": of_guide(exact_guide_vae, "mean + 1 sd"),
+    "sd x 0.7": of_guide(exact_guide_vae, "sd x 0.7"),
+    "sd x 1.4": of_guide(exact_guide_vae, "sd x 1.4"),
     "no correlation (rho = 0.8)": of_guide(correlated_vae, "no correlation"),
     "one of two modes dropped": of_guide(bimodal_vae, "one mode dropped"),
     "one of two modes dropped, f(z) = abs(z)": of_guide(lambda: folded_vae(0.01), "one mode dropped"),
-    "guide = prior": of_guide(exact_vae, "prior"),
-    "one latent collapsed": of_guide(exact_vae, "one latent collapsed"),
-    "encoder shuffled": of_guide(exact_vae, "shuffled"),
+    "guide = prior": of_guide(exact_guide_vae, "prior"),
+    "one latent collapsed": of_guide(exact_guide_vae, "one latent collapsed"),
+    "encoder shuffled": of_guide(exact_guide_vae, "shuffled"),
     "c of the data twice the model's": of_model(lambda: with_variance(2.0)),
     "c of the data half the model's": of_model(lambda: with_variance(0.5)),
     "prior of the data 1.5 times as wide": of_model(with_wide_prior),
     "heavy tails (t, 3 degrees) as Gaussian": of_model(with_heavy_tails),
 }
 NO_FAULT: tuple[Case, ...] = (
-    of_guide(exact_vae, None),
+    of_guide(exact_guide_vae, None),
     of_guide(correlated_vae, None),
     of_guide(bimodal_vae, None),
     of_guide(folded_vae, None),

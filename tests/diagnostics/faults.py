@@ -15,7 +15,6 @@ from torch.distributions import constraints
 import probvae
 from probvae.inference import ExactGuide, Guide
 from probvae.models import GaussianLikelihood, LatentModel, LinearGaussianModel, MixturePrior, StandardNormalPrior
-from tests import example_a
 
 Posterior = dist.TorchDistribution
 
@@ -108,12 +107,6 @@ FAULTS: dict[str, Callable[[Guide, LatentModel, Tensor], Posterior]] = {
     "one latent collapsed": _collapsed,
     "shuffled": _shuffled,
 }
-
-
-def exact_vae() -> probvae.VAE:
-    """Example A and its exact posterior."""
-    model = example_a.model()
-    return probvae.VAE(model, ExactGuide(model))
 
 
 def correlated_vae(rho: float = 0.8) -> probvae.VAE:

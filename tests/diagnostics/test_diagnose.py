@@ -23,19 +23,23 @@ from probvae.models import (
     MLPDecoder,
     StandardNormalPrior,
 )
-from tests import example_a
-from tests.diagnostics import faults
 from tests.diagnostics.fault_matrix import CASES
 from tests.diagnostics.faults import faulty
-from tests.inference.programs.test_programs import best_diagonal_vae, exact_vae, network_vae
+from tests.support import example_a
+from tests.support.vaes import best_diagonal_vae, exact_guide_vae, exact_vae, network_vae
 
 
 def test_an_exact_guide_has_nothing_against_it() -> None:
     vae = exact_vae()
-    diagnosis = diagnose(vae, probvae.sample(vae, 200, seed=4).x, quick=True)
+    seen: list[tuple[str, int, int]] = []
+    x = probvae.sample(vae, 200, seed=4).x
+    diagnosis = diagnose(vae, x, quick=True, progress=lambda *step: seen.append(step))
     assert {verdict.status for verdict in diagnosis.verdicts} == {"ok"}
     assert diagnosis.status == "ok"
     assert diagnosis.advice == ["Nothing: no diagnostic has anything against this posterior."]
+    # progress names every section
+    assert [name for name, _, _ in seen] == list(diagnosis.sections)
+    assert seen[0][1:] == (0, len(seen))
 
 
 def test_a_diagonal_guide_is_told_what_a_full_covariance_would_win() -> None:
@@ -90,13 +94,6 @@ def test_one_datum() -> None:
     assert not any(math.isnan(verdict.value) for verdict in diagnosis.verdicts if verdict.value is not None)
 
 
-def test_progress_names_every_section() -> None:
-    seen: list[tuple[str, int, int]] = []
-    diagnosis = diagnose(exact_vae(), example_a.X, quick=True, progress=lambda *step: seen.append(step))
-    assert [name for name, _, _ in seen] == list(diagnosis.sections)
-    assert seen[0][1:] == (0, len(seen))
-
-
 def test_bad_arguments_are_refused() -> None:
     vae = network_vae()
     with pytest.raises(ShapeError, match="expected 3 columns, got 2"):
@@ -118,7 +115,7 @@ def test_a_variance_on_its_floor_is_told_with_the_datas_rank(dtype: torch.dtype)
 
 
 def test_weights_are_advised_where_they_can_correct() -> None:
-    vae = faulty(faults.exact_vae(), "sd x 1.4")
+    vae = faulty(exact_guide_vae(), "sd x 1.4")
     advice = diagnose(vae, probvae.sample(vae, 300, seed=9).x, quick=True).advice
     assert any("probvae.resample(vae, x)" in text and "100% of the data" in text for text in advice)
 
@@ -138,14 +135,14 @@ def test_latents_that_must_be_off_are_told_without_a_warning() -> None:
 
 def test_a_wrong_model_is_told_apart_from_a_wrong_guide() -> None:
     vae, x = CASES["c of the data twice the model's"](3)
-    diagnosis = diagnose(vae, x)
+    diagnosis = diagnose(vae, x, quick=True)
     assert any(text.startswith("The model, not the guide: ") for text in diagnosis.advice)
     assert all(v.status == "ok" for v in diagnosis.verdicts if v.name.startswith(("gap", "importance", "calibration")))
 
 
 def test_a_prior_that_is_not_filled_is_told_in_nats() -> None:
     vae, x = CASES["prior of the data 1.5 times as wide"](2)
-    diagnosis = diagnose(vae, x)
+    diagnosis = diagnose(vae, x, quick=True)
     told = [text for text in diagnosis.advice if "KL(q(z) || p(z))" in text]
     value = diagnosis.summary()["latent_usage"]["aggregate_kl"]["value"]
     assert len(told) == 1

@@ -6,9 +6,10 @@ from torch.testing import assert_close
 
 import probvae
 from probvae.inference.evaluation.simulation import simulate_pairs
-from tests.diagnostics.faults import FAULTS, bimodal_vae, correlated_vae, exact_vae, faulty, folded_vae
+from tests.diagnostics.faults import FAULTS, bimodal_vae, correlated_vae, faulty, folded_vae
+from tests.support.vaes import exact_guide_vae
 
-EXACT = {"A": exact_vae, "correlated": correlated_vae, "bimodal": bimodal_vae, "folded": folded_vae}
+EXACT = {"A": exact_guide_vae, "correlated": correlated_vae, "bimodal": bimodal_vae, "folded": folded_vae}
 
 
 def log_weights(vae: probvae.VAE, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from probvae.errors import ArgumentError, ConfigError, DataError, ShapeError, Su
 from probvae.inference import DiagonalGuide, ExactGuide, LinearEncoder
 from probvae.inference.evaluation.simulation import simulate_pairs
 from probvae.inference.evidence.annealing import annealed_log_evidence
-from tests import example_a
+from tests.support import example_a
 
 COVARIANCE = torch.linalg.inv(example_a.precision())
 

@@ -17,7 +17,7 @@ from typing import Any
 from probvae.cli import main
 from tests.faults import bad_arrays, bad_recipes, bad_runs, bad_tables
 from tests.faults.bad_commands import command_line
-from tests.memory import peak, reset_peak
+from tests.support.memory import peak, reset_peak
 
 SECONDS, MEMORY = 10, 2 * 2**30
 # How many processes may have the core that a case has, before it counts as a hang

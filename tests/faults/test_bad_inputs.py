@@ -3,7 +3,7 @@
 import pytest
 
 from tests.faults.running import KINDS, RIGHT, run_case
-from tests.memory import limited_memory
+from tests.support.memory import limited_memory
 
 # cases of each kind here; benchmarks/fuzz.py runs as many as one likes
 NUM_CASES = {"npy": 160, "npz": 120, "csv": 190, "parquet": 150, "toml": 180, "command": 160, "run": 40}

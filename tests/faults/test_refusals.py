@@ -9,7 +9,7 @@ import pytest
 from tests.faults.bad_arrays import X
 from tests.faults.bad_runs import write_run
 from tests.faults.running import QUICK, call, contents
-from tests.memory import limited_memory, peak, reset_peak
+from tests.support.memory import limited_memory, peak, reset_peak
 
 MB = 2**20
 FIT = ["fit", "--data", "good.npy", *QUICK]

@@ -17,9 +17,10 @@ from torch.testing import assert_close
 import probvae
 from probvae.errors import ArgumentError, DataError, ShapeError
 from probvae.foundation.arviz_import import quiet_arviz
-from probvae.inference import DiagonalGuide, ExactGuide, LinearEncoder, MaskedEncoder, MLPEncoder
+from probvae.inference import DiagonalGuide, ExactGuide, MaskedEncoder, MLPEncoder
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, NumberCovariates, StandardNormalPrior
-from tests import example_a
+from tests.support import example_a
+from tests.support.vaes import best_diagonal_vae, exact_guide_vae
 
 matplotlib.use("agg")
 az = quiet_arviz()
@@ -34,19 +35,8 @@ GROUPS = {
 }
 
 
-def exact_vae() -> probvae.VAE:
-    model = example_a.model()
-    return probvae.VAE(model, ExactGuide(model))
-
-
-def diagonal_vae() -> probvae.VAE:
-    guide = DiagonalGuide(LinearEncoder(3), 2).double()
-    example_a.set_affine_guide(guide, torch.diag(example_a.precision().diagonal() ** -0.5))
-    return probvae.VAE(example_a.model(), guide)
-
-
 def data(num_data: int) -> torch.Tensor:
-    return probvae.sample(exact_vae(), num_data, seed=3).x
+    return probvae.sample(exact_guide_vae(), num_data, seed=3).x
 
 
 def values(result: Any, group: str, name: str) -> torch.Tensor:
@@ -56,7 +46,7 @@ def values(result: Any, group: str, name: str) -> torch.Tensor:
 def test_groups_dimensions_and_coordinates() -> None:
     names, labels = ["height", "width", "weight"], np.array(["a", "b", "a", "c"])
     result = probvae.to_arviz(
-        diagonal_vae(), data(4), num_samples=30, num_predictive=4, labels=labels, feature_names=names
+        best_diagonal_vae(), data(4), num_samples=30, num_predictive=4, labels=labels, feature_names=names
     )
     for group, variables in GROUPS.items():
         found = result[group]
@@ -72,7 +62,7 @@ def test_groups_dimensions_and_coordinates() -> None:
 
 
 def test_log_densities_are_those_of_the_draws() -> None:
-    vae, x = diagonal_vae(), data(6)
+    vae, x = best_diagonal_vae(), data(6)
     result = probvae.to_arviz(vae, x, num_samples=40)
     z = values(result, "posterior", "z")[0]
     residual = x - z @ example_a.W.T - example_a.B
@@ -88,7 +78,7 @@ def test_log_densities_are_those_of_the_draws() -> None:
 
 
 def test_an_exact_guide_makes_log_p_minus_log_q_the_evidence() -> None:
-    result = probvae.to_arviz(exact_vae(), example_a.X, num_samples=30)
+    result = probvae.to_arviz(exact_guide_vae(), example_a.X, num_samples=30)
     log_w = values(result, "sample_stats", "log_p") - values(result, "sample_stats", "log_q")
     assert_close(log_w, example_a.LOG_P.expand(1, 30, 2), rtol=0, atol=1e-9)
     assert values(result, "sample_stats", "pareto_k").isneginf().all()
@@ -96,7 +86,7 @@ def test_an_exact_guide_makes_log_p_minus_log_q_the_evidence() -> None:
 
 def test_predictive_draws_have_the_moments_of_the_model() -> None:
     num = 20_000
-    result = probvae.to_arviz(exact_vae(), example_a.X, num_samples=num, num_predictive=num)
+    result = probvae.to_arviz(exact_guide_vae(), example_a.X, num_samples=num, num_predictive=num)
     evidence = example_a.W @ example_a.W.T + example_a.C * torch.eye(3, dtype=torch.float64)
     posterior = torch.linalg.inv(example_a.precision())
     mean = (example_a.X - example_a.B) @ example_a.W / example_a.C @ posterior @ example_a.W.T + example_a.B
@@ -120,7 +110,7 @@ def test_chunks_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) ->
     from probvae.inference.evaluation import memory, row_tiles
 
     monkeypatch.setattr(memory, "MEMORY_LIMIT", 40_000)
-    vae, x = exact_vae(), data(30)
+    vae, x = exact_guide_vae(), data(30)
     assert len(list(row_tiles.tiles_within_limit(vae, x, 30))) > 3
     result = probvae.to_arviz(vae, x, num_samples=30)
     log_w = values(result, "sample_stats", "log_p") - values(result, "sample_stats", "log_q")
@@ -159,7 +149,7 @@ def test_missing_entries_stay_missing() -> None:
 
 
 def test_nothing_of_the_caller_changes() -> None:
-    vae, x, state = diagonal_vae(), data(4), torch.get_rng_state()
+    vae, x, state = best_diagonal_vae(), data(4), torch.get_rng_state()
     before = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
     one, two = (probvae.to_arviz(vae, x, num_samples=30, seed=5) for _ in range(2))
     assert torch.equal(values(one, "posterior", "z"), values(two, "posterior", "z"))
@@ -170,7 +160,7 @@ def test_nothing_of_the_caller_changes() -> None:
 def test_arvizs_own_functions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     import matplotlib.pyplot as plt
 
-    vae, x = exact_vae(), data(8)
+    vae, x = exact_guide_vae(), data(8)
     result = probvae.to_arviz(vae, x, num_samples=200, num_predictive=200, labels=list("abababab"))
     with caplog.at_level(logging.ERROR):
         table = az.summary(result, var_names=["z"], kind="stats")
@@ -209,13 +199,13 @@ def test_loo_is_the_harmonic_mean_of_the_likelihood() -> None:
 
 
 def test_loo_warns_where_the_latents_say_much_of_x() -> None:
-    result = probvae.to_arviz(exact_vae(), data(5), num_samples=500)
+    result = probvae.to_arviz(exact_guide_vae(), data(5), num_samples=500)
     with pytest.warns(UserWarning, match="[Pp]areto"):
         az.loo(result)
 
 
 def test_bad_arguments() -> None:
-    vae, x = diagonal_vae(), data(4)
+    vae, x = best_diagonal_vae(), data(4)
     with pytest.raises(ShapeError, match=r"labels: expected one for each of 4 data, got 3\. Pass them all"):
         probvae.to_arviz(vae, x, labels=[1, 2, 3])
     with pytest.raises(ArgumentError, match=r"feature_names: expected 3 different names.*got 3 .2 different"):

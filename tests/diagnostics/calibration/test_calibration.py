@@ -22,8 +22,9 @@ from probvae.inference import DiagonalGuide, ExactGuide, FreeGuide, Guide, MLPEn
 from probvae.inference.evaluation.simulation import simulate_pairs
 from probvae.inference.linear.exact import exact_posterior, posterior_precision
 from probvae.models import GaussianLikelihood, LabelCovariates, LatentModel, MLPDecoder, StandardNormalPrior
-from tests import example_a
-from tests.diagnostics.faults import FAULTS, bimodal_vae, correlated_vae, exact_vae, faulty, folded_vae
+from tests.diagnostics.faults import FAULTS, bimodal_vae, correlated_vae, faulty, folded_vae
+from tests.support import example_a
+from tests.support.vaes import exact_guide_vae
 
 ALL = {"sbc", "central_coverage", "hpd_coverage", "tarp", "log_weight", "c2st", "z_score", "spread"}
 # where the fault is seen 20 times out of 20 with 1000 pairs, each test at the level that ten tests leave it
@@ -88,7 +89,7 @@ def test_linear_references_do_not_help_where_the_mean_says_nothing() -> None:
 
 @pytest.mark.slow
 def test_right_posteriors_raise_no_alarm() -> None:
-    makers, num_seeds = (correlated_vae, bimodal_vae, folded_vae, exact_vae), 2000
+    makers, num_seeds = (correlated_vae, bimodal_vae, folded_vae, exact_guide_vae), 2000
     rows = np.array([[*p_values(makers[seed % 4](), seed, 100, 30).values()] for seed in range(num_seeds)])
     share = np.mean([min(holm(row)) < FAIL_LEVEL for row in rows.tolist()])
     assert share < FAIL_LEVEL + 4 * math.sqrt(FAIL_LEVEL * (1 - FAIL_LEVEL) / num_seeds)
@@ -126,7 +127,7 @@ def test_coverage_of_the_best_diagonal_guide(rho: float, central: float, joint: 
 
 def test_ranks_of_a_guide_that_is_too_narrow() -> None:
     """Standard deviations times r: the ranks have the CDF Phi(r Phi^-1(u))."""
-    vae = exact_vae()
+    vae = exact_guide_vae()
     result = calibration(faulty(vae, "sd x 0.7"), num_simulations=2000)
     cdf = stats.norm.cdf(0.7 * stats.norm.ppf(result.rank[:, 0].numpy()))
     assert stats.kstest(cdf, "uniform").pvalue > 1e-3
@@ -134,7 +135,7 @@ def test_ranks_of_a_guide_that_is_too_narrow() -> None:
 
 
 def test_scores_and_contraction_of_the_exact_guide() -> None:
-    result = calibration(exact_vae(), num_simulations=4000, num_draws=30)
+    result = calibration(exact_guide_vae(), num_simulations=4000, num_draws=30)
     covariance = torch.linalg.inv(example_a.precision())
     assert_close(result.contraction, (1 - covariance.diagonal()).expand(4000, 2))
     assert (result.score.mean(0).abs() < 4 / math.sqrt(4000)).all()
@@ -156,7 +157,7 @@ def test_verdicts_say_what_is_wrong() -> None:
 
 
 def test_summary_is_plain_data() -> None:
-    summary = calibration(exact_vae(), num_simulations=100, num_draws=30).summary()
+    summary = calibration(exact_guide_vae(), num_simulations=100, num_draws=30).summary()
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert (summary["num_simulations"], summary["num_draws"]) == (100, 30)
     assert [level["expected"] for level in summary["coverage"]] == [0.5, 0.9, 0.95]
@@ -164,14 +165,14 @@ def test_summary_is_plain_data() -> None:
 
 
 def test_seed_decides_and_the_callers_state_is_left() -> None:
-    vae, state = exact_vae(), torch.get_rng_state()
+    vae, state = exact_guide_vae(), torch.get_rng_state()
     one, two, other = (p_values(vae, seed, num=50, num_draws=20) for seed in (1, 1, 2))
     assert one == two != other
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_pairs_made_with_the_same_seed_are_independent_of_the_draws() -> None:
-    result = calibrate_pairs(simulate_pairs(exact_vae(), 500, seed=4), num_draws=50, seed=4)
+    result = calibrate_pairs(simulate_pairs(exact_guide_vae(), 500, seed=4), num_draws=50, seed=4)
     assert min(test.p_value for test in result.tests()) > 1e-3
 
 
@@ -179,7 +180,7 @@ def test_chunks_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     from probvae.inference.evaluation import memory
 
     monkeypatch.setattr(memory, "MEMORY_LIMIT", 200_000)
-    pairs = simulate_pairs(exact_vae(), 60, seed=4)
+    pairs = simulate_pairs(exact_guide_vae(), 60, seed=4)
     result = calibrate_pairs(pairs, num_draws=20, seed=4)
     q = pairs.vae.guide.distribution(pairs.x)
     assert_close(result.score, ((pairs.z - q.mean) / q.variance.sqrt()).detach())
@@ -251,7 +252,7 @@ def test_missing_entries() -> None:
     assert min(holm([test.p_value for test in result.tests()])) > FAIL_LEVEL
 
 
-@pytest.mark.parametrize("make", [exact_vae, folded_vae])
+@pytest.mark.parametrize("make", [exact_guide_vae, folded_vae])
 def test_exact_guide_is_right_at_any_data(make) -> None:
     vae = make()
     x = 1 + torch.randn(300, vae.model.data_dim, dtype=torch.float64).abs()
@@ -279,7 +280,7 @@ def test_simulated_data_do_not_show_what_is_wrong_at_the_data() -> None:
 
 @pytest.mark.parametrize("score", [math.inf, -math.inf, math.nan])
 def test_scores_that_are_not_finite_are_not_ok(score: float) -> None:
-    result = calibration(exact_vae(), num_simulations=50, num_draws=20)
+    result = calibration(exact_guide_vae(), num_simulations=50, num_draws=20)
     result.score[3, 1] = score
     verdicts = {verdict.name: verdict for verdict in judge(result.tests())}
     for name in ("calibration/z_score", "calibration/spread"):
@@ -300,7 +301,7 @@ def test_not_computed_with_the_reason() -> None:
 
 
 def test_wrong_arguments() -> None:
-    vae = exact_vae()
+    vae = exact_guide_vae()
     with pytest.raises(ArgumentError, match="num_simulations: expected an integer >= 20, got 3"):
         calibration(vae, num_simulations=3)
     with pytest.raises(ArgumentError, match="num_draws: expected an integer >= 20"):
@@ -332,6 +333,6 @@ def test_every_amortised_guide(name: str) -> None:
 
 
 def test_data_of_the_same_seed_are_not_mistaken_for_a_fault() -> None:
-    vae = exact_vae()
+    vae = exact_guide_vae()
     result = calibration_on_data(vae, simulate_pairs(vae, 200, seed=0).x, seed=0)
     assert min(test.p_value for test in result.tests()) > 1e-4

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 from torch.testing import assert_close
 
 import probvae
@@ -12,26 +11,13 @@ from probvae.data import Dataset
 from probvae.diagnostics import posterior_gap
 from probvae.errors import ArgumentError, NotLinearGaussianError, UnknownNameError
 from probvae.experiments.run import ledger_of
-from probvae.inference import DiagonalGuide, LinearEncoder, MLPEncoder
+from probvae.inference import DiagonalGuide, MLPEncoder
 from probvae.inference.evaluation.refine import refine
 from probvae.inference.evidence import quadrature
 from probvae.inference.evidence.log_evidence import best_method, log_evidence
 from probvae.models import GaussianLikelihood, LatentModel, MLPDecoder, StandardNormalPrior, StudentTPrior
-from tests import example_a
-from tests.inference.programs.test_programs import best_diagonal_vae, exact_vae
-
-
-class Absolute(nn.Module):
-    """f(z) = |z|."""
-
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return z.abs()
-
-
-def absolute_vae(c: float) -> probvae.VAE:
-    """The bimodal model x ~ N(|z|, c), with an untrained guide."""
-    model = LatentModel(StandardNormalPrior(1), Absolute(), GaussianLikelihood(1, variance=c))
-    return probvae.VAE(model, DiagonalGuide(LinearEncoder(1), 1)).double()
+from tests.support import example_a
+from tests.support.vaes import absolute_vae, best_diagonal_vae, exact_vae
 
 
 def network_vae(latent_dim: int = 2) -> probvae.VAE:

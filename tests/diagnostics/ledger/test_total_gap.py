@@ -10,8 +10,8 @@ from probvae.diagnostics.diagnose import diagnose
 from probvae.diagnostics.ledger.unsplit import UnsplitLedger, total_gap
 from probvae.inference import DiagonalGuide
 from probvae.inference.evaluation.refine import not_refinable
-from tests import example_a
-from tests.inference.programs.test_programs import best_diagonal_vae, exact_vae
+from tests.support import example_a
+from tests.support.vaes import best_diagonal_vae, exact_vae
 
 
 class Nameless(DiagonalGuide):

@@ -30,13 +30,9 @@ from probvae.models import (
     PoissonLikelihood,
     StandardNormalPrior,
 )
-from tests import example_a
-from tests.arviz_psis import arviz_psislw
-
-
-def exact_vae(variance: float = example_a.C) -> probvae.VAE:
-    model = LinearGaussianModel(example_a.W, example_a.B, variance)
-    return probvae.VAE(model, ExactGuide(model))
+from tests.support import example_a
+from tests.support.arviz_psis import arviz_psislw
+from tests.support.vaes import exact_guide_vae
 
 
 def check(vae: probvae.VAE, x: Tensor, **options: object) -> PredictiveCheckResult:
@@ -104,7 +100,7 @@ def test_counts_have_a_share_of_zeros() -> None:
 
 
 def test_replicates_are_data_sets_of_the_model() -> None:
-    vae, x = exact_vae(), simulate_pairs(exact_vae(), 40, seed=5).x
+    vae, x = exact_guide_vae(), simulate_pairs(exact_guide_vae(), 40, seed=5).x
     statistics = {
         "mean": lambda x: x[..., 0].mean(-1),
         "second": lambda x: (x[..., 1] - example_a.B[1]).square().mean(-1),
@@ -118,7 +114,7 @@ def test_replicates_are_data_sets_of_the_model() -> None:
 
 
 def test_posterior_replicates_have_the_z_of_their_datum() -> None:
-    vae = exact_vae(0.01)
+    vae = exact_guide_vae(0.01)
     x = simulate_pairs(vae, 5, seed=5).x
     result = check(vae, x, statistics={"last": lambda x: x[..., -1, 0]}, num_replicates=200)
     p = ExactGuide(vae.model).distribution(x[-1:])
@@ -130,7 +126,7 @@ def test_posterior_replicates_have_the_z_of_their_datum() -> None:
 
 
 def test_chunks_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    vae, x = exact_vae(), simulate_pairs(exact_vae(), 20).x
+    vae, x = exact_guide_vae(), simulate_pairs(exact_guide_vae(), 20).x
     monkeypatch.setattr("probvae.inference.evaluation.memory.MEMORY_LIMIT", 6 * 8 * 3 * 20 * 7)
     result = check(vae, x, num_replicates=30)
     assert result.replicated.shape == (30, 11)
@@ -138,7 +134,7 @@ def test_chunks_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_many_data_are_checked_by_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    vae, x = exact_vae(), simulate_pairs(exact_vae(), 101).x
+    vae, x = exact_guide_vae(), simulate_pairs(exact_guide_vae(), 101).x
     statistics = {"first": lambda x: x[..., 0, 0], "last": lambda x: x[..., -1, 0]}
     result = check(vae, x, statistics=statistics, num_rows=3)
     assert result.observed.tolist() == [x[0, 0].item(), x[-1, 0].item()]
@@ -157,7 +153,7 @@ def test_many_data_are_checked_by_some_of_them(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_infinite_values_are_far() -> None:
-    vae, x = exact_vae(), example_a.X + 100
+    vae, x = exact_guide_vae(), example_a.X + 100
     result = check(vae, x, statistics={"power": lambda x: (40 * x.amax((-2, -1))).exp()})
     assert result.family_p_value <= 1 / 100
     json.dumps(result.summary(), allow_nan=False)
@@ -166,7 +162,7 @@ def test_infinite_values_are_far() -> None:
 @pytest.mark.slow
 def test_p_values_of_a_right_model_are_uniform() -> None:
     """200 data sets, simulated with the very seed that the check gets; a diagonal guide does no harm."""
-    right = exact_vae()
+    right = exact_guide_vae()
     vae = probvae.VAE(right.model, probvae.best_diagonal_guide(right.model))
     p_values: dict[str, list[float]] = {}
     for seed in range(200):
@@ -200,7 +196,7 @@ FAULTS = ["c twice", "c half", "wide prior", "two modes", "heavy tails"]
 def is_seen(fault: str, seed: int) -> bool:
     """Judged as in a report, by Holm's p-values below 0.01."""
     x = data_of(fault, torch.Generator().manual_seed(seed))
-    tests = check(exact_vae(), x, num_replicates=999, num_simulated=2000, seed=seed).tests()
+    tests = check(exact_guide_vae(), x, num_replicates=999, num_simulated=2000, seed=seed).tests()
     return any(verdict.status == "fail" for verdict in judge(tests))
 
 
@@ -217,19 +213,19 @@ def test_faults_of_the_model_are_seen_twenty_times_of_twenty(fault: str) -> None
 
 def test_messages_say_what_is_wrong() -> None:
     generator = torch.Generator().manual_seed(0)
-    low = judge(check(exact_vae(example_a.C / 4), data_of("none", generator), num_simulated=2000).tests())[1]
+    low = judge(check(exact_guide_vae(example_a.C / 4), data_of("none", generator), num_simulated=2000).tests())[1]
     assert "The data are less probable than data from the model" in low.message
     assert "Is the noise variance c too small" in low.message
-    high = judge(check(exact_vae(4 * example_a.C), data_of("none", generator), num_simulated=2000).tests())[1]
+    high = judge(check(exact_guide_vae(4 * example_a.C), data_of("none", generator), num_simulated=2000).tests())[1]
     assert "Is the noise variance c too large" in high.message
-    heavy = judge(check(exact_vae(), data_of("heavy tails", generator), num_replicates=399).tests())[0]
+    heavy = judge(check(exact_guide_vae(), data_of("heavy tails", generator), num_replicates=399).tests())[0]
     assert heavy.status == "fail"
     assert "whitened" in heavy.message
     assert "95 % of theirs lie in [" in heavy.message
 
 
 def test_anomaly_is_the_share_of_less_probable_simulated_data() -> None:
-    vae = exact_vae()
+    vae = exact_guide_vae()
     x = torch.cat([simulate_pairs(vae, 30, seed=8).x, example_a.B[None] + 20, example_a.B[None]])
     result = check(vae, x)
     part = result.typicality
@@ -245,7 +241,7 @@ def test_anomaly_is_the_share_of_less_probable_simulated_data() -> None:
 
 
 def test_evidence_is_computed_or_taken() -> None:
-    vae = exact_vae()
+    vae = exact_guide_vae()
     result = check(vae, example_a.X)
     assert result.evidence.value.tolist() == pytest.approx(example_a.LOG_P.tolist(), abs=1e-10)
     assert result.summary()["log_evidence"]["method"] == "exact"
@@ -275,7 +271,7 @@ def test_loo_is_arvizs_and_comes_to_the_evidence() -> None:
 
 
 def test_loo_says_where_it_cannot_be_read() -> None:
-    vae = exact_vae(0.01)
+    vae = exact_guide_vae(0.01)
     summary = check(vae, simulate_pairs(vae, 20).x, num_draws=500).summary()["loo"]
     assert summary["num_above_good_k"] > 0
     assert "log p(x_n) itself" in summary["meaning"]
@@ -319,7 +315,7 @@ def test_categories_covariates_and_few_data(num_data: int) -> None:
 
 
 def test_summary_is_json_and_nothing_is_left_changed() -> None:
-    vae, x = exact_vae(), simulate_pairs(exact_vae(), 15).x
+    vae, x = exact_guide_vae(), simulate_pairs(exact_guide_vae(), 15).x
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     first, second = (check(vae, x, seed=3, num_draws=200).summary() for _ in range(2))
     assert torch.equal(state, torch.get_rng_state())
@@ -328,7 +324,7 @@ def test_summary_is_json_and_nothing_is_left_changed() -> None:
 
 
 def test_bad_statistics() -> None:
-    vae, x = exact_vae(), example_a.X
+    vae, x = exact_guide_vae(), example_a.X
     with pytest.raises(
         ArgumentError, match=r"expected 'mean' to give one number.*shape \(1,\) for x of shape \(1, 2, 3\)"
     ):

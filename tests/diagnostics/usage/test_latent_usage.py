@@ -28,9 +28,10 @@ from probvae.models import (
     NormalPrior,
     NumberCovariates,
 )
-from tests import example_a
 from tests.diagnostics.faults import folded_vae
 from tests.inference.training.test_probabilistic_pca import LARGE, SIGMA2, data_with, synthetic_eigenvalues
+from tests.support import example_a
+from tests.support.vaes import exact_guide_vae
 
 
 def usage(vae: probvae.VAE, x: Tensor, **options: int) -> LatentUsageResult:
@@ -44,11 +45,6 @@ def scrambled(module: nn.Module, size: float = 0.4) -> nn.Module:
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=size)
     return module
-
-
-def exact_vae(variance: float = example_a.C) -> probvae.VAE:
-    model = LinearGaussianModel(example_a.W, example_a.B, variance)
-    return probvae.VAE(model, ExactGuide(model))
 
 
 def optimum(c: float) -> tuple[probvae.VAE, Tensor]:
@@ -146,7 +142,7 @@ def test_sum_over_the_others_does_not_depend_on_the_chunks(monkeypatch: pytest.M
 
 def test_surgery_and_the_bounds_of_the_information() -> None:
     """The average KL is the sum of both parts, and I = 1/2 sum log(l / c) lies between the two estimates."""
-    vae = exact_vae()
+    vae = exact_guide_vae()
     x = simulate_pairs(vae, 800, seed=3).x
     result = usage(vae, x)
     total = result.mutual_information + result.aggregate_kl
@@ -171,7 +167,7 @@ def test_information_is_at_most_log_n() -> None:
 
 
 def test_standard_errors_cover_the_spread_over_data_sets() -> None:
-    vae = exact_vae()
+    vae = exact_guide_vae()
     data = [simulate_pairs(vae, 200, seed=seed).x for seed in range(60)]
     results = [usage(vae, x, num_samples=2) for x in data]
     for name in ("rate", "mutual_information", "mutual_information_upper"):
@@ -229,7 +225,7 @@ def prior_guide(vae: probvae.VAE, dimensions: list[int]) -> probvae.DiagonalGuid
 
 
 def test_guide_equal_to_the_prior() -> None:
-    vae = exact_vae()
+    vae = exact_guide_vae()
     result = usage(probvae.VAE(vae.model, prior_guide(vae, [0, 1])), simulate_pairs(vae, 300).x)
     summary = result.summary()
     for name in ("rate", "mutual_information", "mutual_information_upper", "aggregate_kl"):
@@ -240,7 +236,7 @@ def test_guide_equal_to_the_prior() -> None:
 
 
 def test_one_latent_collapsed() -> None:
-    vae = exact_vae()
+    vae = exact_guide_vae()
     collapsed = probvae.VAE(vae.model, prior_guide(vae, [1]))
     for seed in range(20):
         x = simulate_pairs(vae, 500, seed=seed).x
@@ -268,7 +264,7 @@ def test_other_models_are_warned() -> None:
 
 def test_a_right_posterior_has_the_prior_as_its_aggregate() -> None:
     p_values = []
-    vae = exact_vae()
+    vae = exact_guide_vae()
     for seed in range(60):
         # the same seed in both: a guide that drew the simulation's own noise would look wrong
         x = simulate_pairs(vae, 50, seed=seed).x
@@ -279,7 +275,7 @@ def test_a_right_posterior_has_the_prior_as_its_aggregate() -> None:
 
 @pytest.mark.parametrize("wrong", ["wide", "mixture"])
 def test_another_prior_is_seen(wrong: str) -> None:
-    vae = exact_vae()
+    vae = exact_guide_vae()
     for seed in range(20):
         torch.manual_seed(seed)
         z = torch.randn(500, 2, dtype=torch.float64)
@@ -306,7 +302,7 @@ def test_priors_that_differ_from_datum_to_datum() -> None:
 
 
 def test_summary_is_json_and_nothing_is_left_changed() -> None:
-    vae = exact_vae()
+    vae = exact_guide_vae()
     x = simulate_pairs(vae, 20).x
     state = torch.get_rng_state()
     first, second = (usage(vae, x, seed=5) for _ in range(2))
@@ -316,7 +312,7 @@ def test_summary_is_json_and_nothing_is_left_changed() -> None:
 
 
 def test_bad_arguments() -> None:
-    vae = exact_vae()
+    vae = exact_guide_vae()
     with pytest.raises(DataError, match="at least 2 data, got 1: whether a latent varies"):
         usage(vae, example_a.X[:1])
     with pytest.raises(ArgumentError, match="num_samples: expected an integer >= 1"):

@@ -10,8 +10,8 @@ import probvae
 from probvae.diagnostics.weights.distance_bounds import distance_bounds, wasserstein_bound
 from probvae.inference import FullCovarianceGuide, LinearEncoder
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
-from tests import example_a
-from tests.inference.programs.test_programs import best_diagonal_vae, exact_vae
+from tests.support import example_a
+from tests.support.vaes import best_diagonal_vae, exact_vae
 
 
 def normal_d2(p: float, q: float) -> float:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyro import distributions as dist
 from pyro.infer.importance import psis_diagnostic
-from torch import Tensor, nn
+from torch import Tensor
 from torch.testing import assert_close
 
 import probvae
@@ -15,8 +15,8 @@ from probvae.diagnostics import importance_diagnostic, resample
 from probvae.errors import ArgumentError, DataError
 from probvae.inference import DiagonalGuide, FullCovarianceGuide, LinearEncoder
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
-from tests import example_a
-from tests.inference.programs.test_programs import best_diagonal_vae, exact_vae
+from tests.support import example_a
+from tests.support.vaes import Absolute, best_diagonal_vae, exact_vae
 
 
 def correlated_vae(rho: float) -> tuple[probvae.VAE, Tensor]:
@@ -78,11 +78,6 @@ class OneMode(FullCovarianceGuide):
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
         return dist.Normal(x / 1.01, math.sqrt(0.01 / 1.01)).to_event(1)
-
-
-class Absolute(nn.Module):
-    def forward(self, z: Tensor) -> Tensor:
-        return z.abs()
 
 
 def test_the_blind_spot_a_missed_mode_looks_perfect_here_and_not_in_the_ledger() -> None:

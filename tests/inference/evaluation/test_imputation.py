@@ -34,7 +34,7 @@ from probvae.models import (
     LinearGaussianModel,
     StandardNormalPrior,
 )
-from tests import example_a
+from tests.support import example_a
 
 NAN = torch.nan
 

@@ -7,8 +7,8 @@ from torch.testing import assert_close
 
 import probvae
 from probvae.inference.evaluation.simulation import simulate_pairs
-from tests import example_a
-from tests.inference.programs.test_programs import exact_vae
+from tests.support import example_a
+from tests.support.vaes import exact_vae
 
 
 def test_joint_moments_of_example_a() -> None:

@@ -11,8 +11,8 @@ from probvae.errors import ProbvaeError
 from probvae.inference.evaluation import memory
 from probvae.inference.evidence.annealing import annealed_log_evidence, bracket_log_evidence
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
-from tests import example_a
-from tests.inference.programs.test_programs import best_diagonal_vae, exact_vae
+from tests.support import example_a
+from tests.support.vaes import best_diagonal_vae, exact_vae
 
 
 @pytest.mark.parametrize("num_samples", [1, 7, 1000])

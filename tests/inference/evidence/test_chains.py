@@ -5,7 +5,7 @@ import torch
 
 from probvae.errors import ProbvaeError
 from probvae.inference.evidence.chains import NotAReferenceError, nuts_reference
-from tests import example_a
+from tests.support import example_a
 
 
 @pytest.mark.slow

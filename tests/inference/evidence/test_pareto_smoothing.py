@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from probvae.errors import ArgumentError, ShapeError
 from probvae.inference.evidence.pareto_smoothing import good_pareto_k, pareto_smooth
-from tests.arviz_psis import OLD_ARVIZ, arviz_psislw
+from tests.support.arviz_psis import OLD_ARVIZ, arviz_psislw
 
 
 def normalised(log_weights: torch.Tensor) -> torch.Tensor:

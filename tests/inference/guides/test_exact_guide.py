@@ -25,7 +25,7 @@ from probvae.models import (
     NormalPrior,
     StandardNormalPrior,
 )
-from tests import example_a
+from tests.support import example_a
 
 
 def example_vae() -> probvae.VAE:

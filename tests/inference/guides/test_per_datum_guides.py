@@ -25,7 +25,7 @@ from probvae.inference.densities.moments import mean_and_variance
 from probvae.inference.evaluation.refine import refine
 from probvae.inference.guides.families import MemberFamily, NormalFamily
 from probvae.inference.objectives import STLObjective
-from tests import example_a
+from tests.support import example_a
 
 
 def test_free_guide_knows_its_data_in_any_order() -> None:

@@ -30,7 +30,7 @@ from probvae.models import (
     Prior,
     StandardNormalPrior,
 )
-from tests import example_a
+from tests.support import example_a
 
 D = 5
 PRIORS = {

@@ -21,7 +21,7 @@ from probvae.inference import (
     posterior_precision,
 )
 from probvae.models import LinearGaussianModel, MixturePrior, NormalPrior
-from tests import example_a
+from tests.support import example_a
 
 RHO = 0.2958644610950393
 

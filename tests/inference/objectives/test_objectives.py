@@ -39,8 +39,8 @@ from probvae.models import (
     MixturePrior,
     StandardNormalPrior,
 )
-from tests import example_a
-from tests.inference.programs.test_programs import exact_vae, network_vae
+from tests.support import example_a
+from tests.support.vaes import exact_vae, network_vae
 
 DOUBLE = torch.float64
 BOUNDS = {
@@ -441,7 +441,7 @@ def test_mmd_of_one_datum_is_pyros() -> None:
 def test_mmd_of_normals() -> None:
     """E k(z, z') of normals is in closed form: MMD^2 between N(0, 1) and N(m, s^2) for k = exp(-|.|^2 / (2 l^2))."""
     m, s, length = 0.7, 0.5, 1.2
-    z, u = m + s * torch.randn(4000, 1, dtype=DOUBLE), torch.randn(4000, 1, dtype=DOUBLE)
+    z, u = m + s * torch.randn(2000, 1, dtype=DOUBLE), torch.randn(2000, 1, dtype=DOUBLE)
 
     def kernel(variance: float, distance: float) -> float:
         total = length**2 + variance
@@ -449,7 +449,7 @@ def test_mmd_of_normals() -> None:
 
     expected = kernel(2 * s**2, 0) + kernel(2, 0) - 2 * kernel(1 + s**2, m)
     assert squared_mmd(z, u, length).item() == pytest.approx(expected, abs=0.02)
-    assert squared_mmd(z, z, length).item() == pytest.approx(0, abs=1e-12)
+    assert squared_mmd(z[:500], z[:500], length).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_bad_options() -> None:

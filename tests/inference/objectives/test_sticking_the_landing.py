@@ -8,8 +8,8 @@ from torch.testing import assert_close
 import probvae
 from probvae.errors import ArgumentError
 from probvae.inference import DiagonalGuide, FullCovarianceGuide, LinearEncoder, Objective, fit
-from tests import example_a
-from tests.inference.programs.test_programs import best_diagonal_vae, exact_vae, network_vae
+from tests.support import example_a
+from tests.support.vaes import best_diagonal_vae, exact_vae, network_vae
 
 STL, ELBO = Objective.registry["stl"], Objective.registry["elbo"]
 

@@ -11,17 +11,10 @@ from pyro.infer import SVI, Predictive, Trace_ELBO
 from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
-import probvae
-from probvae.inference import FullCovarianceGuide, LinearEncoder
-from tests import example_a
+from tests.support import example_a
+from tests.support.vaes import exact_vae
 
 F64 = {"dtype": torch.float64}
-
-
-def exact_vae() -> probvae.VAE:
-    guide = FullCovarianceGuide(LinearEncoder(3), 2).double()
-    example_a.set_affine_guide(guide, torch.linalg.cholesky(torch.linalg.inv(example_a.precision())))
-    return probvae.VAE(example_a.model(), guide)
 
 
 def test_posterior_predictive_by_uncondition() -> None:

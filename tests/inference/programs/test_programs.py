@@ -13,36 +13,14 @@ import probvae
 from probvae import testing
 from probvae.errors import ArgumentError
 from probvae.inference import (
-    DiagonalGuide,
-    FullCovarianceGuide,
-    LinearEncoder,
-    MLPEncoder,
     Objective,
     bound,
     log_weights,
     plug_in_loss,
 )
-from probvae.models import GaussianLikelihood, LatentModel, MLPDecoder, Prior, StandardNormalPrior
-from tests import example_a
-
-
-def exact_vae() -> probvae.VAE:
-    guide = FullCovarianceGuide(LinearEncoder(3), 2).double()
-    covariance = torch.linalg.inv(example_a.precision())
-    example_a.set_affine_guide(guide, torch.linalg.cholesky(covariance))
-    return probvae.VAE(example_a.model(), guide)
-
-
-def best_diagonal_vae() -> probvae.VAE:
-    guide = DiagonalGuide(LinearEncoder(3), 2).double()
-    example_a.set_affine_guide(guide, torch.diag(example_a.precision().diagonal() ** -0.5))
-    return probvae.VAE(example_a.model(), guide)
-
-
-def network_vae(full: bool = True) -> probvae.VAE:
-    family = FullCovarianceGuide if full else DiagonalGuide
-    model = LatentModel(StandardNormalPrior(2), MLPDecoder(2, 3, hidden=(8,)), GaussianLikelihood(3))
-    return probvae.VAE(model, family(MLPEncoder(3, hidden=(8,)), 2)).double()
+from probvae.models import GaussianLikelihood, Prior
+from tests.support import example_a
+from tests.support.vaes import best_diagonal_vae, exact_vae, network_vae
 
 
 def test_exact_guide_makes_log_w_the_evidence_at_every_z() -> None:

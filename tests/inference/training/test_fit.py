@@ -23,7 +23,7 @@ from probvae.inference import (
     optimal_variance,
 )
 from probvae.models import BernoulliLikelihood, GaussianLikelihood, LatentModel, LinearDecoder, StandardNormalPrior
-from tests import example_a
+from tests.support import example_a
 
 DIM = 4
 

@@ -58,7 +58,7 @@ def broken_off(run: Path, folder: Path) -> Path:
 @pytest.mark.parametrize("seconds", [300.0, 1e-9], ids=["between-epochs", "within-an-epoch"])
 @pytest.mark.parametrize("objective", list(Objective.registry))
 def test_every_objective(objective: str, seconds: float, compile: str | bool, tmp_path: Path) -> None:
-    options = {"objective": objective, "checkpoint_seconds": seconds, "compile": compile}
+    options = {"objective": objective, "checkpoint_seconds": seconds, "compile": compile, "epochs": 2}
     whole = fitted(tmp_path / "run", **options)
     stopped = broken_off(tmp_path / "run", tmp_path / "stopped")
     assert same(fitted(stopped, resume=True, **options), whole)

@@ -55,8 +55,14 @@ def figure(draw: Callable[[], Figure]) -> Figure:
     return drawn
 
 
-def test_both_files_are_whole_and_sized(figure: Figure, tmp_path: Path) -> None:
-    png, svg = save_figure(figure, tmp_path / "figures", "c=0.1")
+@pytest.fixture(scope="module")
+def files(figure: Figure, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The files of that figure, written once for all tests."""
+    return save_figure(figure, tmp_path_factory.mktemp("saved") / "figures", "c=0.1")
+
+
+def test_both_files_are_whole_and_sized(figure: Figure, files: list[Path]) -> None:
+    png, svg = files
     assert [path.name for path in (png, svg)] == ["c=0.1.png", "c=0.1.svg"]
     assert sorted(path.name for path in png.parent.iterdir()) == ["c=0.1.png", "c=0.1.svg"]
     with Image.open(png) as image:
@@ -66,10 +72,10 @@ def test_both_files_are_whole_and_sized(figure: Figure, tmp_path: Path) -> None:
     assert "<svg" in svg.read_text(encoding="utf-8")
 
 
-def test_the_svg_is_the_same_each_time(draw: Callable[[], Figure], figure: Figure, tmp_path: Path) -> None:
-    first = save_figure(figure, tmp_path, "first")[1].read_bytes()
+def test_the_svg_is_the_same_each_time(figure: Figure, files: list[Path], tmp_path: Path) -> None:
+    """Of the same figure; the next test has one that is drawn anew."""
+    first = files[1].read_bytes()
     assert save_figure(figure, tmp_path, "again")[1].read_bytes() == first
-    assert save_figure(draw(), tmp_path, "anew")[1].read_bytes() == first
     assert b"<dc:date>" not in first
 
 
@@ -80,15 +86,19 @@ def test_no_text_is_cut_off(figure: Figure) -> None:
     assert box.y1 <= whole[1]
 
 
-def test_the_users_style_neither_counts_nor_changes(draw: Callable[[], Figure], figure: Figure, tmp_path: Path) -> None:
-    expected = np.asarray(figure.canvas.buffer_rgba())
+def test_the_users_style_neither_counts_nor_changes(
+    draw: Callable[[], Figure], figure: Figure, files: list[Path], tmp_path: Path
+) -> None:
+    """Neither on the screen nor in the files; and a figure that is drawn anew has the same bytes."""
     with style.context(["dark_background", {"font.size": 30, "axes.grid": True, "svg.hashsalt": "mine"}]):
         before = _settings()
-        save_figure(draw(), tmp_path, "figure")
-        assert _settings() == before
         dark = draw()
         dark.canvas.draw()
-    np.testing.assert_array_equal(np.asarray(dark.canvas.buffer_rgba()), expected)
+        pixels = np.asarray(dark.canvas.buffer_rgba())
+        written = save_figure(dark, tmp_path, "figure")
+        assert _settings() == before
+    np.testing.assert_array_equal(pixels, np.asarray(figure.canvas.buffer_rgba()))
+    assert written[1].read_bytes() == files[1].read_bytes()
 
 
 def test_pyplot_and_torch_stay_out() -> None:

@@ -10,8 +10,9 @@ from probvae.diagnostics.calibration.ranks import ecdf_band
 from probvae.errors import ShapeError
 from probvae.report.figures.calibration_figure import coverage_curves, rank_differences, scores_and_contraction
 from probvae.report.sections.calibration_section import SIMULATED
-from tests.diagnostics.faults import exact_vae, faulty
+from tests.diagnostics.faults import faulty
 from tests.report.subjects import subject_of
+from tests.support.vaes import exact_guide_vae
 
 POINTS = np.linspace(0, 1, 21)[1:-1]
 BAND = ecdf_band(200, POINTS)
@@ -72,7 +73,7 @@ def test_wrong_shapes() -> None:
 
 
 def test_section_has_its_pictures() -> None:
-    vae = faulty(exact_vae(), "sd x 0.7")
+    vae = faulty(exact_guide_vae(), "sd x 0.7")
     result = calibration(vae, num_simulations=200, num_draws=50)
     found = SIMULATED.illustrations(result, subject_of(vae, torch.zeros(1, vae.model.data_dim)))
     assert [entry.name for entry in found] == ["calibration-ranks", "calibration-coverage", "calibration-scores"]

@@ -13,7 +13,7 @@ from probvae.report.figures import CurvePanel, posterior_curves
 from probvae.report.figures.importance_figure import effective_draws, pareto_k
 from probvae.report.figures.ledger_figure import Mean, ledger, total_gap
 from probvae.report.run_figures import posterior_figure
-from tests.diagnostics.ledger.test_ledger import absolute_vae
+from tests.support.vaes import absolute_vae
 
 
 def test_ledger_bars_are_the_means_with_their_errors() -> None:
