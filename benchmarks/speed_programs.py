@@ -24,8 +24,9 @@ from probvae.foundation.process import threads_for_step
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from probvae.inference.objectives import ELBOObjective, IWAEObjective, Objective
 from probvae.inference.training.loop import Trainer
-from probvae.inference.training.options import FitOptions, prepare
+from probvae.inference.training.options import FitOptions
 from probvae.inference.training.steps import Steps
+from probvae.inference.training.training_data import check_and_split
 
 LEARNING_RATE = 1e-3
 _SECONDS_TO_CHOOSE = 0.05
@@ -132,7 +133,7 @@ def _steps(vae: probvae.VAE, workload: Workload, compile: str | bool) -> Steps:
     """What `fit` makes before its first step."""
     x = make_data(workload)[: workload.num_batches * workload.batch_size]
     options = FitOptions(epochs=1000, batch_size=workload.batch_size, learning_rate=LEARNING_RATE)
-    steps = Trainer(vae, prepare(vae, vae, x, None, options), x.device, _objective(workload), options).steps
+    steps = Trainer(vae, check_and_split(vae, vae, x, options), x.device, _objective(workload), options).steps
     vae.train()
     steps.choose_path(compile)
     return steps

@@ -203,7 +203,7 @@ MISTAKES = {
     "variance negative": (["--variance=-1"], "--variance: expected a finite number > 0, got -1"),
     "variance word": (["--variance", "learnt"], "Did you mean 'learned'?"),
     "epochs": (["--epochs", "0"], "--epochs"),
-    "skipped steps": (["--set", "training.max_skipped_steps=-1"], "max_skipped_steps: expected an integer >= 0"),
+    "skipped steps": (["--set", "training.max_skipped_steps=-1"], "--max-skipped-steps: expected an integer >= 0"),
     "learning rate": (["--learning-rate", "nan"], "--learning-rate"),
     "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'?"),
     "batch": (["--batch-size", "5000"], "--batch-size"),

@@ -17,12 +17,13 @@ from probvae.inference.objectives import Objective
 from probvae.inference.pair import VAE
 from probvae.inference.training.checkpoints import Checkpoint
 from probvae.inference.training.epoch_values import mean_variance, set_optimal_variance, validation_bound
-from probvae.inference.training.options import FitOptions, Prepared
+from probvae.inference.training.options import FitOptions
 from probvae.inference.training.processes import Ranks
 from probvae.inference.training.progress import EpochProgress
 from probvae.inference.training.saving import Saver, saving
 from probvae.inference.training.skipped_steps import SkippedSteps, Trouble
 from probvae.inference.training.steps import Minibatch, StepNumbers, Steps
+from probvae.inference.training.training_data import TrainingData
 from probvae.storage.run_folder import Run
 
 _ADVICE = "Lower learning_rate (now {:g}), set gradient_clip, or rescale the data."
@@ -56,7 +57,7 @@ class Trainer:
     def __init__(
         self,
         vae: VAE,
-        data: Prepared,
+        data: TrainingData,
         device: torch.device,
         objective: Objective,
         options: FitOptions,

@@ -3,7 +3,6 @@
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,7 +117,7 @@ def _description(trainer: "Trainer") -> dict[str, Any]:
     """What has to be the same when a fit is resumed."""
     objective = trainer.steps.objective
     found = {
-        **asdict(trainer.options),
+        **trainer.options.fixed(),
         "num_data": len(trainer.x),
         "objective": {"name": objective.registered_name, **objective.arguments},
         "dtype": str(trainer.x.dtype),

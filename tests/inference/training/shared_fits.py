@@ -85,7 +85,15 @@ CASES: dict[str, Callable[[], Case]] = {
 def fitted(case: Case, **more: Any) -> dict[str, Any]:
     """What came of it: the weights, and the history without the clock."""
     vae, x, options = case
-    result = fit(vae, x, **({"epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "progress": False} | options | more))
+    result = fit(
+        vae,
+        x,
+        **(
+            {"epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "schedule": "constant", "progress": False}
+            | options
+            | more
+        ),
+    )
     history = [{name: value for name, value in record.items() if name != "seconds"} for record in result.history]
     ends = {"stopped": result.stopped, "best": result.best_epoch, "path": result.path}
     return {"state": vae.state_dict(), "history": history, **ends}

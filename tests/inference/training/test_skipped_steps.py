@@ -14,8 +14,9 @@ from probvae.errors import NonFiniteLossError, SkippedStepsWarning
 from probvae.inference import DiagonalGuide, MLPEncoder, fit
 from probvae.inference.objectives import ELBOObjective
 from probvae.inference.training.loop import Trainer
-from probvae.inference.training.options import FitOptions, prepare
+from probvae.inference.training.options import FitOptions
 from probvae.inference.training.steps import Steps
+from probvae.inference.training.training_data import check_and_split
 from probvae.models import Decoder, GaussianLikelihood, LatentModel, LinearDecoder, MLPDecoder, StandardNormalPrior
 
 DIM, NUM_DATA, BATCH = 3, 50, 16
@@ -57,7 +58,16 @@ def by_hand(vae: probvae.VAE, x: Tensor, epochs: int) -> list[float]:
 def test_fit_is_that_of_the_minibatches_that_have_a_loss(compile: str | bool) -> None:
     x, ours, hand = data_with_an_outlier(), make(), make()
     with pytest.warns(SkippedStepsWarning, match=r"3 of 12 steps were skipped, the first at site 'z', epoch 1, batch"):
-        result = fit(ours, x, epochs=3, batch_size=BATCH, learning_rate=1e-2, compile=compile, progress=False)
+        result = fit(
+            ours,
+            x,
+            epochs=3,
+            batch_size=BATCH,
+            learning_rate=1e-2,
+            schedule="constant",
+            compile=compile,
+            progress=False,
+        )
     assert result.path == {False: "plain", "graph": "graph", True: "compiled"}[compile]
     assert [record["elbo"] for record in result.history] == pytest.approx(by_hand(hand, x, 3), rel=1e-10)
     assert [record["skipped_steps"] for record in result.history] == [1, 1, 1]
@@ -78,7 +88,7 @@ class NormalisedEncoder(MLPEncoder, name=None):
 
 def steps_of(vae: probvae.VAE, x: Tensor, compile: str | bool) -> Steps:
     options = FitOptions(epochs=1, batch_size=BATCH)
-    steps = Trainer(vae, prepare(vae, vae, x, None, options), x.device, ELBOObjective(), options).steps
+    steps = Trainer(vae, check_and_split(vae, vae, x, options), x.device, ELBOObjective(), options).steps
     vae.train()
     steps.choose_path(compile)
     return steps
