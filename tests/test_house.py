@@ -45,7 +45,6 @@ PENDING = {
     "public tensor functions without a shape",
     "comments and docstrings that begin as riddles",
     "private names in more than one file",
-    "the walk of x",
     "the picture of the rooms",
 }
 LIMITS = {

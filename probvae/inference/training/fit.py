@@ -1,7 +1,6 @@
 """Stochastic variational inference."""
 
 import warnings
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,14 @@ from probvae.foundation.process import local_rank, threads_for_step
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.objectives import Objective, resolve_objective
 from probvae.inference.pair import VAE
-from probvae.inference.training.checkpoints import Checkpoint, newest_checkpoint
-from probvae.inference.training.loop import FitResult, Trainer
-from probvae.inference.training.minibatches import Data, labels_of
+from probvae.inference.training.checkpoints import Checkpoint, Resumption, RunRecorder, newest_checkpoint
+from probvae.inference.training.dataset_rows import labels_of
+from probvae.inference.training.loop import FitResult, train
+from probvae.inference.training.minibatches import Data
 from probvae.inference.training.options import FitOptions, chosen, described
-from probvae.inference.training.processes import Ranks
-from probvae.inference.training.training_data import check_and_split
+from probvae.inference.training.processes import Processes
+from probvae.inference.training.state import StateListener
+from probvae.inference.training.training_data import TrainingData, check_and_split
 from probvae.storage.run_folder import Run
 
 
@@ -45,8 +46,9 @@ def fit(
     and an epoch's gradients add up to that of the mean over all data.
 
     Where a process group of :mod:`torch.distributed` has been joined
-    (:func:`~probvae.inference.distributed.process_group`), its processes share every minibatch of ``batch_size`` data
-    and give the result of one process, up to rounding; only the first of them writes and shows anything.
+    (:func:`~probvae.inference.training.processes.process_group`), its processes share every minibatch of
+    ``batch_size`` data and give the result of one process, up to rounding; only the first of them writes and shows
+    anything.
 
     Parameters
     ----------
@@ -55,7 +57,7 @@ def fit(
     x
         (N, D), converted to the dtype of the parameters: a floating-point tensor, an array, or data larger than
         memory, as a memory-mapped array, :class:`~probvae.data.RowsOnDisk` or a torch ``Dataset`` of items x or
-        (x, y). :func:`~probvae.inference.feeding.as_source` says what is read when.
+        (x, y). :func:`~probvae.inference.training.training_data.as_rows` says what is read when.
     y
         Covariates of a conditional model, labels (N,) or numbers (N, C): see :meth:`~probvae.VAE.given`. The y of a
         ``Dataset`` by default.
@@ -95,50 +97,63 @@ def fit(
     """
     options = chosen(options, training)
     objective = resolve_objective(objective)
-    home = next(vae.parameters()).device
-    target = _resolve_device(options.device)
+    home, device = next(vae.parameters()).device, _resolve_device(options.device)
     if y is None and vae.model.covariates is not None:
         y = labels_of(x)
-    given = vae if y is None and exposure is None else vae.given(y, exposure)
-    data = check_and_split(vae, given, x, options)
-    ranks = Ranks()
+    conditioned = vae if y is None and exposure is None else vae.given(y, exposure)
+    data = check_and_split(vae, conditioned, x, options, device)
+    processes = Processes()
     folder = Run(out) if isinstance(out, str | Path) else out
-    checkpoint = _checkpoint(folder, ranks) if resume else None
-    run = folder if ranks.is_writer else None
+    listener = _listener(vae, data, objective, options, folder, resume, processes)
     size = sum(parameter.numel() for parameter in vae.parameters())
-    threads = threads_for_step(size, options.batch_size // ranks.size)
-    with isolated_seed(options.seed, target), threads, warnings.catch_warnings():
+    threads = threads_for_step(size, options.batch_size // processes.size)
+    with isolated_seed(options.seed, device), threads, warnings.catch_warnings():
         # Pyro only warns of a NaN; the fit turns it into an error that says where it is
         warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
-        vae.to(target)
+        vae.to(device)
         try:
-            with isolated_seed(options.seed, target):
-                ranks.begin(vae.state_dict(), data.x, objective, options.batch_size)
-            trainer = Trainer(vae, data, target, objective, options, run, ranks)
-            vae.train(False)
-            with isolated_seed(options.seed, target):
-                trainer.rehearse()
-            vae.train()
-            trainer.steps.choose_path(options.compile)
-            vae.train(False)
-            trainer.open_run(resume)
-            with closing(trainer.steps.feeder):
-                return trainer.run(progress and ranks.is_writer, checkpoint, options.checkpoint_seconds)
+            with isolated_seed(options.seed, device):
+                processes.begin(vae.state_dict(), data.rows, objective, options.batch_size)
+            with listener:
+                return train(vae, data, objective, options, processes, listener, progress and processes.is_writer)
         finally:
-            if run is not None and run is not out:
-                run.close()
+            if folder is not None and folder is not out and processes.is_writer:
+                folder.close()
             vae.train(False)
             vae.to(home)
 
 
-def _checkpoint(folder: Run | None, ranks: Ranks) -> Checkpoint | None:
+def _listener(
+    vae: VAE,
+    data: TrainingData,
+    objective: Objective,
+    options: FitOptions,
+    folder: Run | None,
+    resume: bool,
+    processes: Processes,
+) -> StateListener:
+    """Who hears of the fit's state: the run ``folder`` in the first process, and nobody else but to resume."""
+    checkpoint = _checkpoint(folder, processes) if resume else None
+    description = {
+        **options.fixed(),
+        "num_data": len(data.rows),
+        "objective": {"name": objective.registered_name, **objective.arguments},
+        "dtype": str(data.rows.dtype),
+    }
+    if folder is None or not processes.is_writer:
+        return Resumption(checkpoint, description)
+    return RunRecorder(folder, vae.metadata(), description, options.checkpoint_seconds, resume, checkpoint)
+
+
+def _checkpoint(folder: Run | None, processes: Processes) -> Checkpoint | None:
     """The newest in ``folder``, the same in all processes; None where the fit was stopped before the first."""
     if folder is None:
         raise ArgumentError("resume: expected the folder of a run in out, got None. Give out, or leave out resume.")
-    if ranks.is_writer:
+    if processes.is_writer:
         folder.open()
     checkpoint = newest_checkpoint(folder.checkpoints)
-    ranks.check_same(checkpoint and checkpoint.name, RunError, "checkpoint", "Give all of them the same run folder.")
+    name = checkpoint and checkpoint.name
+    processes.check_same(name, RunError, "checkpoint", "Give all of them the same run folder.")
     return checkpoint
 
 

@@ -13,9 +13,8 @@ import probvae
 from probvae.errors import NonFiniteLossError, SkippedStepsWarning
 from probvae.inference import DiagonalGuide, MLPEncoder, fit
 from probvae.inference.objectives import ELBOObjective
-from probvae.inference.training.loop import Trainer
+from probvae.inference.training.loop import Loop
 from probvae.inference.training.options import FitOptions
-from probvae.inference.training.steps import Steps
 from probvae.inference.training.training_data import check_and_split
 from probvae.models import Decoder, GaussianLikelihood, LatentModel, LinearDecoder, MLPDecoder, StandardNormalPrior
 
@@ -86,20 +85,20 @@ class NormalisedEncoder(MLPEncoder, name=None):
         return super().forward(self.normalise(x))
 
 
-def steps_of(vae: probvae.VAE, x: Tensor, compile: str | bool) -> Steps:
-    options = FitOptions(epochs=1, batch_size=BATCH)
-    steps = Trainer(vae, check_and_split(vae, vae, x, options), x.device, ELBOObjective(), options).steps
+def loop_of(vae: probvae.VAE, x: Tensor, compile: str | bool) -> Loop:
+    options = FitOptions(epochs=1, batch_size=BATCH, compile=compile)
+    loop = Loop(vae, check_and_split(vae, vae, x, options, x.device), ELBOObjective(), options)
     vae.train()
-    steps.choose_path(compile)
-    return steps
+    loop.stepper.choose_path(loop.rows)
+    return loop
 
 
 @pytest.mark.parametrize("compile", PATHS)
 @pytest.mark.parametrize("others_before", [False, True])
 def test_nothing_moves_in_a_step_that_is_skipped(compile: str | bool, others_before: bool) -> None:
     vae = make(NormalisedEncoder())
-    steps = steps_of(vae, torch.randn(NUM_DATA, DIM).double(), compile)
-    batch = next(steps.minibatches())
+    loop = loop_of(vae, torch.randn(NUM_DATA, DIM).double(), compile)
+    steps, batch = loop.stepper, next(loop.minibatches())
     if others_before:
         assert steps.take(batch).taken
     before = {**vae.state_dict(), **steps.optimizer.state_dict()}
