@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import probvae
-from probvae.experiments.run import as_tensor, split
+from probvae.experiments.recipe_data import as_tensor, split
 
 NUM_SEEDS = 5
 EPOCHS = 30

@@ -37,7 +37,7 @@ def test_run_folder_holds_what_the_design_says(small_run: Path) -> None:
 
 def test_summary_is_the_bound_of_the_saved_model_on_the_held_out_data(small_run: Path) -> None:
     from probvae.experiments.recipe import read_run_recipe
-    from probvae.experiments.run import as_tensor, load_recipe_data, split
+    from probvae.experiments.recipe_data import as_tensor, load_recipe_data, split
 
     summary = json.loads((small_run / "summary.json").read_text())
     recipe = read_run_recipe(small_run)
@@ -95,7 +95,7 @@ def test_ledger_of_the_summary(small_run: Path) -> None:
     """The three numbers are those of the public function on the first held-out data, and they add up."""
     from probvae.diagnostics import posterior_gap
     from probvae.experiments.recipe import read_run_recipe
-    from probvae.experiments.run import as_tensor, load_recipe_data, split
+    from probvae.experiments.recipe_data import as_tensor, load_recipe_data, split
 
     gap = json.loads((small_run / "summary.json").read_text())["gap"]
     assert (gap["truth"], gap["kind"], gap["num_data"]) == ("quadrature", "exact", 150)
