@@ -37,7 +37,7 @@ KEYS = {
     **{name: option.key for name, option in OPTIONS.items()},
 }
 
-# What a recipe takes and a fit does not know
+# A recipe takes more values than a fit knows
 _MORE_HELP = {"binarization": ["Data can be binarised once, too: fixed, threshold."]}
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -116,11 +116,11 @@ def command(
 
 
 def _check_alone(recipe_files: tuple[Path, ...], settings: tuple[str, ...], out: Path | None, options: Any) -> None:
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
-    given += ["--set"] * bool(settings) + ["--out"] * (out is not None) + list(map(str, recipe_files))
-    if given:
+    changes = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    changes += ["--set"] * bool(settings) + ["--out"] * (out is not None) + list(map(str, recipe_files))
+    if changes:
         raise click.UsageError(
-            f"--resume: expected nothing that changes the run, got {', '.join(given)}. A run goes on with the recipe "
+            f"--resume: expected nothing that changes the run, got {', '.join(changes)}. A run goes on with the recipe "
             "that it was begun with; leave them out, or fit anew."
         )
 
@@ -149,10 +149,10 @@ def run(recipe: Recipe | None, out: Path | None, gap: bool, figures: bool, progr
 
 
 def recipes_of_options(options: dict[str, Any]) -> list[Recipe]:
-    """One small recipe for each option that was given."""
+    """One small recipe for each flag on the command line."""
     hidden = options.pop("hidden")
-    given = [(key, options[name]) for name, key in KEYS.items() if options[name] is not None]
-    return [recipe_of(key, _value(key, value)) for key, value in given] + _hidden(hidden)
+    chosen = [(key, options[name]) for name, key in KEYS.items() if options[name] is not None]
+    return [recipe_of(key, _value(key, value)) for key, value in chosen] + _hidden(hidden)
 
 
 def recipe_of(key: str, value: Any) -> Recipe:

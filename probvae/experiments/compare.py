@@ -23,7 +23,7 @@ from probvae.storage.untrusted import number_or_none, parse_object, read_run_tex
 
 # A latent is in use when its posterior mean varies by more than this over the data (Burda et al. 2016)
 ACTIVE_THRESHOLD = 0.01
-# What makes other data of the same name; num_data, the seed and the share held out choose among the same ones
+# These keys make other data of the same name; num_data, the seed and the share held out choose among the same data
 _DATA_KEYS = ("source", "split", "scaling", "binarization", "exposure", "options")
 
 
@@ -31,7 +31,7 @@ _DATA_KEYS = ("source", "split", "scaling", "binarization", "exposure", "options
 class Entry:
     """One run: its ``name``, recipe and numbers, per-datum ``elbo`` (N,) and ``evidence``, and what they are of.
 
-    ``fingerprint`` is that of all the data, ``held_out`` that of the data that the numbers are of; ``measure`` says
+    ``fingerprint`` identifies all the data, ``held_out`` the data that the numbers are of; ``measure`` says
     what log p(x|z) is: a "density", a "probability", or "none" where it is no likelihood.
     """
 
@@ -107,7 +107,7 @@ def _fit_seconds(run: Path, summary: Mapping[str, Any]) -> float | None:
     """The training alone: the time in the summary has an evaluation in it that not every run has had."""
     if "fit_seconds" in summary:
         return number_or_none(summary["fit_seconds"])
-    try:  # where older runs have it
+    try:  # older runs have it there
         lines = read_run_text(run, "metrics.jsonl").splitlines()
         return number_or_none(parse_object(lines[-1], "metrics.jsonl").get("seconds"))
     except (RunError, IndexError):
@@ -129,7 +129,9 @@ class Difference:
 
 
 def paired(first: Tensor, second: Tensor) -> Difference:
-    r"""mean_n (b_n - a_n) with the standard error of that mean, over the data that both have (the first N).
+    r"""mean_n (b_n - a_n) with the standard error of that mean; ``first`` a and ``second`` b are (N,) or longer.
+
+    Only the first N data, which both have, count.
 
     .. math:: \bar\delta = \frac1N \sum_n \delta_n, \qquad
               \operatorname{se} = \sqrt{\frac{1}{N (N - 1)} \sum_n (\delta_n - \bar\delta)^2}
@@ -145,7 +147,7 @@ def paired(first: Tensor, second: Tensor) -> Difference:
 
 
 def unpaired(first: Tensor, second: Tensor) -> Difference:
-    r"""mean b - mean a of different data; the squared standard errors add.
+    r"""mean b - mean a of different data, ``first`` a (N,) and ``second`` b (M,); the squared standard errors add.
 
     >>> unpaired(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.5])).value
     0.75

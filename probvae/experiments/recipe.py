@@ -64,7 +64,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
 }
 _LARGEST_FILE = 4 * 2**20  # bytes: a table of ten thousand columns has its types listed in less
 _DEEPEST = 20
-# in the order of the file: one that was cut short lacks the last ones
+# They stand in the order of the file: one that was cut short lacks the last ones
 _ALWAYS_WRITTEN = (("training", "seed"), ("data", "source"), ("data", "held_out"))
 
 

@@ -43,7 +43,7 @@ def load_run_data(run: Path, source: str | None = None) -> Dataset:
 def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
     """Training and held-out data, at random; the recipe's seed decides who is where.
 
-    Of data that stay on the disk at most 64 MB are held out, and these are read into memory.
+    At most 64 MB are held out of data that stay on the disk, and these rows are read into memory.
     """
     if not 0 < share < 1:
         raise ConfigError(f"data.held_out: expected a share between 0 and 1, got {share:g}.")
@@ -57,14 +57,14 @@ def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
 
 
 def as_tensor(data: Dataset) -> Tensor:
-    """The data as a torch tensor of the dtype that models are built in, in memory of its own where they are mapped."""
+    """The data as a tensor (N, D) of the dtype that models are built in, in memory of its own where they are mapped."""
     x = np.ascontiguousarray(data.x)  # refused, with a way out, for data that stay on the disk
     # torch cannot share read-only memory
     return torch.from_numpy(x if x.flags.writeable else x.copy()).to(torch.get_default_dtype())
 
 
 def binarized(data: Dataset, seed: int) -> Tensor:
-    """The data as a tensor; those to be binarised at every use are binarised once, with ``seed``."""
+    """The data as a tensor (N, D); data to be binarised at every use are binarised once, with ``seed``."""
     x = as_tensor(data)
     if data.binarization != "fresh":
         return x

@@ -52,9 +52,9 @@ _LONGEST_NAME = 50
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a run gave: the fitted VAE, the held-out data, the ledger where there is one, and the printed numbers.
+    """The result of a run: the fitted VAE, the held-out data, the ledger where there is one, and the printed numbers.
 
-    ``x`` are the held-out data as they were evaluated: binary, where they are binarised at every use.
+    ``x`` (N, D) are the held-out data as they were evaluated: binary, where they are binarised at every use.
     """
 
     vae: VAE
@@ -89,7 +89,7 @@ def resume_run(folder: str | Path, progress: bool = True, ledger: bool = True) -
     """Go on with a run that was stopped, from its newest checkpoint, and end it as :func:`run_recipe` would have.
 
     Raises :class:`~probvae.errors.RunError` for a folder that is no run, one that another process is writing, and one
-    whose data have changed; what differs between this machine and the one that began it is told by a
+    whose data have changed; differences between this machine and the first one are told by a
     :class:`~probvae.errors.CheckpointWarning`.
     """
     return _run(read_run_recipe(Path(folder)), Path(folder), progress, ledger, resume=True)
@@ -132,7 +132,7 @@ def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: boo
 
 
 class _Parts(NamedTuple):
-    """What a fit needs: the ``recipe`` with all that the data decide, the data with ``y``, the VAE, the objective."""
+    """The parts of a fit: the ``recipe`` with all that the data decide, the data with ``y``, the VAE, the objective."""
 
     recipe: Recipe
     train: Dataset
@@ -170,7 +170,7 @@ def _fit(parts: _Parts, run: Run, progress: bool, resume: bool) -> FitResult:
 
 
 def check_likelihood(vae: VAE, data: Dataset, seed: int) -> None:
-    """Raise unless the likelihood can have made the data; those on the disk are gone through block by block."""
+    """Raise unless the likelihood can have made the data; data on the disk are gone through block by block."""
     for _, rows in blocks(data.x):
         vae.model.likelihood.check_data(binarized(replace(data, x=rows), seed))
 

@@ -121,7 +121,7 @@ def weight_summary(vae: VAE, objective: Objective) -> dict[str, float]:
 
 
 def likelihood_summary(vae: VAE) -> dict[str, float]:
-    """What the likelihood has beside c: scales, dispersions; the mean where there are several."""
+    """The numbers of the likelihood beside c: scales, dispersions; the mean where there are several."""
     likelihood = vae.model.likelihood
     if isinstance(likelihood, GaussianLikelihood):
         return {}  # its c has a place of its own
@@ -130,7 +130,7 @@ def likelihood_summary(vae: VAE) -> dict[str, float]:
 
 
 def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:
-    """c (averaged where there are several) and Rocca's C = 1/(2c); None for a likelihood without a variance."""
+    """c at the data ``x`` (N, D), averaged, and Rocca's C = 1/(2c); None for a likelihood without a variance."""
     likelihood = vae.model.likelihood
     if not isinstance(likelihood, GaussianLikelihood):
         return {"variance": None, "squared_error_weight": None}
@@ -150,7 +150,7 @@ def check_summary(summary: Mapping[str, Any]) -> None:
 
 
 def _numbers(entry: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers in nested tables, with their names; that of a mean is its table's."""
+    """The numbers in nested tables, with their names; a mean has the name of its table."""
     if isinstance(entry, Mapping):
         for key, inner in entry.items():
             yield from _numbers(inner, name if key == "value" else f"{name}.{key}".lstrip("."))

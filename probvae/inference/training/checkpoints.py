@@ -80,7 +80,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint in ``folder`` that is whole; None where there is no checkpoint yet.
 
-    A damaged one is told by a :class:`~probvae.errors.CheckpointWarning`, and the one before it is taken. Raises
+    A damaged checkpoint is told by a :class:`~probvae.errors.CheckpointWarning`, and the next older is taken. Raises
     :class:`~probvae.errors.RunError` where all are damaged.
     """
     files = _newest_first(folder)

@@ -34,13 +34,16 @@ class DatasetRows(Rows):
         return len(self.index)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of rows (n, D) in the order of the items."""
         for index in torch.arange(len(self)).split(_ITEMS):
             yield slice(int(index[0]), int(index[-1]) + 1), self.read(index)
 
     def head(self, num: int) -> Tensor:
+        """The first ``num`` rows, (n, D)."""
         return self.read(torch.arange(min(num, len(self))))
 
     def take(self, index: Tensor) -> "DatasetRows":
+        """The rows that ``index`` (n,) names, in its order."""
         return DatasetRows(self.dataset, self.dtype, self.device, self.index[index])
 
     def to(self, device: torch.device) -> Self:

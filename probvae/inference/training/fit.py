@@ -43,7 +43,7 @@ def fit(
     The default objective is Pyro's ``Trace_ELBO``. A step's loss is the mean over its minibatch, so neither the
     bound that is reported nor the meaning of the learning rate depends on ``batch_size``. The gradient of an epoch's
     last minibatch, where it has fewer data, is weighted by their number over ``batch_size``: each datum counts alike,
-    and an epoch's gradients add up to that of the mean over all data.
+    and an epoch's gradients add up to the gradient of the mean over all data.
 
     Where a process group of :mod:`torch.distributed` has been joined
     (:func:`~probvae.inference.training.processes.process_group`), its processes share every minibatch of
@@ -76,7 +76,7 @@ def fit(
         :class:`~probvae.errors.FitInterruptedError`.
     resume
         Go on from the newest checkpoint in ``out``, with the data and options of the fit that was stopped: weights and
-        records are then, bit for bit, those of a fit that was not (on a CPU, with as many threads).
+        records are then, bit for bit, the same as without the stop (on a CPU, with as many threads).
 
     ``validation`` takes data (M, D) too; ``patience`` needs it, and counts after the warm-up only. A step whose loss or
     gradient is not finite is skipped: nothing moves, and the history counts it. The fit ends with an error after more

@@ -37,13 +37,13 @@ _ADVICE = "Lower learning_rate (now {:g}), set gradient_clip, or rescale the dat
 
 @dataclass
 class FitResult:
-    """What a fit gave.
+    """The result of a fit: its history, and how it ended.
 
     ``history`` has one dict an epoch: ``epoch``, ``objective`` (what was maximised), ``elbo`` and ``kl`` (nats per
     datum, over the epoch's minibatches; the plain ones, whatever the objective is),
     ``variance`` (c in squared units of x, or None where there is none), ``seconds`` since the start, and
     ``validation_elbo``, ``validation_kl``, ``validation_standard_error`` where there are validation data;
-    ``skipped_steps`` counts those that could not be taken, whose data are not in these means.
+    ``skipped_steps`` counts the steps that could not be taken, whose rows are not in these means.
     ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended. ``path`` is the way that
     its steps took (``"plain"``, ``"graph"``, ``"compiled"``: see :mod:`probvae.inference.compiled`), ``path_reason``
     says why. ``seconds_before`` is the time of the processes before this one, in a fit that was resumed.
@@ -195,7 +195,7 @@ class Loop:
             self.state.keep_weights()
 
     def _is_best(self, record: dict[str, Any]) -> bool:
-        """Whether these weights are to be kept: the newest, or with ``patience`` those of the best validation ELBO."""
+        """True for weights to keep: the newest, or with ``patience`` those of the best validation ELBO."""
         if self.options.patience is None:
             return True
         if record["epoch"] < self.options.kl_warmup:

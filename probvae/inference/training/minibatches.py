@@ -124,7 +124,7 @@ class Rows(Passes):
 
     @abstractmethod
     def head(self, num: int) -> Tensor:
-        """The first rows (num, D)."""
+        """The first ``num`` rows, (n, D)."""
 
     @abstractmethod
     def take(self, index: Tensor) -> "Rows":
@@ -223,7 +223,7 @@ class FetchedMinibatches(Minibatches):
 
 
 def _made_ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """The items, each made in a thread while the one before it is in use; errors there are raised here."""
+    """The items, each made in a thread while the item before is in use; errors of the thread are raised here."""
     with ThreadPoolExecutor(1, "probvae-minibatches") as worker:
         coming = worker.submit(next, items, None)
         while (item := coming.result()) is not None:

@@ -33,7 +33,7 @@ _PLACE = "{options}"
 class Option:
     """One option: what its field says, for whoever reads options and not their values.
 
-    ``types`` are those that a recipe and the command line allow. ``words`` are the values that the command line spells
+    ``types`` are what a recipe and the command line allow. ``words`` are the values that the command line spells
     in another way, by word. ``recipe_default`` is the default of a recipe, in which the option is a key of ``table``. A
     fit that is resumed has to have the same value unless ``may_change``.
     """

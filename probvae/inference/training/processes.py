@@ -55,11 +55,11 @@ class Processes:
 
     @property
     def is_writer(self) -> bool:
-        """Whether files, progress and pictures are this process's business."""
+        """True in the one process that writes files, shows progress and draws pictures."""
         return self.rank == 0
 
     def my_slice(self, num_data: int) -> slice:
-        """The rows of a minibatch that are this process's: equal shares, the first ones larger by one row."""
+        """This process's rows of a minibatch: equal shares, the first ones larger by one row."""
         return slice(*(-(-rank * num_data // self.size) for rank in (self.rank, self.rank + 1)))
 
     def noise(self, num_data: int) -> AbstractContextManager[object]:
@@ -70,7 +70,7 @@ class Processes:
     def reduce(
         self, step: StepLoss, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], weight: float
     ) -> tuple[StepLoss, Sequence[Tensor | None]]:
-        """The whole minibatch's numbers and its gradients in ``parameters`` from each process's own.
+        """The whole minibatch's losses () and its gradients, each of its parameter's shape, from each process's own.
 
         ``weight`` is this process's n_r/n. The gradients stay what they are until the next call.
         """
@@ -83,7 +83,7 @@ class Processes:
         return StepLoss(*numbers.clone()), [part.view_as(p) for p, part in zip(parameters, parts, strict=True)]
 
     def mean(self, value: Tensor, weight: float) -> Tensor:
-        """The mean over a minibatch from each process's own."""
+        """The mean () over a minibatch from each process's ``value`` () and its ``weight`` n_r/n."""
         return value if self.size == 1 else self._add_up(value.detach() * weight)
 
     def sums(
@@ -92,9 +92,9 @@ class Processes:
         function: Callable[[VAE, Tensor], Tensor],
         parts: Iterable[tuple[VAE, Tensor]],
     ) -> list[float]:
-        """``num`` sums over all rows of ``parts``, of which ``function`` gives those over some rows.
+        """The ``num`` sums of ``function`` over all rows (N, D) of ``parts``; it gives the sums (num,) over some rows.
 
-        Numbers that torch's distributions refuse make them NaN: all processes have to come to know of them.
+        Numbers that torch's distributions refuse make the sums NaN: all processes have to come to know of them.
         """
         total: Tensor | None = None
         for whole in parts:
@@ -126,7 +126,10 @@ class Processes:
         return self._gathered(value)[0]
 
     def begin(self, state: Mapping[str, Tensor], x: Rows, objective: Objective, batch_size: int) -> None:
-        """Give all processes the writer's weights, once it is known that they have the same data and model."""
+        """Give all processes the writer's weights (...), once it is known that they have the same data and model.
+
+        ``state`` has tensors of any shape by name; ``x`` are the rows (N, D).
+        """
         if self.size == 1:
             return
         _check_can_be_shared(objective, batch_size, self.size)
@@ -137,7 +140,7 @@ class Processes:
                 dist.broadcast(tensor, 0)
 
     def end(self, state: Mapping[str, Tensor]) -> None:
-        """Make sure that all processes have come to the same weights."""
+        """Make sure that all processes have come to the same weights: ``state`` has tensors of any shape (...)."""
         if self.size > 1:
             weights = [_digest(tensor) for tensor in state.values()]
             self.check_same(weights, RankError, "weights", "Run on machines of one kind, or in one process.")
@@ -242,7 +245,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 class UnionNoise(DispatchMode):
-    r"""Inside the block, random operators draw for ``num_data`` rows and hand out those in ``rows``.
+    r"""Inside the block, random operators draw for ``num_data`` rows and hand out the draws of ``rows``.
 
     A process that works on the rows a to b of a minibatch so gets the random numbers that one process would have drawn
     for them,

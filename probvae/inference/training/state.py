@@ -27,7 +27,7 @@ _SCALARS: dict[str, tuple[type, ...]] = {
 
 
 class StepFailure(NamedTuple):
-    """Where a step could not be taken, and why.
+    """A step that could not be taken: its place, and the reason.
 
     >>> str(StepFailure("x", 2, 7, "the loss is nan"))
     "site 'x', epoch 2, batch 7: the loss is nan"
@@ -71,8 +71,8 @@ class SkippedSteps:
 class SavedState(NamedTuple):
     """A state after ``epoch`` epochs and ``batch`` minibatches of the next.
 
-    ``weights`` are the model's; ``tensors`` those of optimiser, order, generators and records by name; ``scalars`` are
-    numbers and text that JSON can hold. The tensors may be those that the fit works on.
+    ``weights`` belong to the model; ``tensors`` to optimiser, order, generators and records, by name; ``scalars`` are
+    numbers and text that JSON can hold. The tensors may share their memory with the fit.
     """
 
     epoch: int
@@ -84,12 +84,12 @@ class SavedState(NamedTuple):
 
 @dataclass
 class FitState:
-    """What a fit changes from step to step.
+    """All that a fit changes from step to step.
 
-    ``epoch`` counts whole epochs, and ``step`` all steps, those that were skipped too. ``totals`` are the sums of loss,
+    ``epoch`` counts whole epochs, and ``step`` all steps, skipped ones too. ``totals`` are the sums of loss,
     KL and ELBO over the epoch's rows so far, and the number of these rows. ``best`` is the best validation bound,
-    ``best_weights`` are the weights to keep, those after ``best_epoch``. ``history`` has a record of each epoch, and
-    ``lines`` the same as text without the time. ``path`` is the name of the path that the steps take.
+    ``best_weights`` are the weights to keep, from the end of ``best_epoch``. ``history`` has a record of each epoch,
+    and ``lines`` the same as text without the time. ``path`` is the name of the path that the steps take.
     """
 
     vae: VAE
@@ -147,7 +147,7 @@ class FitState:
         return SavedState(self.epoch, order["position"], weights, tensors, scalars)
 
     def load_state_dict(self, saved: SavedState) -> None:
-        """Go on where ``saved`` was taken; torch's generators go there too. The path stays that of this fit.
+        """Go on where ``saved`` was taken; torch's generators go there too. The path of this fit stays.
 
         Raises :class:`~probvae.errors.RunError` unless ``saved`` is a state of a fit of the same model.
         """

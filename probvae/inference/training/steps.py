@@ -48,7 +48,7 @@ class Minibatch(NamedTuple):
 
 
 class StepNumbers(NamedTuple):
-    """What a step tells, in nats per datum, and whether it was taken: not where loss or gradient is not finite."""
+    """The losses of a step in nats per datum; it was ``taken`` if loss and gradient were finite."""
 
     loss: float
     kl: float

@@ -108,12 +108,15 @@ class TensorRows(Rows):
         return len(self.x)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """One block of all rows (N, D)."""
         yield slice(len(self.x)), self.x
 
     def head(self, num: int) -> Tensor:
+        """The first ``num`` rows, (n, D)."""
         return self.x[:num]
 
     def take(self, index: Tensor) -> "TensorRows":
+        """The rows that ``index`` (n,) names, in its order."""
         return TensorRows(self.x[index.to(self.device)])
 
     def to(self, device: torch.device) -> Self:
@@ -133,14 +136,16 @@ class DiskRows(Rows):
         return len(self.x)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of rows (n, D) in the order of the file."""
         for start, rows in blocks(self.x):
             yield slice(start, start + len(rows)), self._handed_over(rows)
 
     def head(self, num: int) -> Tensor:
+        """The first ``num`` rows, (n, D)."""
         return self._handed_over(self.x[:num])
 
     def take(self, index: Tensor) -> "DiskRows":
-        """Some of the rows, in the order of the file: there, neighbours are read together."""
+        """The rows that ``index`` (n,) names, in the order of the file: there, neighbours are read together."""
         return DiskRows(self.x.take(index.sort().values.numpy()), self.dtype, self.device)
 
     def to(self, device: torch.device) -> Self:
