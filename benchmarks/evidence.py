@@ -171,7 +171,7 @@ def fitted_to_mnist(num_data: int) -> tuple[probvae.VAE, Tensor]:
         torch.from_numpy(probvae.load_data("mnist", split=split, binarization="threshold").x)
         for split in ("train", "test")
     )
-    probvae.fit(vae, train, epochs=2, compile="graph", progress=True)
+    probvae.fit(vae, train, epochs=2, learning_rate=1e-3, schedule="constant", compile="graph", progress=True)
     return vae, test[:num_data]
 
 

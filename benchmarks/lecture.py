@@ -44,7 +44,8 @@ def run(epochs: int, seed: int) -> dict[str, float]:
     train = torch.from_numpy(load_data("mnist", split="train").x)
     test = torch.from_numpy(load_data("mnist", split="test").x)
     vae = build_vae(recipe, data_dim=784, data_variance=1.0)
-    history = fit(vae, train, objective=build_objective(recipe), epochs=epochs, batch_size=256, seed=seed).history
+    options = {"epochs": epochs, "batch_size": 256, "learning_rate": 1e-3, "schedule": "constant", "seed": seed}
+    history = fit(vae, train, objective=build_objective(recipe), **options).history
     return {
         "train": -history[-1]["elbo"],
         "plug_in_test": float(plug_in_loss(vae, test).mean()),

@@ -61,7 +61,7 @@ def _seconds(out: Path | None) -> float:
     import probvae
     from probvae.experiments.build import build_vae
     from probvae.experiments.recipe import resolve
-    from probvae.experiments.run import as_tensor
+    from probvae.experiments.recipe_data import as_tensor
 
     recipe, data = resolve([]), probvae.load_data("digits")
     torch.manual_seed(0)

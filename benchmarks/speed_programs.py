@@ -23,9 +23,9 @@ import probvae
 from probvae.foundation.process import threads_for_step
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from probvae.inference.objectives import ELBOObjective, IWAEObjective, Objective
-from probvae.inference.training.loop import Trainer
-from probvae.inference.training.options import FitOptions, prepare
-from probvae.inference.training.steps import Steps
+from probvae.inference.training.loop import Loop
+from probvae.inference.training.options import FitOptions
+from probvae.inference.training.training_data import check_and_split
 
 LEARNING_RATE = 1e-3
 _SECONDS_TO_CHOOSE = 0.05
@@ -114,28 +114,31 @@ def probvae_fit(way: str, compile: str | bool) -> Callable[[Workload], Run]:
         vae = _vae(workload)
         size = sum(parameter.numel() for parameter in vae.parameters())
         _FOR_GOOD.enter_context(threads_for_step(size, workload.batch_size))
-        steps = _steps(vae, workload, compile)
-        if steps.path.name != way:
-            raise RuntimeError(f"fit took the {steps.path.name} path: {steps.path.reason}")
-        batches = (batch for _ in count() for batch in steps.minibatches())
+        loop = _loop(vae, workload, compile)
+        path, take = loop.stepper.path, loop.stepper.take
+        if path.name != way:
+            raise RuntimeError(f"fit took the {path.name} path: {path.reason}")
+        batches = (batch for _ in count() for batch in loop.minibatches())
 
         def run(num_steps: int) -> None:
             for batch in islice(batches, num_steps):
-                steps.take(batch)
+                take(batch)
 
         return run
 
     return build
 
 
-def _steps(vae: probvae.VAE, workload: Workload, compile: str | bool) -> Steps:
+def _loop(vae: probvae.VAE, workload: Workload, compile: str | bool) -> Loop:
     """What `fit` makes before its first step."""
     x = make_data(workload)[: workload.num_batches * workload.batch_size]
-    options = FitOptions(epochs=1000, batch_size=workload.batch_size, learning_rate=LEARNING_RATE)
-    steps = Trainer(vae, prepare(vae, vae, x, None, options), x.device, _objective(workload), options).steps
+    options = FitOptions(
+        epochs=1000, batch_size=workload.batch_size, learning_rate=LEARNING_RATE, schedule="constant", compile=compile
+    )
+    loop = Loop(vae, check_and_split(vae, vae, x, options, x.device), _objective(workload), options)
     vae.train()
-    steps.choose_path(compile)
-    return steps
+    loop.stepper.choose_path(loop.rows)
+    return loop
 
 
 def _vae(workload: Workload) -> probvae.VAE:

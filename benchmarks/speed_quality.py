@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import probvae
-from probvae.experiments.run import as_tensor, split
+from probvae.experiments.recipe_data import as_tensor, split
 
 NUM_SEEDS = 5
 EPOCHS = 30
@@ -61,8 +61,8 @@ def _vae(data_dim: int) -> probvae.VAE:
 
 def _by_fit(options: dict[str, Any]) -> Train:
     def train(vae: probvae.VAE, x: Tensor, seed: int) -> None:
-        settings = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, **options}
-        probvae.fit(vae, x, seed=seed, progress=False, **settings)
+        settings = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "schedule": "constant"}
+        probvae.fit(vae, x, seed=seed, progress=False, **{**settings, **options})
 
     return train
 

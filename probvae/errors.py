@@ -36,6 +36,10 @@ class UnknownNameError(ConfigError):
     """A name is in no registry, or a key in no recipe."""
 
 
+class UnknownOptionError(UnknownNameError, TypeError):
+    """A keyword that is no option of the function."""
+
+
 class RunError(ProbvaeError, OSError):
     """A run folder cannot be read or written."""
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from probvae.data import Dataset
 from probvae.errors import DataError
 from probvae.experiments.recipe import read_run_recipe
-from probvae.experiments.run import as_tensor, given, load_run_data, split
+from probvae.experiments.recipe_data import as_tensor, conditioned, load_run_data, split
 from probvae.inference.pair import VAE, load
 
 
@@ -35,7 +35,7 @@ def open_run(run: str | Path, source: str | None = None, held_out: bool = False)
     data = load_data_for(Path(run), vae, source)
     if held_out:
         data = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])[1]
-    return FittedRun(given(recipe, vae, data), data, as_tensor(data))
+    return FittedRun(conditioned(recipe, vae, data), data, as_tensor(data))
 
 
 def load_data_for(run: Path, vae: VAE, source: str | None = None) -> Dataset:

@@ -82,7 +82,7 @@ def _read(arguments: tuple[str, ...], common: list[Recipe]) -> tuple[list["Entry
 
 
 def _fit(files: list[str], axes: list[str], common: list[Recipe], out: Path) -> tuple[list["Entry"], dict[str, str]]:
-    from probvae.experiments.compare import parse_sweep, run_sweep
+    from probvae.experiments.sweep import parse_sweep, run_sweep
 
     recipe = recipes.resolve([*(recipes.read_recipe(Path(file)) for file in files), *common])
     chosen = parse_sweep(axes, {**KEYS, HIDDEN: HIDDEN})

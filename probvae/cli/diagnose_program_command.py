@@ -85,7 +85,7 @@ def _data(programs: "ProgramFile", program: str, data: str | None, preparation: 
     options: dict[str, Any] = {name: value for name, value in preparation.items() if value is not None}
     if data is not None:
         from probvae.data import load_data
-        from probvae.experiments.run import as_tensor
+        from probvae.experiments.recipe_data import as_tensor
 
         return as_tensor(load_data(data, **options))
     if options:

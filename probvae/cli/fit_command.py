@@ -1,21 +1,22 @@
 """`probvae fit`."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from probvae.cli.run_options import memory_option
 from probvae.experiments import recipe as recipes
 from probvae.experiments.recipe import Recipe
+from probvae.inference.training.options import OPTIONS
 
 # option -> key of the recipe that it sets
 KEYS = {
     "data": "data.source",
     "data_dir": "data.data_dir",
     "scaling": "data.scaling",
-    "binarization": "data.binarization",
     "num_data": "data.num_data",
     "labels": "data.labels",
     "exposure": "data.exposure",
@@ -33,19 +34,23 @@ KEYS = {
     "num_particles": "inference.objective.num_particles",
     "beta": "inference.objective.beta",
     "free_bits": "inference.objective.free_bits",
-    "epochs": "training.epochs",
-    "batch_size": "training.batch_size",
-    "learning_rate": "training.learning_rate",
-    "schedule": "training.schedule",
-    "patience": "training.patience",
-    "kl_warmup": "training.kl_warmup",
-    "seed": "training.seed",
-    "compile": "training.compile",
-    "checkpoint_seconds": "training.checkpoint_seconds",
-    "device": "training.device",
+    **{name: option.key for name, option in OPTIONS.items()},
 }
 
-_COMPILE = {"auto": "auto", "yes": True, "graph": "graph", "no": False}
+# A recipe takes more values than a fit knows
+_MORE_HELP = {"binarization": ["Data can be binarised once, too: fixed, threshold."]}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def training_flags(function: Function) -> Function:
+    """``function`` with a flag for every option of a fit, in their order."""
+    for option in reversed(OPTIONS.values()):
+        kind: Any = click.Choice([*option.words]) if option.words else option.types[-1]
+        default = [] if option.recipe_default is None else [f"[default: {option.recipe_default}]"]
+        text = " ".join([option.help, *_MORE_HELP.get(option.name, []), *default])
+        function = click.option(option.flag, type=kind, metavar="NAME" if kind is str else None, help=text)(function)
+    return function
 
 
 @click.command("fit")
@@ -55,7 +60,6 @@ _COMPILE = {"auto": "auto", "yes": True, "graph": "graph", "no": False}
 @click.option("--labels", metavar="COLUMN", help="The column of a table that holds the labels (for colours).")
 @click.option("--num-data", type=int, help="Use the first so many data only.")
 @click.option("--scaling", metavar="NAME", help="none, unit or standardize.")
-@click.option("--binarization", metavar="NAME", help="none, fixed, threshold, or fresh (anew at every use).")
 @click.option("--exposure", metavar="COLUMN", help="For counts: a column, or total (the sum of each row).")
 @click.option("--condition", metavar="COLUMN,...", help="A conditional model p(x|z, y): labels, or columns of a table.")
 @click.option("--missing", metavar="NAME", help="mask: NaN is a missing entry. refuse (default): it is an error.")
@@ -72,16 +76,7 @@ _COMPILE = {"auto": "auto", "yes": True, "graph": "graph", "no": False}
 @click.option("--free-bits", type=float, help="Nats a latent dimension that cost nothing.")
 @click.option("--latent-dim", type=int, help="d, the number of latent dimensions.")
 @click.option("--hidden", metavar="W,W,...", help="Widths of the hidden layers of decoder and encoder.")
-@click.option("--epochs", type=int, help="Passes over the data.")
-@click.option("--batch-size", type=int, help="Data in one step.")
-@click.option("--learning-rate", type=float, help="Adam's step size.")
-@click.option("--schedule", metavar="NAME", help="constant or cosine.")
-@click.option("--patience", type=int, help="Stop after so many epochs without a better validation ELBO.")
-@click.option("--kl-warmup", type=int, help="Epochs over which the KL's weight rises to its value.")
-@click.option("--seed", type=int, help="Of everything random.")
-@click.option("--compile", type=click.Choice([*_COMPILE]), help="Steps without Pyro's handlers; auto where it pays.")
-@click.option("--checkpoint-seconds", type=float, help="Save within an epoch that is longer [default: 300].")
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda, ...")
+@training_flags
 @click.option(
     "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of a recipe, e.g. training.epochs=20."
 )
@@ -121,11 +116,11 @@ def command(
 
 
 def _check_alone(recipe_files: tuple[Path, ...], settings: tuple[str, ...], out: Path | None, options: Any) -> None:
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
-    given += ["--set"] * bool(settings) + ["--out"] * (out is not None) + list(map(str, recipe_files))
-    if given:
+    changes = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    changes += ["--set"] * bool(settings) + ["--out"] * (out is not None) + list(map(str, recipe_files))
+    if changes:
         raise click.UsageError(
-            f"--resume: expected nothing that changes the run, got {', '.join(given)}. A run goes on with the recipe "
+            f"--resume: expected nothing that changes the run, got {', '.join(changes)}. A run goes on with the recipe "
             "that it was begun with; leave them out, or fit anew."
         )
 
@@ -154,10 +149,10 @@ def run(recipe: Recipe | None, out: Path | None, gap: bool, figures: bool, progr
 
 
 def recipes_of_options(options: dict[str, Any]) -> list[Recipe]:
-    """One small recipe for each option that was given."""
+    """One small recipe for each flag on the command line."""
     hidden = options.pop("hidden")
-    given = [(key, options[name]) for name, key in KEYS.items() if options[name] is not None]
-    return [recipe_of(key, _value(key, value)) for key, value in given] + _hidden(hidden)
+    chosen = [(key, options[name]) for name, key in KEYS.items() if options[name] is not None]
+    return [recipe_of(key, _value(key, value)) for key, value in chosen] + _hidden(hidden)
 
 
 def recipe_of(key: str, value: Any) -> Recipe:
@@ -171,8 +166,8 @@ def recipe_of(key: str, value: Any) -> Recipe:
 def _value(key: str, value: Any) -> Any:
     if key.endswith(".variance"):
         return recipes.parse_value(value)
-    if key == "training.compile":
-        return _COMPILE[value]
+    if key.startswith("training."):
+        return OPTIONS[key.removeprefix("training.")].words.get(value, value)
     return value.split(",") if key.endswith(".condition") and "," in value else value
 
 

@@ -38,7 +38,8 @@ def command(
     dimensions a picture of exact posteriors with the guide on top.
     """
     from probvae.cli.output import print_gap, print_line
-    from probvae.experiments.run import binarized, ledger_of
+    from probvae.experiments.recipe_data import binarized
+    from probvae.experiments.summary import ledger_of
     from probvae.inference.evidence.log_evidence import MAX_QUADRATURE_DIM
     from probvae.report.run_figures import draw_posteriors
     from probvae.storage.files import write_text

@@ -20,7 +20,7 @@ T = TypeVar("T", bound=Registered)
 
 # A learned c that has fallen to this share of the data's variance explains the data to six digits: its floor.
 _RELATIVE_FLOOR = 1e-6
-# What a recipe may ask for: 2 GB of weights, 8 GB with their gradients and Adam's moments; a larger one is a slip
+# A recipe may ask for 2 GB of weights, 8 GB with their gradients and Adam's moments; a larger one is a slip
 _MOST_NUMBERS, _MOST_STEPS = 2**29, 20_000
 
 
@@ -35,8 +35,8 @@ def build_vae(
     """The VAE of a resolved recipe for data of width ``data_dim``, its weights drawn with the recipe's seed.
 
     ``data_variance`` is the mean variance of the data's columns: where a learned c begins; ``num_data`` how many there
-    are, for a guide that has parameters for each; ``covariates`` are those that the model is conditional on;
-    ``image_shape`` is that of a row, for convolutions.
+    are, for a guide that has parameters for each; the model is conditional on the ``covariates``; ``image_shape`` is
+    the shape of a row, for convolutions.
     Raises :class:`~probvae.errors.ConfigError` for a name or an option that there is not, and for more weights than
     half a billion, before they take memory.
     """
@@ -55,17 +55,17 @@ def build_vae(
         image = {} if image_shape is None else {"image_shape": list(image_shape)}
         decoder = component(Decoder, model["decoder"], {**sizes, **read, **image})
         num_inputs = data_dim + num_covariates
-        given: dict[str, Any] = {
+        known_to_guide: dict[str, Any] = {
             "encoder": _encoder(inference["encoder"], data_dim, num_inputs, missing, image),
             "num_data": num_data,
             "data_dim": num_inputs,
         }
         if prior is None:
-            guide = _guide_before_model(recipe, {**sizes, **given})
+            guide = _guide_before_model(recipe, {**sizes, **known_to_guide})
             prior = component(Prior, model["prior"], {**known, "guide": guide, "data_dim": num_inputs})
             return VAE(LatentModel(prior, decoder, likelihood, covariates, missing), guide)
         latent_model = LatentModel(prior, decoder, likelihood, covariates, missing)
-        guide = component(Guide, inference["guide"], {**sizes, **given, "model": latent_model})
+        guide = component(Guide, inference["guide"], {**sizes, **known_to_guide, "model": latent_model})
         return VAE(latent_model, inside_support(guide, prior))
 
 
@@ -128,6 +128,6 @@ def component(family: type[T], table: Mapping[str, Any], known: Mapping[str, Any
         return chosen(**filled)
     except ProbvaeError:
         raise  # most are a ValueError or TypeError too, and say more than a wrong argument does
-    # what constructors, torch's among them, make of impossible sizes and of wrong types
+    # constructors, torch's among them, raise these for impossible sizes and for wrong types
     except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"{family.family} {table['name']!r}: {error}.") from error

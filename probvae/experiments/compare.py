@@ -1,13 +1,8 @@
 """Several runs beside each other: their numbers, and paired differences on the same held-out data."""
 
-import itertools
 import math
 import os
-import re
-import tomllib
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from probvae.diagnostics.verdicts import mean_with_error
-from probvae.errors import ConfigError, DataError, ProbvaeError, RunError
-from probvae.experiments.recipe import Recipe, merge, parse_value, read_run_recipe, to_toml
-from probvae.experiments.run import (
-    NUM_SAMPLES,
-    binarized,
-    evaluate,
-    for_other_data,
-    given,
-    ledger_of,
-    load_run_data,
-    resume_run,
-    run_recipe,
-    split,
-)
+from probvae.errors import ConfigError, DataError, RunError
+from probvae.experiments.recipe import Recipe, read_run_recipe
+from probvae.experiments.recipe_data import binarized, conditioned, load_run_data, split
+from probvae.experiments.summary import NUM_SAMPLES, evaluate, for_other_data, ledger_of
 from probvae.foundation.seed import isolated_seed
 from probvae.inference import bound, posterior_mean
 from probvae.inference.evidence.log_evidence import Estimate
@@ -38,7 +23,7 @@ from probvae.storage.untrusted import number_or_none, parse_object, read_run_tex
 
 # A latent is in use when its posterior mean varies by more than this over the data (Burda et al. 2016)
 ACTIVE_THRESHOLD = 0.01
-# What makes other data of the same name; num_data, the seed and the share held out choose among the same ones
+# These keys make other data of the same name; num_data, the seed and the share held out choose among the same data
 _DATA_KEYS = ("source", "split", "scaling", "binarization", "exposure", "options")
 
 
@@ -46,7 +31,7 @@ _DATA_KEYS = ("source", "split", "scaling", "binarization", "exposure", "options
 class Entry:
     """One run: its ``name``, recipe and numbers, per-datum ``elbo`` (N,) and ``evidence``, and what they are of.
 
-    ``fingerprint`` is that of all the data, ``held_out`` that of the data that the numbers are of; ``measure`` says
+    ``fingerprint`` identifies all the data, ``held_out`` the data that the numbers are of; ``measure`` says
     what log p(x|z) is: a "density", a "probability", or "none" where it is no likelihood.
     """
 
@@ -80,7 +65,7 @@ def read_entry(run: Path) -> Entry:
     data = load_run_data(run)
     Run(run).check_unchanged(data.fingerprint())
     held_out = split(data, recipe["data"]["held_out"], seed)[1]
-    vae = given(recipe, for_other_data(load(run), held_out, seed), held_out)
+    vae = conditioned(recipe, for_other_data(load(run), held_out, seed), held_out)
     x = binarized(held_out, seed)
     with isolated_seed(seed):
         values = bound(vae, x, NUM_SAMPLES)
@@ -122,7 +107,7 @@ def _fit_seconds(run: Path, summary: Mapping[str, Any]) -> float | None:
     """The training alone: the time in the summary has an evaluation in it that not every run has had."""
     if "fit_seconds" in summary:
         return number_or_none(summary["fit_seconds"])
-    try:  # where older runs have it
+    try:  # older runs have it there
         lines = read_run_text(run, "metrics.jsonl").splitlines()
         return number_or_none(parse_object(lines[-1], "metrics.jsonl").get("seconds"))
     except (RunError, IndexError):
@@ -144,7 +129,9 @@ class Difference:
 
 
 def paired(first: Tensor, second: Tensor) -> Difference:
-    r"""mean_n (b_n - a_n) with the standard error of that mean, over the data that both have (the first N).
+    r"""mean_n (b_n - a_n) with the standard error of that mean; ``first`` a and ``second`` b are (N,) or longer.
+
+    Only the first N data, which both have, count.
 
     .. math:: \bar\delta = \frac1N \sum_n \delta_n, \qquad
               \operatorname{se} = \sqrt{\frac{1}{N (N - 1)} \sum_n (\delta_n - \bar\delta)^2}
@@ -160,7 +147,7 @@ def paired(first: Tensor, second: Tensor) -> Difference:
 
 
 def unpaired(first: Tensor, second: Tensor) -> Difference:
-    r"""mean b - mean a of different data; the squared standard errors add.
+    r"""mean b - mean a of different data, ``first`` a (N,) and ``second`` b (M,); the squared standard errors add.
 
     >>> unpaired(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 3.5])).value
     0.75
@@ -293,107 +280,14 @@ def _flat(recipe: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 def label_of(changed: Mapping[str, Any]) -> str:
     """``mixture, variance=0.1``: a component by its name alone."""
     words = [
-        str(value) if key.endswith(".name") else f"{_short(key)}={value}"
+        str(value) if key.endswith(".name") else f"{short_key(key)}={value}"
         for key, value in changed.items()
         if value is not None
     ]
     return ", ".join(dict.fromkeys(words))  # hidden layers are in the decoder and in the encoder
 
 
-def parse_sweep(texts: Sequence[str], keys: Mapping[str, str]) -> dict[str, list[Any]]:
-    """``["prior=standard-normal,mixture"]`` as {recipe key: values}; ``keys`` are the short names of recipe keys.
-
-    A value may be a list: ``model.decoder.channels=[8,16],[32,64]``.
-    Raises :class:`~probvae.errors.ConfigError` for an axis that is not NAME=VALUE,..., or is there twice.
-    """
-    axes: dict[str, list[Any]] = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        key = keys.get(name.strip().replace("-", "_"), name.strip())
-        found = [parse_value(value.strip()) for value in re.split(r",(?![^\[]*\])", values) if value.strip()]
-        if not equals or not found or ("." not in key and key not in keys):
-            raise ConfigError(
-                f"sweep {text!r}: expected NAME=VALUE,VALUE,..., as in 'prior=standard-normal,mixture', with NAME an "
-                "option of `probvae fit` or a key of a recipe."
-            )
-        if key in axes:
-            raise ConfigError(f"sweep {text!r}: {name.strip()} is there twice. Give all its values at once.")
-        axes[key] = found
-    return axes
-
-
-def combinations(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """Every choice of one value for each axis."""
-    for values in itertools.product(*axes.values()):
-        yield dict(zip(axes, values, strict=True))
-
-
-def run_sweep(
-    recipe: Recipe,
-    axes: Mapping[str, Sequence[Any]],
-    out: Path,
-    make: Callable[[str, Any], Recipe],
-    progress: Callable[[str, int, int], None],
-) -> tuple[list[Entry], dict[str, str]]:
-    """Fit every combination into a folder of its own below ``out``; a fit that fails is noted, and the rest goes on.
-
-    ``make`` turns a key and a value into a recipe; ``progress`` is told the name, the number and how many there are.
-    Runs that are finished already are read, not fitted again, if they are of the same recipe.
-    Raises :class:`~probvae.errors.ConfigError` before the first fit for a key or a value that no recipe has.
-    """
-    chosen = [(_folder_name(changed), changed) for changed in combinations(axes)]
-    full = {name: merge(recipe, *(make(key, value) for key, value in changed.items())) for name, changed in chosen}
-    entries, failures = [], {}
-    for number, name in enumerate(full, start=1):
-        progress(name, number, len(full))
-        try:
-            with _warnings_of(name):
-                entries.append(_fit_or_read(full[name], out / name))
-        except Exception as error:  # a sweep of hours goes on, whatever one of its parts does
-            failures[name] = str(error) if isinstance(error, ProbvaeError) else f"{type(error).__name__}: {error}"
-    return entries, failures
-
-
-def _fit_or_read(recipe: Recipe, folder: Path) -> Entry:
-    if not (folder / "config.toml").is_file():
-        run_recipe(recipe, folder, progress=False, ledger=False)
-        return read_entry(folder)
-    there, asked = differing([read_run_recipe(folder), _as_stored(recipe)])
-    # which column is of which type was found in the data, where the recipe did not say it
-    keys = [key for key in there if key != "model.likelihood.columns" or asked[key] is not None]
-    if keys:
-        raise RunError(
-            f"{folder}: holds a run with {keys[0]}={there[keys[0]]!r}, and {asked[keys[0]]!r} is asked for. "
-            "Choose another folder, or remove it."
-        )
-    if not (folder / "summary.json").is_file():
-        resume_run(folder, progress=False, ledger=False)
-    return read_entry(folder)
-
-
-def _as_stored(recipe: Recipe) -> Recipe:
-    return tomllib.loads(to_toml(recipe))
-
-
-@contextmanager
-def _warnings_of(name: str) -> Iterator[None]:
-    """Warnings from inside say which run they are of."""
-    caught: list[warnings.WarningMessage] = []
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield
-    finally:
-        for warning in caught:
-            warnings.warn(f"{name}: {warning.message}", warning.category, stacklevel=3)
-
-
-def _folder_name(changed: Mapping[str, Any]) -> str:
-    name = "_".join(f"{_short(key)}-{value}" for key, value in changed.items())
-    return re.sub(r"[^\w.+-]+", "-", name).strip("-")
-
-
-def _short(key: str) -> str:
+def short_key(key: str) -> str:
     """``model.prior.name`` is "prior", ``model.likelihood.variance`` is "variance"."""
     return key.split(".")[-2 if key.endswith(".name") else -1]
 

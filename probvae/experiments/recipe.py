@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from probvae.errors import ConfigError, RunError, unknown_name
+from probvae.inference.training.options import OPTIONS
 from probvae.storage.untrusted import check_file, check_run_format, read_run_text
 
 Recipe = dict[str, dict[str, Any]]
+# The options of a fit that stand in the table [training]; the others have a place elsewhere
+TRAINING = {name: option for name, option in OPTIONS.items() if option.table == "training"}
 
 # The default: Rocca's VAE on the digits.
 DEFAULT: Recipe = {
@@ -34,15 +37,7 @@ DEFAULT: Recipe = {
         "encoder": {"name": "mlp"},
         "objective": {"name": "elbo"},
     },
-    "training": {
-        "epochs": 150,
-        "batch_size": 128,
-        "learning_rate": 2e-3,
-        "schedule": "cosine",
-        "validation": 0.1,
-        "seed": 0,
-        "device": "auto",
-    },
+    "training": {name: option.recipe_default for name, option in TRAINING.items() if option.recipe_default is not None},
     "data": {"source": "digits", "held_out": 0.2, "binarization": "none"},
 }
 
@@ -52,21 +47,7 @@ _NUMBER = (int, float)
 KEYS: dict[str, dict[str, tuple[type, ...]]] = {
     "model": {"latent_dim": (int,), "condition": (str, list), "missing": (str,)},
     "inference": {},
-    "training": {
-        "epochs": (int,),
-        "batch_size": (int,),
-        "learning_rate": _NUMBER,
-        "schedule": (str,),
-        "gradient_clip": _NUMBER,
-        "patience": (int,),
-        "kl_warmup": (int,),
-        "max_skipped_steps": (int,),
-        "validation": _NUMBER,
-        "seed": (int,),
-        "compile": (str, bool),
-        "checkpoint_seconds": _NUMBER,
-        "device": (str,),
-    },
+    "training": {name: option.types for name, option in TRAINING.items()},
     "data": {
         "source": (str,),
         "data_dir": (str,),
@@ -83,7 +64,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
 }
 _LARGEST_FILE = 4 * 2**20  # bytes: a table of ten thousand columns has its types listed in less
 _DEEPEST = 20
-# in the order of the file: one that was cut short lacks the last ones
+# They stand in the order of the file: one that was cut short lacks the last ones
 _ALWAYS_WRITTEN = (("training", "seed"), ("data", "source"), ("data", "held_out"))
 
 

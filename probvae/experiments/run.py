@@ -1,79 +1,60 @@
 """A whole run from a recipe: data, fit, evaluation, folder."""
 
 import json
-import math
 import platform
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from probvae.data import Dataset, RowsOnDisk, column_variances, load_data
+from probvae.data import Dataset, RowsOnDisk, column_variances
 from probvae.data.on_disk import blocks, rows_in
 from probvae.diagnostics import GapResult
-from probvae.diagnostics.ledger.gap import LEDGER_DATA, check_density
-from probvae.diagnostics.ledger.unsplit import UnsplitLedger, ledger_or_total
-from probvae.diagnostics.verdicts import mean_with_error
-from probvae.errors import (
-    CheckpointWarning,
-    ConfigError,
-    DataError,
-    FitError,
-    FitInterruptedError,
-    NonFiniteError,
-    ProbvaeError,
-)
+from probvae.diagnostics.ledger.unsplit import UnsplitLedger
+from probvae.errors import CheckpointWarning, ConfigError, FitInterruptedError
 from probvae.experiments.build import build_objective, build_vae
-from probvae.experiments.recipe import Recipe, merge, read_run_recipe, to_toml
+from probvae.experiments.recipe import Recipe, read_run_recipe, to_toml
+from probvae.experiments.recipe_data import (
+    as_tensor,
+    binarized,
+    check_magnitude,
+    conditioned,
+    load_recipe_data,
+    raw_covariates,
+    split,
+    with_columns,
+)
+from probvae.experiments.summary import check_summary, evaluate, first_ledger, for_other_data, weight_summary
 from probvae.foundation.process import launched_rank, num_launched
 from probvae.foundation.seed import isolated_seed
 from probvae.foundation.version import __version__
-from probvae.inference import (
-    FitResult,
-    FreeGuide,
-    Objective,
-    bound,
-    equivalent_variance,
-    fit,
-    posterior_mean,
-    reconstruction_error,
-)
-from probvae.inference.densities.non_finite import raise_as_non_finite, short_reason
-from probvae.inference.evaluation.refine import refine
-from probvae.inference.evidence.log_evidence import best_method
+from probvae.inference import FitOptions, FitResult, Objective, fit
 from probvae.inference.pair import VAE
 from probvae.inference.training.processes import process_group
-from probvae.models import GaussianLikelihood, MixedLikelihood, covariates_for
+from probvae.models import covariates_for
 from probvae.storage.run_folder import Run
 from probvae.storage.untrusted import FORMAT
 
-# model.condition: the data's labels; anything else names columns
-LABELS = "labels"
-# Draws a datum for the bound that is reported
-NUM_SAMPLES = 32
-# Of data that stay on the disk, what is held in memory: held-out data, and data for the prior to begin at (bytes)
-_HELD_OUT_DATA, _STARTING_DATA = 64 * 2**20, 16 * 2**20
-# Of a folder that is named after its data; the system's own limit is in bytes
+# The prior begins at a part of data that stay on the disk, which is read into memory: so many bytes
+_STARTING_DATA = 16 * 2**20
+# Characters in the name of a folder that is named after its data; the system's own limit is in bytes
 _LONGEST_NAME = 50
-# The ledger that ends a fit is a first look: the fit of the digits takes less than that of 500 data would.
-# `probvae gap` and `probvae report` take them all.
-_FIRST_LEDGER_DATA = {**LEDGER_DATA, "quadrature": 150}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a run gave: the fitted VAE, the held-out data, the ledger where there is one, and the printed numbers.
+    """The result of a run: the fitted VAE, the held-out data, the ledger where there is one, and the printed numbers.
 
-    ``x`` are the held-out data as they were evaluated: binary, where they are binarised at every use.
+    ``x`` (N, D) are the held-out data as they were evaluated: binary, where they are binarised at every use.
     """
 
     vae: VAE
@@ -108,7 +89,7 @@ def resume_run(folder: str | Path, progress: bool = True, ledger: bool = True) -
     """Go on with a run that was stopped, from its newest checkpoint, and end it as :func:`run_recipe` would have.
 
     Raises :class:`~probvae.errors.RunError` for a folder that is no run, one that another process is writing, and one
-    whose data have changed; what differs between this machine and the one that began it is told by a
+    whose data have changed; differences between this machine and the first one are told by a
     :class:`~probvae.errors.CheckpointWarning`.
     """
     return _run(read_run_recipe(Path(folder)), Path(folder), progress, ledger, resume=True)
@@ -121,39 +102,23 @@ def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: boo
     if resume:
         Run(folder).check_unchanged(data.fingerprint())
         _tell_differences(Run(folder).read_json("environment.json"), environment)
-    check_magnitude(data)
-    train, held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])
-    recipe = with_columns(recipe, data)
-    y = raw_covariates(recipe, train)
-    covariates = None if y is None else covariates_for(y)
-    variance = float(column_variances(train.x).mean()) or 1.0
-    vae = build_vae(recipe, data.data_dim, variance, train.num_data, covariates, data.image_shape)
-    given(recipe, vae, held_out)  # a label that training has not seen is found before the fit
-    check_likelihood(vae, data, recipe["training"]["seed"])  # and so are impossible held-out data
-    start_from(vae, train, y, recipe["training"]["seed"])
-    x = train.x if isinstance(train.x, RowsOnDisk) else as_tensor(train)
-    objective = build_objective(recipe)
-    run = Run(folder, {"config.toml": to_toml(recipe), "environment.json": json.dumps(environment, indent=2) + "\n"})
-    training = {
-        **recipe["training"],
-        "binarization": _fresh_or_none(data),
-        "validation": _validation(recipe, vae),
-    }
-    told: dict[str, Any] = {"objective": objective, "progress": progress, "out": run, "resume": resume}
-    with closing(run), _told_how_to_go_on(folder):
-        with process_group() as ranks:
-            result = fit(vae, x, y=y, exposure=train.exposure, **told, **training)
-        if not ranks.is_writer:
+    parts = _parts(recipe, data)
+    files = {"config.toml": to_toml(parts.recipe), "environment.json": json.dumps(environment, indent=2) + "\n"}
+    run, seed = Run(folder, files), recipe["training"]["seed"]
+    with closing(run), _add_resume_hint(folder):
+        with process_group() as processes:
+            result = _fit(parts, run, progress, resume)
+        if not processes.is_writer:
             return None
-        vae = given(recipe, for_other_data(vae, held_out, recipe["training"]["seed"]), held_out)
-        gap, gap_summary = first_ledger(vae, held_out, recipe["training"]["seed"]) if ledger else (None, None)
+        vae = conditioned(recipe, for_other_data(parts.vae, parts.held_out, seed), parts.held_out)
+        gap, gap_summary = first_ledger(vae, parts.held_out, seed) if ledger else (None, None)
         summary = {
             "data": data.name,
-            **evaluate(vae, held_out, recipe["training"]["seed"]),
-            **weight_summary(vae, objective),
+            **evaluate(vae, parts.held_out, seed),
+            **weight_summary(vae, parts.objective),
             "gap": gap_summary,
-            "num_train": train.num_data,
-            "num_held_out": held_out.num_data,
+            "num_train": parts.train.num_data,
+            "num_held_out": parts.held_out.num_data,
             "epochs": len(result.history),
             "best_epoch": result.best_epoch,
             "stopped": result.stopped,
@@ -163,44 +128,49 @@ def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: boo
         }
         check_summary(summary)
         run.write_json("summary.json", summary)
-    return Experiment(vae, held_out, binarized(held_out, recipe["training"]["seed"]), result, gap, summary, run)
+    return Experiment(vae, parts.held_out, binarized(parts.held_out, seed), result, gap, summary, run)
 
 
-def check_magnitude(data: Dataset) -> None:
-    """Raise where the sum of a row's squares may overflow in the dtype that models are built in."""
-    dtype = torch.get_default_dtype()
-    most = (torch.finfo(dtype).max / data.data_dim) ** 0.5
-    # no np.abs: it would take as much memory as the data
-    ends = [(np.fmin.reduce(rows, axis=None), np.fmax.reduce(rows, axis=None)) for _, rows in blocks(data.x)]
-    largest = max(max(-float(low), float(high)) for low, high in ends)
-    if largest > most:
-        raise DataError(
-            f"data: expected magnitudes below {most:.1g}, whose squares fit into {dtype}, got {largest:.1g} in "
-            f"{data.name}. Use scaling='standardize'."
-        )
+class _Parts(NamedTuple):
+    """The parts of a fit: the ``recipe`` with all that the data decide, the data with ``y``, the VAE, the objective."""
+
+    recipe: Recipe
+    train: Dataset
+    held_out: Dataset
+    y: np.ndarray | None
+    vae: VAE
+    objective: Objective
 
 
-def check_summary(summary: Mapping[str, Any]) -> None:
-    """Raise :class:`~probvae.errors.FitError` where a number of the summary is not finite."""
-    for name, value in _numbers(summary):
-        if not math.isfinite(value):
-            raise FitError(
-                f"{name}: expected a finite number on the held-out data, got {value:g}. The weights are kept. Use "
-                "scaling='standardize', or a smaller learning_rate."
-            )
+def _parts(recipe: Recipe, data: Dataset) -> _Parts:
+    """Split and check the data, and build the VAE with weights that begin at the training data."""
+    check_magnitude(data)
+    seed = recipe["training"]["seed"]
+    train, held_out = split(data, recipe["data"]["held_out"], seed)
+    recipe = with_columns(recipe, data)
+    y = raw_covariates(recipe, train)
+    covariates = None if y is None else covariates_for(y)
+    variance = float(column_variances(train.x).mean()) or 1.0
+    vae = build_vae(recipe, data.data_dim, variance, train.num_data, covariates, data.image_shape)
+    conditioned(recipe, vae, held_out)  # a label that training has not seen is found before the fit
+    check_likelihood(vae, data, seed)  # and so are impossible held-out data
+    start_from(vae, train, y, seed)
+    return _Parts(recipe, train, held_out, y, vae, build_objective(recipe))
 
 
-def _numbers(entry: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers in nested tables, with their names; that of a mean is its table's."""
-    if isinstance(entry, Mapping):
-        for key, inner in entry.items():
-            yield from _numbers(inner, name if key == "value" else f"{name}.{key}".lstrip("."))
-    elif isinstance(entry, int | float):
-        yield name, entry
+def _fit(parts: _Parts, run: Run, progress: bool, resume: bool) -> FitResult:
+    train, training = parts.train, parts.recipe["training"]
+    x = train.x if isinstance(train.x, RowsOnDisk) else as_tensor(train)
+    # a guide that is not amortised knows only what it was trained on; a share of zero is none
+    validation = (training["validation"] or None) if parts.vae.guide.amortized else None
+    binarization = "fresh" if train.binarization == "fresh" else "none"
+    options = FitOptions(**{**training, "binarization": binarization, "validation": validation})
+    told: dict[str, Any] = {"objective": parts.objective, "progress": progress, "out": run, "resume": resume}
+    return fit(parts.vae, x, y=parts.y, exposure=train.exposure, options=options, **told)
 
 
 def check_likelihood(vae: VAE, data: Dataset, seed: int) -> None:
-    """Raise unless the likelihood can have made the data; those on the disk are gone through block by block."""
+    """Raise unless the likelihood can have made the data; data on the disk are gone through block by block."""
     for _, rows in blocks(data.x):
         vae.model.likelihood.check_data(binarized(replace(data, x=rows), seed))
 
@@ -227,190 +197,6 @@ def _check_amortized(vae: VAE) -> None:
         )
 
 
-def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
-    """The bound on ``data`` and its parts (nats per datum, standard errors over data), c, and the squared error.
-
-    Raises :class:`~probvae.errors.FitError` where numbers that are not finite arise on the way.
-    """
-    with isolated_seed(seed), _refused_as_failed():
-        x = binarized(data, seed)
-        values = bound(vae, x, NUM_SAMPLES)
-        error = reconstruction_error(vae, x)
-    return {
-        "elbo": mean_with_error(values.elbo),
-        "log_likelihood": mean_with_error(values.log_likelihood),
-        "kl": mean_with_error(values.kl),
-        "is_bound": not getattr(vae.model.likelihood, "allow_grey", False),
-        **variance_summary(vae, x),
-        "likelihood": likelihood_summary(vae),
-        "point": vae.model.likelihood.point_name,
-        "reconstruction_error": mean_with_error(error),
-    }
-
-
-@contextmanager
-def _refused_as_failed() -> Iterator[None]:
-    """Numbers that overflow, as the error of a fit."""
-    try:
-        with raise_as_non_finite():
-            yield
-    except NonFiniteError as error:
-        raise FitError(
-            f"the numbers overflow on the held-out data ({short_reason(error)}). The weights are kept. Look for "
-            "outliers, use scaling='standardize', or a smaller learning_rate."
-        ) from error
-
-
-def ledger_of(
-    vae: VAE, data: Dataset, seed: int, truth: str = "auto", num_data: int | None = None
-) -> tuple[GapResult | UnsplitLedger | None, dict[str, Any]]:
-    """The ledger of gaps on the first data, and its means; or None and the reason why there is none.
-
-    For a guide whose family cannot be searched it is the total alone, with the reason.
-    """
-    method = best_method(vae) if truth == "auto" else truth
-    rows = slice(num_data or LEDGER_DATA.get(method, LEDGER_DATA["annealed"]))
-    vae, x = vae.at(rows), binarized(data, seed)[rows]
-    try:
-        check_density(vae)
-        with _refused_as_failed():
-            gap = ledger_or_total(vae, x, truth=method, seed=seed)
-    except ProbvaeError as error:  # a posterior that no grid covers, among others
-        return None, {"not_computed": str(error)}
-    entries = [gap.total.value, gap.truth.value, *([gap.approximation.value] if isinstance(gap, GapResult) else [])]
-    num_bad = int((~torch.stack(entries).isfinite()).any(0).sum())
-    if num_bad:
-        return None, {"not_computed": f"log p(x) or a bound of it is not finite for {num_bad} of {len(x)} data"}
-    # an error like that is a bound on what may hide between the nodes: the integral is not known at all
-    unknown = gap.truth.standard_error > (1 + gap.truth.value.abs())
-    if gap.truth.method == "quadrature" and unknown.any():
-        return None, {
-            "not_computed": f"log p(x) is not known for {int(unknown.sum())} of {len(x)} data: quadrature gives it to "
-            f"{float(gap.truth.standard_error.max()):.2g} nats"
-        }
-    return gap, gap.summary()
-
-
-def first_ledger(vae: VAE, data: Dataset, seed: int) -> tuple[GapResult | UnsplitLedger | None, dict[str, Any]]:
-    """:func:`ledger_of` on as few data as a fit can wait for."""
-    return ledger_of(vae, data, seed, num_data=_FIRST_LEDGER_DATA[best_method(vae)])
-
-
-def weight_summary(vae: VAE, objective: Objective) -> dict[str, float]:
-    """The KL's weight beta where it is not one, and for a fixed c the variance whose ELBO it amounts to."""
-    if objective.beta == 1:
-        return {}
-    summary = {"beta": objective.beta}
-    likelihood = vae.model.likelihood
-    # another objective than the ELBO, or a c that is learned with it, has no such equivalent
-    weighted_elbo = objective.registered_name in ("elbo", "analytic-kl", "stl") and not objective.free_bits
-    if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "fixed" and weighted_elbo:
-        c = float(likelihood.fixed_variance)
-        summary["equivalent_variance"] = equivalent_variance(objective.beta, c)
-    return summary
-
-
-def likelihood_summary(vae: VAE) -> dict[str, float]:
-    """What the likelihood has beside c: scales, dispersions; the mean where there are several."""
-    likelihood = vae.model.likelihood
-    if isinstance(likelihood, GaussianLikelihood):
-        return {}  # its c has a place of its own
-    with torch.no_grad():
-        return {name: float(value.mean()) for name, value in likelihood.own_parameters().items()}
-
-
-def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:
-    """c (averaged where there are several) and Rocca's C = 1/(2c); None for a likelihood without a variance."""
-    likelihood = vae.model.likelihood
-    if not isinstance(likelihood, GaussianLikelihood):
-        return {"variance": None, "squared_error_weight": None}
-    with torch.no_grad():
-        c = float(likelihood.variance(vae.model.decoder(posterior_mean(vae, x))).mean())
-    return {"variance": c, "squared_error_weight": 1 / (2 * c)}
-
-
-def with_columns(recipe: Recipe, data: Dataset) -> Recipe:
-    """The recipe with the types of the columns in it, as far as a mixed likelihood was asked for without them."""
-    table = recipe["model"]["likelihood"]
-    if table["name"] != "mixed" or "columns" in table:
-        return recipe
-    if isinstance(data.x, RowsOnDisk):
-        raise ConfigError(
-            "model.likelihood.columns: the types of columns are guessed from data in memory, and these stay on the "
-            "disk. Give columns."
-        )
-    columns = MixedLikelihood.guess(as_tensor(data)).arguments["columns"]
-    return merge(recipe, {"model": {"likelihood": {"columns": columns}}})
-
-
-def raw_covariates(recipe: Recipe, data: Dataset) -> np.ndarray | None:
-    """y as it stands in the data: labels or columns, as the recipe says; None for a model without."""
-    condition = recipe["model"].get("condition")
-    if condition is None:
-        return None
-    if condition == LABELS and data.labels is None:
-        raise ConfigError(f"model.condition: {data.name} has no labels. Name a column of it: data.labels='...'.")
-    return data.labels if condition == LABELS else data.covariates
-
-
-def given(recipe: Recipe, vae: VAE, data: Dataset) -> VAE:
-    """The VAE for the covariates and the exposure of ``data``; itself, where there are none."""
-    y = raw_covariates(recipe, data)
-    return vae if y is None and data.exposure is None else vae.given(y, data.exposure)
-
-
-def load_recipe_data(recipe: Recipe, source: str | None = None) -> Dataset:
-    """The data of a recipe, or another ``source`` prepared in the same way."""
-    arguments = {key: value for key, value in recipe["data"].items() if key != "held_out"}
-    condition = recipe["model"].get("condition", LABELS)
-    arguments["covariates"] = None if condition == LABELS else [condition] if isinstance(condition, str) else condition
-    arguments["missing"] = recipe["model"].get("missing", "refuse")
-    if source is not None:
-        arguments["source"] = source
-    return load_data(arguments.pop("source"), seed=recipe["training"]["seed"], **arguments)
-
-
-def load_run_data(run: Path, source: str | None = None) -> Dataset:
-    """The data of a run, or another ``source`` prepared in the same way.
-
-    Nothing is downloaded into a folder that the run names: whoever made it, it is only read.
-    """
-    recipe = read_run_recipe(run)
-    names_folder = source is None and "data_dir" in recipe["data"]
-    return load_recipe_data(merge(recipe, {"data": {"download": False}}) if names_folder else recipe, source)
-
-
-def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Training and held-out data, at random; the recipe's seed decides who is where.
-
-    Of data that stay on the disk at most 64 MB are held out, and these are read into memory.
-    """
-    if not 0 < share < 1:
-        raise ConfigError(f"data.held_out: expected a share between 0 and 1, got {share:g}.")
-    order = np.random.default_rng(seed).permutation(data.num_data)
-    num = max(1, round(share * data.num_data))
-    if isinstance(data.x, RowsOnDisk):
-        num = min(num, rows_in(_HELD_OUT_DATA, data.x))
-    if num >= data.num_data:
-        raise ConfigError(f"data: expected at least two rows, got {data.num_data}. Give more data.")
-    return data.take(np.sort(order[num:])), data.take(np.sort(order[:num])).in_memory()
-
-
-def as_tensor(data: Dataset) -> Tensor:
-    """The data as a torch tensor of the dtype that models are built in, in memory of its own where they are mapped."""
-    x = np.ascontiguousarray(data.x)  # refused, with a way out, for data that stay on the disk
-    # torch cannot share read-only memory
-    return torch.from_numpy(x if x.flags.writeable else x.copy()).to(torch.get_default_dtype())
-
-
-def binarized(data: Dataset, seed: int) -> Tensor:
-    """The data as a tensor; those to be binarised at every use are binarised once, with ``seed``."""
-    x = as_tensor(data)
-    if data.binarization != "fresh":
-        return x
-    return torch.bernoulli(x, generator=torch.Generator().manual_seed(seed))
-
-
 def next_folder(source: str) -> Path:
     """``runs/digits-001``, or the next number that is free."""
     stem = Path(source).stem[:_LONGEST_NAME] or "data"
@@ -422,7 +208,7 @@ def next_folder(source: str) -> Path:
 
 
 def environment_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
-    """What else the numbers depend on: versions, threads, the data's fingerprint."""
+    """All that the numbers depend on beside the recipe: versions, threads, the data's fingerprint."""
     packages = ("torch", "pyro-ppl", "numpy", "scikit-learn")
     return {
         "format": FORMAT,
@@ -441,8 +227,8 @@ def environment_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
 
 
 @contextmanager
-def _told_how_to_go_on(folder: Path) -> Iterator[None]:
-    """Ctrl-C or SIGTERM inside the block says how to go on, where there is something to go on with."""
+def _add_resume_hint(folder: Path) -> Iterator[None]:
+    """Add to Ctrl-C or SIGTERM inside the block how to go on, where there is something to go on with."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -453,7 +239,7 @@ def _told_how_to_go_on(folder: Path) -> Iterator[None]:
 
 
 def _tell_differences(then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Of what decides about a number's last digits."""
+    """Warn of differences that decide about a number's last digits."""
     known, here = ({**part.get("versions", {}), **part} for part in (then, now))
     names = ("torch", "numpy", "platform", "num_threads", "num_processes")
     told = [f"{name} {known.get(name)} then, {here[name]} now" for name in names if known.get(name) != here[name]]
@@ -464,21 +250,3 @@ def _tell_differences(then: dict[str, Any], now: dict[str, Any]) -> None:
             CheckpointWarning,
             stacklevel=4,
         )
-
-
-def _validation(recipe: Recipe, vae: VAE) -> float | None:
-    """The share to set aside; none for a guide that knows only what it was trained on."""
-    return (recipe["training"]["validation"] or None) if vae.guide.amortized else None
-
-
-def for_other_data(vae: VAE, data: Dataset, seed: int) -> VAE:
-    """The VAE to evaluate with: a guide that is not amortised gets its best members for these data."""
-    if vae.guide.amortized:
-        return vae
-    x = binarized(data, seed)
-    start = FreeGuide(vae.model.latent_dim, vae.model.data_dim, len(x), vae.guide.arguments["covariance"])
-    return VAE(vae.model, refine(VAE(vae.model, start.to(x).start_from(x)), x, seed=seed).guide)
-
-
-def _fresh_or_none(data: Dataset) -> str:
-    return "fresh" if data.binarization == "fresh" else "none"

@@ -14,7 +14,8 @@ from probvae.data import Dataset
 from probvae.diagnostics import GapResult
 from probvae.diagnostics.ledger.unsplit import UnsplitLedger
 from probvae.experiments.compare import Comparison, Difference, label_of
-from probvae.experiments.run import Experiment, as_tensor
+from probvae.experiments.recipe_data import as_tensor
+from probvae.experiments.run import Experiment
 from probvae.inference import posterior_mean, posterior_scale, reconstruct
 from probvae.inference.evidence.quadrature import QuadratureError, QuadratureResult, posterior_grid, quadrature
 from probvae.inference.guides import Guide

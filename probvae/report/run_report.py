@@ -5,7 +5,8 @@ from pathlib import Path
 from probvae.data import Dataset
 from probvae.errors import DataError, RunError
 from probvae.experiments.recipe import read_run_recipe
-from probvae.experiments.run import binarized, for_other_data, given, split
+from probvae.experiments.recipe_data import binarized, conditioned, split
+from probvae.experiments.summary import for_other_data
 from probvae.inference.pair import VAE
 from probvae.report.build_report import Options, Progress, Report, Source, subject_line, write_report
 from probvae.storage.run_folder import Run
@@ -52,7 +53,7 @@ def report_run(
         "Versions of the fit": _versions_of_fit(run),
     }
     source = Source(
-        given(recipe, for_other_data(vae, data, options.seed), data),
+        conditioned(recipe, for_other_data(vae, data, options.seed), data),
         binarized(data, options.seed),
         data,
         f"Posterior report: {run.resolve().name}",

@@ -11,9 +11,10 @@ import torch
 
 import probvae as package
 from probvae.errors import ConfigError, DataError, FloorWarning, RunError
-from probvae.experiments.compare import compare, differing, paired, parse_sweep, read_entry, run_sweep, unpaired
+from probvae.experiments.compare import compare, differing, paired, read_entry, unpaired
 from probvae.experiments.recipe import read_run_recipe, resolve
-from probvae.experiments.run import load_recipe_data, split
+from probvae.experiments.recipe_data import load_recipe_data, split
+from probvae.experiments.sweep import parse_sweep, run_sweep
 from probvae.inference import diagonal_gap, exact_log_evidence, posterior_mean, posterior_precision
 from probvae.inference.training.checkpoints import newest_checkpoint
 from probvae.models import Likelihood
@@ -301,7 +302,7 @@ def test_a_sweep_goes_on_past_any_failure(monkeypatch: pytest.MonkeyPatch, tmp_p
         warnings.warn("the floor", FloorWarning, stacklevel=1)
         raise ZeroDivisionError("in a plug-in")
 
-    monkeypatch.setattr("probvae.experiments.compare.run_recipe", failing)
+    monkeypatch.setattr("probvae.experiments.sweep.run_recipe", failing)
     seen = []
     with pytest.warns(FloorWarning, match="seed-[12]: the floor"):
         entries, failures = run_sweep(

@@ -37,7 +37,7 @@ def test_run_folder_holds_what_the_design_says(small_run: Path) -> None:
 
 def test_summary_is_the_bound_of_the_saved_model_on_the_held_out_data(small_run: Path) -> None:
     from probvae.experiments.recipe import read_run_recipe
-    from probvae.experiments.run import as_tensor, load_recipe_data, split
+    from probvae.experiments.recipe_data import as_tensor, load_recipe_data, split
 
     summary = json.loads((small_run / "summary.json").read_text())
     recipe = read_run_recipe(small_run)
@@ -95,7 +95,7 @@ def test_ledger_of_the_summary(small_run: Path) -> None:
     """The three numbers are those of the public function on the first held-out data, and they add up."""
     from probvae.diagnostics import posterior_gap
     from probvae.experiments.recipe import read_run_recipe
-    from probvae.experiments.run import as_tensor, load_recipe_data, split
+    from probvae.experiments.recipe_data import as_tensor, load_recipe_data, split
 
     gap = json.loads((small_run / "summary.json").read_text())["gap"]
     assert (gap["truth"], gap["kind"], gap["num_data"]) == ("quadrature", "exact", 150)
@@ -204,7 +204,7 @@ MISTAKES = {
     "variance negative": (["--variance=-1"], "--variance: expected a finite number > 0, got -1"),
     "variance word": (["--variance", "learnt"], "Did you mean 'learned'?"),
     "epochs": (["--epochs", "0"], "--epochs"),
-    "skipped steps": (["--set", "training.max_skipped_steps=-1"], "max_skipped_steps: expected an integer >= 0"),
+    "skipped steps": (["--set", "training.max_skipped_steps=-1"], "--max-skipped-steps: expected an integer >= 0"),
     "learning rate": (["--learning-rate", "nan"], "--learning-rate"),
     "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'?"),
     "batch": (["--batch-size", "5000"], "--batch-size"),

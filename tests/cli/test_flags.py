@@ -55,6 +55,9 @@ MISTAKES = {
     ),
     "--learning-rate": ("nan", "--learning-rate: expected a finite number > 0, got nan"),
     "--schedule": ("cosin", "unknown schedule 'cosin'. Did you mean 'cosine'?"),
+    "--gradient-clip": ("-1", "--gradient-clip: expected a finite number > 0, got -1"),
+    "--validation": ("1.5", "--validation: expected a share between 0 and 1, or data (M, D), got 1.5"),
+    "--max-skipped-steps": ("-1", "--max-skipped-steps: expected an integer >= 0, got -1"),
     "--patience": ("0", "--patience: expected an integer >= 1, got 0"),
     "--kl-warmup": ("-1", "--kl-warmup: expected an integer >= 0, got -1"),
     "--seed": ("-1", "--seed: expected an integer >= 0, got -1"),
@@ -136,7 +139,8 @@ def test_keys_of_a_recipe_are_called_by_their_flags(name: str) -> None:
         ("Use labels='a column'.", "Use --labels 'a column'."),
         ("Use num_levels=17.", "Use --set model.likelihood.num_levels=17."),
         ("the floor minimum_variance=1e-06.", "the floor model.likelihood.minimum_variance=1e-06."),
-        ("a smaller learning_rate, or gradient_clip.", "a smaller --learning-rate, or training.gradient_clip."),
+        ("a smaller learning_rate, or gradient_clip.", "a smaller --learning-rate, or --gradient-clip."),
+        ("Raise in_memory_limit.", "Raise data.in_memory_limit."),
     ],
 )
 def test_arguments_become_flags(message: str, expected: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from probvae.inference.training.checkpoints import packed, read_checkpoint, write_checkpoint
+from probvae.inference.training.checkpoints import read_checkpoint, write_checkpoint
 from tests.faults.killing import content_of
 from tests.support.command_line import Run, run_process
 
@@ -129,10 +129,10 @@ def test_checkpoint_of_another_format_is_refused(
     (run / "model.safetensors").unlink()
     for file in (run / "checkpoints").glob("*.safetensors"):
         checkpoint = read_checkpoint(file)
-        assert checkpoint.numbers["format"] == 2
-        others = {name: value for name, value in checkpoint.numbers.items() if name != "format"}
-        numbers = others if number is None else {**others, "format": number}
-        write_checkpoint(file.parent, packed(checkpoint._replace(numbers=numbers)))
+        assert checkpoint.state.scalars["format"] == 2
+        others = {name: value for name, value in checkpoint.state.scalars.items() if name != "format"}
+        scalars = others if number is None else {**others, "format": number}
+        write_checkpoint(file.parent, checkpoint._replace(state=checkpoint.state._replace(scalars=scalars)))
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     refused = probvae(*RESUME, "run", cwd=tmp_path)
     assert refused.returncode == 2

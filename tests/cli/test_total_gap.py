@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import probvae as package
-from probvae.experiments.run import as_tensor, load_run_data, split
+from probvae.experiments.recipe_data import as_tensor, load_run_data, split
 from probvae.inference import DiagonalGuide, Guide, exact_posterior
 from tests.support.command_line import Run
 

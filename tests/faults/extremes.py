@@ -29,7 +29,8 @@ from torch import Tensor
 import probvae
 from probvae.data import column_variances
 from probvae.errors import ProbvaeError
-from probvae.experiments import run as experiment
+from probvae.experiments import recipe_data, run
+from probvae.experiments import summary as numbers
 from probvae.experiments.build import build_objective, build_vae
 from probvae.experiments.recipe import Recipe, check_recipe, resolve
 from probvae.inference.evidence.quadrature import quadrature
@@ -430,7 +431,7 @@ Fitted = tuple[probvae.VAE, Tensor, dict[str, Any]]
 
 
 def _fit_as_the_command_line(recipe: Recipe, extreme: Extreme, home: Path, ledger: bool) -> Fitted:
-    done = experiment.run_recipe(recipe, home / "run", progress=False, ledger=ledger)
+    done = run.run_recipe(recipe, home / "run", progress=False, ledger=ledger)
     assert done is not None
     try:
         loaded = probvae.load(home / "run")
@@ -442,22 +443,22 @@ def _fit_as_the_command_line(recipe: Recipe, extreme: Extreme, home: Path, ledge
 
 def _fit_with_weights(recipe: Recipe, extreme: Extreme, home: Path, ledger: bool) -> Fitted:
     """The same steps, with other weights to start from."""
-    data = experiment.load_recipe_data(recipe)
-    recipe = experiment.with_columns(recipe, data)
-    train, held_out = experiment.split(data, recipe["data"]["held_out"], _SEED)
+    data = recipe_data.load_recipe_data(recipe)
+    recipe = recipe_data.with_columns(recipe, data)
+    train, held_out = recipe_data.split(data, recipe["data"]["held_out"], _SEED)
     variance = float(column_variances(train.x).mean())
     vae = build_vae(recipe, data.data_dim, variance, train.num_data)
-    experiment.start_from(vae, train, None, _SEED)
+    run.start_from(vae, train, None, _SEED)
     _set_weights(vae, extreme.weights)
     training = recipe["training"] | {"validation": recipe["training"]["validation"] if vae.guide.amortized else None}
-    x = experiment.as_tensor(train)
+    x = recipe_data.as_tensor(train)
     result = probvae.fit(vae, x, objective=build_objective(recipe), progress=False, **training)
-    vae = experiment.for_other_data(vae, held_out, _SEED)
-    gap, gap_summary = experiment.first_ledger(vae, held_out, _SEED) if ledger else (None, None)
-    summary = {**experiment.evaluate(vae, held_out, _SEED), "gap": gap_summary}
-    experiment.check_summary(summary)
+    vae = numbers.for_other_data(vae, held_out, _SEED)
+    gap, gap_summary = numbers.first_ledger(vae, held_out, _SEED) if ledger else (None, None)
+    summary = {**numbers.evaluate(vae, held_out, _SEED), "gap": gap_summary}
+    numbers.check_summary(summary)
     shown = {"summary": summary, "history": result.history, "weights": dict(vae.named_parameters())}
-    return vae, experiment.as_tensor(held_out), shown | _ledger(gap)
+    return vae, recipe_data.as_tensor(held_out), shown | _ledger(gap)
 
 
 def _ledger(gap: Any) -> dict[str, Tensor]:

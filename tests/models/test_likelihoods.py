@@ -258,7 +258,7 @@ def test_fit_warns_of_a_scale_on_its_floor() -> None:
     )
     vae = probvae.VAE(model, DiagonalGuide(LinearEncoder(2), 2))
     with pytest.warns(FloorWarning, match="scale: 1 learned scale"):
-        probvae.fit(vae, x, epochs=150, batch_size=64, learning_rate=0.05, progress=False)
+        probvae.fit(vae, x, epochs=150, batch_size=64, learning_rate=0.05, schedule="constant", progress=False)
 
 
 def test_a_scale_begins_above_its_floor() -> None:

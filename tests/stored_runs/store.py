@@ -17,7 +17,7 @@ import torch
 
 import probvae
 from probvae.experiments.recipe import read_run_recipe
-from probvae.experiments.run import as_tensor, load_recipe_data
+from probvae.experiments.recipe_data import as_tensor, load_recipe_data
 from probvae.inference import bound
 from probvae.inference.evidence.log_evidence import log_evidence
 from probvae.storage.untrusted import FORMAT

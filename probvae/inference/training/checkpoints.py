@@ -1,69 +1,60 @@
-"""All that a fit's next step depends on, on disk with a checksum."""
+"""A fit's state on disk, with a checksum: when it is written, and how a fit that was stopped goes on from it."""
 
 import json
 import re
 import threading
+import time
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
-from torch import Tensor
-
-from probvae.errors import CheckpointWarning, RunError
+from probvae.errors import ArgumentError, CheckpointWarning, FitInterruptedError, RunError
 from probvae.foundation.fault_points import fault_point
+from probvae.foundation.signals import noticed_signals
 from probvae.inference.model_file import TRAINING
+from probvae.inference.training.state import FitState, SavedState, StateListener
+from probvae.storage.run_folder import Run
 from probvae.storage.tensor_files import Packed, pack, read_tensors, write_packed
 from probvae.storage.untrusted import parse_object, run_file
 
 NUM_KEPT = 2
+# The version of the checkpoint format, separate from the run format: runs are read for years, checkpoints for days
+_FORMAT = 2
 _NAME = re.compile(r"epoch-(\d{6,})(?:-batch-(\d{6,}))?\.safetensors")
 
 
 class Checkpoint(NamedTuple):
-    """The state after ``epoch`` epochs and ``batch`` minibatches of the next.
+    """A saved ``state``, and the text of a model file in ``metadata``, with a description of the fit under "fit"."""
 
-    ``weights`` and what else a model file has in ``metadata``, the ``tensors`` of optimiser, order and random
-    generators by name, and the ``numbers`` that JSON can hold. The tensors may be those that the fit works on.
-    """
-
-    epoch: int
-    batch: int
-    weights: Mapping[str, Tensor]
+    state: SavedState
     metadata: Mapping[str, str]
-    tensors: Mapping[str, Tensor]
-    numbers: Mapping[str, Any]
 
     @property
     def name(self) -> str:
-        """Of its file."""
-        return f"epoch-{self.epoch:06d}" + (f"-batch-{self.batch:06d}" if self.batch else "") + ".safetensors"
+        """The name of its file."""
+        batch = f"-batch-{self.state.batch:06d}" if self.state.batch else ""
+        return f"epoch-{self.state.epoch:06d}{batch}.safetensors"
+
+    def packed(self) -> tuple[Packed, dict[str, str]]:
+        """A copy of all its tensors and text, whatever the fit does after it."""
+        tensors = {**self.state.weights, **{TRAINING + name: part for name, part in self.state.tensors.items()}}
+        return pack(tensors), {**self.metadata, "training": json.dumps(self.state.scalars)}
 
 
-class PackedCheckpoint(NamedTuple):
-    """A checkpoint as it was, whatever the fit does after it."""
-
-    name: str
-    tensors: Packed
-    metadata: dict[str, str]
-
-
-def packed(checkpoint: Checkpoint) -> PackedCheckpoint:
-    """A copy of all its numbers."""
-    tensors = {**checkpoint.weights, **{TRAINING + name: part for name, part in checkpoint.tensors.items()}}
-    metadata = {**checkpoint.metadata, "training": json.dumps(checkpoint.numbers)}
-    return PackedCheckpoint(checkpoint.name, pack(tensors), metadata)
-
-
-def write_checkpoint(folder: Path, checkpoint: PackedCheckpoint) -> None:
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write it into ``folder`` and keep the newest two there.
 
     The file is one that a model can be loaded from. Raises :class:`~probvae.errors.RunError` where it cannot be
     written; the checkpoints before it are then as they were.
     """
-    name, tensors, metadata = checkpoint
+    _write(folder, checkpoint.name, *checkpoint.packed())
+
+
+def _write(folder: Path, name: str, tensors: Packed, metadata: dict[str, str]) -> None:
     write_packed(folder / name, tensors, {**metadata, "sha256": tensors.digest(metadata)})
     try:
         for file in _newest_first(folder)[NUM_KEPT:]:
@@ -74,22 +65,22 @@ def write_checkpoint(folder: Path, checkpoint: PackedCheckpoint) -> None:
 
 
 def read_checkpoint(file: Path) -> Checkpoint:
-    """What :func:`write_checkpoint` wrote; raises :class:`~probvae.errors.RunError` where it is damaged."""
+    """Read what :func:`write_checkpoint` wrote; raises :class:`~probvae.errors.RunError` where it is damaged."""
     tensors, metadata = read_tensors(run_file(file.parent, file.name))
     known = metadata.pop("sha256", None)
     match = _NAME.fullmatch(file.name)
     if match is None or known is None or known != pack(tensors).digest(metadata):
         raise RunError(f"{file}: the checkpoint is damaged, its checksum is another one.")
-    numbers = parse_object(metadata.pop("training", ""), str(file))
+    scalars = parse_object(metadata.pop("training", ""), str(file))
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
     others = {name.removeprefix(TRAINING): part for name, part in tensors.items() if name.startswith(TRAINING)}
-    return Checkpoint(int(match[1]), int(match[2] or 0), weights, metadata, others, numbers)
+    return Checkpoint(SavedState(int(match[1]), int(match[2] or 0), weights, others, scalars), metadata)
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest whole one; None where there is none yet.
+    """The newest checkpoint in ``folder`` that is whole; None where there is no checkpoint yet.
 
-    A damaged one is told by a :class:`~probvae.errors.CheckpointWarning`, and the one before it is taken. Raises
+    A damaged checkpoint is told by a :class:`~probvae.errors.CheckpointWarning`, and the next older is taken. Raises
     :class:`~probvae.errors.RunError` where all are damaged.
     """
     files = _newest_first(folder)
@@ -99,7 +90,7 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
         except RunError as error:
             warnings.warn(f"{error} The one before it is taken.", CheckpointWarning, stacklevel=2)
     if files:
-        raise RunError(f"{folder}: all checkpoints are damaged. Remove them to begin the run anew.")
+        raise RunError(f"{folder}: all checkpoints are damaged. Begin the fit anew, in another folder.")
     return None
 
 
@@ -119,7 +110,7 @@ class CheckpointWriter:
         self.folder = folder
         self._worker = ThreadPoolExecutor(1, "probvae-checkpoint")
         self._lock = threading.Lock()
-        self._waiting: PackedCheckpoint | None = None
+        self._waiting: tuple[str, Packed, dict[str, str]] | None = None
         self._tasks: list[Future[None]] = []
 
     def __enter__(self) -> Self:
@@ -135,24 +126,141 @@ class CheckpointWriter:
     def put(self, checkpoint: Checkpoint) -> None:
         """Have it written as it is now; raises what a write before it raised."""
         self._raise_failures()
-        now = packed(checkpoint)
+        now = (checkpoint.name, *checkpoint.packed())
         with self._lock:
             self._waiting = now
-        self._tasks.append(self._worker.submit(self._write))
+        self._tasks.append(self._worker.submit(self._write_waiting))
 
     def finish(self) -> None:
         """Return when the last one is on disk; raises what its write raised."""
         wait(self._tasks)
         self._raise_failures()
 
-    def _write(self) -> None:
+    def _write_waiting(self) -> None:
         with self._lock:
             checkpoint, self._waiting = self._waiting, None
         if checkpoint is not None:
-            write_checkpoint(self.folder, checkpoint)
+            _write(self.folder, *checkpoint)
 
     def _raise_failures(self) -> None:
         done = [task for task in self._tasks if task.done()]
         self._tasks = [task for task in self._tasks if task not in done]
         for task in done:
             task.result()
+
+
+class Resumption(StateListener):
+    """Puts the state of a fit where ``checkpoint`` was taken, before the first step.
+
+    ``description`` is what has to be the same in the fit that was stopped, as plain data.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | None, description: Mapping[str, Any]) -> None:
+        self.checkpoint = checkpoint
+        self.description: dict[str, Any] = json.loads(json.dumps(description, default=str))
+
+    def begin(self, state: FitState, reason: str) -> None:
+        if self.checkpoint is None:
+            return
+        saved, name = self.checkpoint.state, self.checkpoint.name
+        if saved.scalars.get("format") != _FORMAT:
+            raise RunError(
+                f"checkpoint {name}: expected format {_FORMAT}, got {saved.scalars.get('format')}: another version of "
+                "probvae wrote it. Resume the fit with that version, or fit anew."
+            )
+        _check_same(parse_object(self.checkpoint.metadata.get("fit", ""), f"checkpoint {name}"), self.description)
+        try:
+            state.load_state_dict(saved)
+        except RunError as error:
+            raise RunError(
+                f"checkpoint {name}: holds something else than the state of this fit ({error}). Resume with the "
+                "version of probvae and the recipe that wrote it, or fit anew in another folder."
+            ) from error
+        if saved.scalars["path"] != state.path:
+            warnings.warn(
+                f"resume: the steps so far took the {saved.scalars['path']} path, here it is {state.path} ({reason}): "
+                "the numbers may differ in their last digits.",
+                CheckpointWarning,
+                stacklevel=6,
+            )
+
+
+class RunRecorder(Resumption):
+    """Writes a fit into its ``run`` folder: a record and a checkpoint for every epoch, and the weights at the end.
+
+    Within an epoch a checkpoint is written every ``seconds``. ``metadata`` is the text of a model file. With ``resume``
+    the folder is there already. Raises :class:`~probvae.errors.FitInterruptedError` after SIGINT or SIGTERM, when all
+    is on disk. As a context manager it hears signals from :meth:`begin` to the end of its block.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        metadata: Mapping[str, str],
+        description: Mapping[str, Any],
+        seconds: float,
+        resume: bool = False,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        super().__init__(checkpoint, description)
+        self.run, self.seconds, self.resume = run, seconds, resume
+        # the text is made once, and not at every checkpoint
+        self.metadata = {**metadata, "fit": json.dumps(self.description)}
+        self.last = time.monotonic()
+        self._writer = CheckpointWriter(run.checkpoints)
+        self._open = ExitStack()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    def begin(self, state: FitState, reason: str) -> None:
+        """Make the folder, or go on in it; a record after the checkpoint belongs to a future that is not."""
+        if not self.resume:
+            self.run.add_to_environment({"path": state.path, "path_reason": reason})
+            self.run.create()
+        self.interruption = self._open.enter_context(noticed_signals())
+        self._open.enter_context(self._writer)
+        super().begin(state, reason)
+        self.run.write_text("metrics.jsonl", "".join(line + "\n" for line in state.lines))
+
+    def after_epoch(self, state: FitState) -> None:
+        self.run.append_metrics(state.lines[-1])
+        self._save(state)
+
+    def after_step(self, state: FitState) -> None:
+        if self.interruption.signal or time.monotonic() - self.last > self.seconds:
+            self._save(state)
+
+    def end(self, state: FitState) -> None:
+        """Save the weights; a signal that came after the last epoch was saved is heard too."""
+        if self.interruption.signal:
+            self._stop(state.epoch, 0)
+        self._writer.finish()
+        state.vae.save(self.run.model_file)
+
+    def _save(self, state: FitState) -> None:
+        saved = state.state_dict()
+        self._writer.put(Checkpoint(saved._replace(scalars={**saved.scalars, "format": _FORMAT}), self.metadata))
+        self.last = time.monotonic()
+        if self.interruption.signal:
+            self._stop(saved.epoch, saved.batch)
+
+    def _stop(self, epoch: int, batch: int) -> NoReturn:
+        assert self.interruption.signal is not None
+        self._writer.finish()
+        where = f"epoch {epoch}" + (f" and batch {batch} of the next" if batch else "")
+        raise FitInterruptedError(
+            f"interrupted after {where}; all until then is saved. Go on with: probvae fit --resume {self.run.folder}",
+            self.interruption.signal,
+        )
+
+
+def _check_same(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in then.keys() | now.keys():
+        if then.get(name) != now.get(name):
+            raise ArgumentError(
+                f"resume: the run was begun with {name}={then.get(name)!r}, got {now.get(name)!r}. A run goes on with "
+                "the options that it was begun with; leave out resume to fit anew."
+            )

@@ -1,160 +1,204 @@
-"""What a fit checks and does before its first step: options, dtype, validation split."""
+"""The options of a fit. Each is written once: its name, default, check and line of help are one field of FitOptions.
 
-from dataclasses import dataclass
-from itertools import chain
-from typing import NamedTuple
+The signature and the docstring of :func:`~probvae.fit`, the keys of a recipe's table [training], the flags of
+``probvae fit`` and the options that a checkpoint remembers are read from the fields. A new option is one field here,
+and the line of the fit that uses it.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from types import UnionType
+from typing import Any, TypeVar, get_args
 
 import torch
-from torch import Tensor
 
-from probvae.errors import ArgumentError, DataError, unknown_name
-from probvae.foundation.checks import check_count, check_matrix, check_positive, non_finite_rows
-from probvae.inference.pair import VAE, check_data, check_num_rows
-from probvae.inference.training.minibatches import Blocks, Data, DrawnOnce, Source, TensorSource, as_source
+from probvae.errors import ArgumentError, UnknownOptionError, unknown_name
+from probvae.foundation.checks import check_count, check_positive
+from probvae.inference.compiled.paths import check_compile
+from probvae.inference.training.minibatches import Data
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Check = Callable[[Any, str], None]
 
 SCHEDULES = {
     "constant": "the same learning rate in every step",
     "cosine": "from the learning rate down to zero along half a cosine",
 }
+# The line of a docstring that the options' description takes the place of
+_PLACE = "{options}"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: what its field says, for whoever reads options and not their values.
+
+    ``types`` are what a recipe and the command line allow. ``words`` are the values that the command line spells
+    in another way, by word. ``recipe_default`` is the default of a recipe, in which the option is a key of ``table``. A
+    fit that is resumed has to have the same value unless ``may_change``.
+    """
+
+    name: str
+    default: Any
+    help: str
+    check: Check
+    types: tuple[type, ...]
+    words: Mapping[str, Any]
+    recipe_default: Any
+    table: str
+    may_change: bool
+
+    @property
+    def flag(self) -> str:
+        """The option on the command line, ``--batch-size``."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """The option in a recipe, ``training.batch_size``."""
+        return f"{self.table}.{self.name}"
+
+
+def count(least: int) -> Check:
+    """The check of an integer of at least ``least``."""
+    return lambda value, name: check_count(value, name, least)
+
+
+def one_of(*names: str) -> Check:
+    """The check of a name that has to be one of ``names``."""
+
+    def check(value: Any, name: str) -> None:
+        if value not in names:
+            raise unknown_name(name, value, names)
+
+    return check
+
+
+def _check_validation(value: Any, name: str) -> None:
+    if isinstance(value, int | float | str) and (isinstance(value, str) or not 0 < value < 1):
+        raise ArgumentError(f"{name}: expected a share between 0 and 1, or data (M, D), got {value!r}.")
+
+
+def _check_device(value: Any, name: str) -> None:
+    if value == "auto":
+        return
+    try:
+        torch.zeros(1, device=value).item()  # "meta" is a device too, without numbers
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ArgumentError(f"{name}: {value!r} is not available here. Use {name}='cpu'.") from error
+
+
+def option(default: Any, check: Check, help: str, **more: Any) -> Any:
+    """A field of :class:`FitOptions`; ``more`` are attributes of :class:`Option` that are not as for most options."""
+    return field(default=default, metadata={"check": check, "help": help, **more})
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How :func:`fit` trains; its docstring says what each means."""
+    """How :func:`~probvae.fit` trains.
 
-    epochs: int = 100
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
-    gradient_clip: float | None = None
-    patience: int | None = None
-    kl_warmup: int = 0
-    max_skipped_steps: int = 10
-    binarization: str = "none"
-    seed: int = 0
+    Raises :class:`~probvae.errors.ArgumentError` for a value that is not allowed.
+
+    >>> FitOptions(epochs=3).batch_size
+    128
+    """
+
+    epochs: int = option(150, count(1), "Passes over the data.")
+    batch_size: int = option(128, count(1), "Rows in one step.")
+    learning_rate: float = option(2e-3, check_positive, "Adam's step size.")
+    schedule: str = option(
+        "cosine", one_of(*SCHEDULES), "constant, or cosine: the step size falls to zero along half a cosine."
+    )
+    gradient_clip: float | None = option(None, check_positive, "The largest norm of the gradient of one step.")
+    validation: Data | float | None = option(  # noqa: RUF009  # a field like the others
+        None,
+        _check_validation,
+        "The share of the data to set aside, to which the bound is reported after every epoch.",
+        types=(int, float),
+        recipe_default=0.1,
+        may_change=True,
+    )
+    patience: int | None = option(
+        None, count(1), "Stop after so many epochs without a better validation ELBO, and restore the best weights."
+    )
+    kl_warmup: int = option(0, count(0), "Epochs over which the KL's weight rises to its value.")
+    max_skipped_steps: int = option(
+        10, count(0), "Steps in a row that may be skipped because loss or gradient is not finite."
+    )
+    binarization: str = option(
+        "none", one_of("none", "fresh"), "none, or fresh: draw x ~ Bernoulli(x) anew at every use.", table="data"
+    )
+    seed: int = option(0, count(0), "Seed of everything random.")
+    compile: str | bool = option(
+        "auto",
+        lambda value, name: check_compile(value),
+        "Steps without Pyro's handlers: traced, or compiled; auto where it pays.",
+        words={"auto": "auto", "yes": True, "graph": "graph", "no": False},
+        may_change=True,
+    )
+    device: str = option("auto", _check_device, "auto (CUDA where there is one), cpu, cuda, ...", may_change=True)
+    checkpoint_seconds: float = option(
+        300.0, check_positive, "Save within an epoch that takes longer than this.", may_change=True
+    )
 
     def __post_init__(self) -> None:
-        check_count(self.epochs, "epochs")
-        check_count(self.batch_size, "batch_size")
-        check_count(self.seed, "seed", least=0)
-        check_positive(self.learning_rate, "learning_rate")
-        if self.schedule not in SCHEDULES:
-            raise unknown_name("schedule", self.schedule, SCHEDULES)
-        if self.gradient_clip is not None:
-            check_positive(self.gradient_clip, "gradient_clip")
-        if self.patience is not None:
-            check_count(self.patience, "patience")
-        check_count(self.kl_warmup, "kl_warmup", least=0)
-        check_count(self.max_skipped_steps, "max_skipped_steps", least=0)
+        for each in OPTIONS.values():
+            value = getattr(self, each.name)
+            if value is not None or each.default is not None:
+                each.check(value, each.name)
+        if self.patience is not None and self.validation is None:
+            raise ArgumentError("patience: expected validation data to watch, got none. Pass validation=0.1.")
         if self.kl_warmup >= self.epochs > 1:
             raise ArgumentError(
                 f"kl_warmup: expected fewer than epochs={self.epochs}, got {self.kl_warmup}: the fit would end before "
                 "the KL has its weight. Lower it, or raise epochs."
             )
-        if self.binarization not in ("none", "fresh"):
-            raise unknown_name("binarization", self.binarization, ["none", "fresh"])
+
+    def fixed(self) -> dict[str, Any]:
+        """The values that have to be the same when the fit is resumed."""
+        return {name: getattr(self, name) for name, each in OPTIONS.items() if not each.may_change}
 
 
-class Prepared(NamedTuple):
-    """The pair for the data ``x`` (with its covariates given), and the same for the validation data."""
-
-    vae: VAE
-    x: Source
-    validation_vae: VAE
-    validation: Blocks | None
+def options_of(table: type) -> dict[str, Option]:
+    """The options by name, as the fields of ``table`` say them."""
+    return {each.name: _described(each) for each in fields(table)}
 
 
-def prepare(vae: VAE, given: VAE, x: Data, validation: Data | float | None, options: FitOptions) -> Prepared:
-    """Check the data and take the validation data out, in the dtype of the parameters.
+def _described(each: "Field[Any]") -> Option:
+    said = {"types": _types(each.type), "words": {}, "table": "training", "may_change": False, **each.metadata}
+    assert each.default is not MISSING, f"{each.name}: an option has a default"
+    return Option(**{"name": each.name, "default": each.default, "recipe_default": each.default, **said})
 
-    ``given`` is the ``vae`` with the data's covariates, where it has any.
+
+def _types(annotation: Any) -> tuple[type, ...]:
+    """The types of an annotation, None apart; an integer is a number too."""
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    return (int, float) if kinds == (float,) else kinds
+
+
+OPTIONS = options_of(FitOptions)
+
+
+def chosen(options: FitOptions | None, keywords: Mapping[str, Any]) -> FitOptions:
+    """``options`` with the ``keywords`` on top. Raises for a keyword that is no option, with the nearest name."""
+    for name in keywords:
+        if name not in OPTIONS:
+            raise UnknownOptionError(str(unknown_name("option of fit", name, OPTIONS)))
+    return replace(options or FitOptions(), **keywords)
+
+
+def described(function: Function) -> Function:
+    """``function``, whose ``**keywords`` are options, with each of them in its signature and its docstring.
+
+    The docstring has a line ``{options}`` where they are to be described.
     """
-    dtype = next(chain(vae.guide.parameters(), vae.model.parameters())).dtype  # an exact guide has none
-    source = as_source(x, dtype)
-    check_matrix(source.head(1), vae.model.data_dim)
-    if options.patience is not None and validation is None:
-        raise ArgumentError("patience: expected validation data to watch, got none. Pass validation=0.1.")
-    fresh = options.binarization == "fresh"
-    # checked before it is split and shuffled: a message names a row of the caller's data
-    _check_rows(given, source, "x", fresh)
-    prepared = Prepared(given, source, given, None)
-    if validation is not None and not isinstance(validation, int | float | str):
-        prepared = Prepared(given, source, vae, _given_validation(vae, given, validation, dtype, fresh))
-    elif validation is not None:
-        train, held_out = _split(source, validation, options.seed)
-        prepared = Prepared(given.at(train), source.take(train), given.at(held_out), source.take(held_out))
-    if fresh and prepared.validation is not None:
-        prepared = prepared._replace(validation=_drawn(prepared.validation, options.seed))
-    _check_enough(prepared.x, options.batch_size)
-    return prepared
-
-
-def _given_validation(vae: VAE, given: VAE, validation: Data, dtype: torch.dtype, fresh: bool) -> Source:
-    source = as_source(validation, dtype, "validation")
-    check_matrix(source.head(1), vae.model.data_dim, "validation")
-    if given is not vae:
-        raise ArgumentError("validation: data of their own have no covariates here. Pass the share to set aside, 0.1.")
-    _check_rows(vae, source, "validation", fresh)
-    return source
-
-
-def _drawn(validation: Blocks, seed: int) -> Blocks:
-    once = DrawnOnce(validation, seed)
-    return TensorSource(next(once.blocks())[1]) if isinstance(validation, TensorSource) else once
-
-
-def _check_rows(vae: VAE, source: Source, name: str, fresh: bool) -> None:
-    """Raise unless all data are in the likelihood's support; grey ones, where they are binarised later."""
-    check_num_rows(vae, len(source))
-    masked = vae.model.missing == "mask" and not fresh
-    bad: list[Tensor] = []
-    for rows, x in source.blocks():
-        unusable = ~(x.isfinite() | x.isnan() if masked else x.isfinite()).all(1)
-        if unusable.any():
-            bad.append((rows.start or 0) + unusable.nonzero()[:, 0])
-        elif not bad:
-            _check_block(vae.at(rows), x, name, fresh)
-    if bad:
-        raise non_finite_rows(torch.cat(bad), len(source), name)
-
-
-def _check_block(vae: VAE, x: Tensor, name: str, fresh: bool) -> None:
-    try:
-        if fresh:
-            _check_grey(x)
-        # once binarised, one row is as good as another
-        check_data(vae.at(slice(1)), x[:1].round()) if fresh else check_data(vae, x)
-    except DataError as error:
-        # a likelihood does not know what its data are called here
-        raise type(error)(f"{name}: {str(error).removeprefix('x: ')}") from error
-
-
-def _check_grey(x: Tensor) -> None:
-    if x.min() < 0 or x.max() > 1:
-        raise DataError("x: binarization='fresh' needs values in [0, 1]. Scale the data (scaling='unit').")
-
-
-def _split(source: Source, share: object, seed: int) -> tuple[Tensor, Tensor]:
-    """The rows to train on, and those to set aside."""
-    if not isinstance(share, int | float) or not 0 < share < 1:
-        raise ArgumentError(f"validation: expected a share between 0 and 1, or data (M, D), got {share!r}.")
-    num = max(1, round(share * len(source)))
-    if num >= len(source):
-        raise ArgumentError(
-            f"validation: a share of {share:g} leaves none of the {len(source)} rows to train on. Lower it."
-        )
-    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
-    train, held_out = order[num:], order[:num]
-    if isinstance(source, TensorSource):
-        return train, held_out
-    return train.sort().values, held_out.sort().values  # what are neighbours in a file are read together
-
-
-def _check_enough(x: Source, batch_size: int) -> None:
-    if len(x) < batch_size:
-        raise DataError(
-            f"x: expected at least batch_size={batch_size} rows to train on, got {len(x)}. Use batch_size={len(x)}."
-        )
-    first = x.head(1)
-    if all((rows == first).all() for _, rows in x.blocks()):
-        raise DataError("x: all rows are the same, so there is nothing to learn. Check the file and the scaling.")
+    signature = inspect.signature(function)
+    named = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    for each in fields(FitOptions):
+        named.append(inspect.Parameter(each.name, keyword, default=each.default, annotation=each.type))
+    function.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]  # read by inspect
+    lines = "".join(f"{name}\n    {each.help} Default: {each.default!r}.\n" for name, each in OPTIONS.items())
+    function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace(_PLACE, lines.rstrip())
+    return function

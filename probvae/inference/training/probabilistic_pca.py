@@ -73,7 +73,7 @@ def ppca_max_elbo(eigenvalues: Tensor, variance: float, latent_dim: int | None =
 
 
 def num_active_directions(eigenvalues: Tensor, variance: float) -> int:
-    r"""How many latent dimensions a linear VAE can use at a fixed c: the number of eigenvalues l_j > c.
+    r"""How many latent dimensions a linear VAE can use at a fixed c: the number of ``eigenvalues`` (D,) with l_j > c.
 
     Arguments, errors and source are those of :func:`ppca_max_elbo`.
 
@@ -93,7 +93,7 @@ def _check_latent_dim(latent_dim: int, data_dim: int) -> None:
 
 
 def _check_variance(variance: Tensor, x: Tensor, latent_dim: int) -> None:
-    # what rounding alone leaves in a direction that the data do not have
+    # Rounding alone leaves so much in a direction that the data do not have
     rounding = torch.finfo(x.dtype).eps ** 2 * max(x.shape) * x.double().square().mean()
     if variance <= rounding:
         raise DataError(

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from probvae.errors import ArgumentError, DataError, RankError
+from probvae.foundation.operators import DispatchMode
 from probvae.foundation.process import launched_rank, num_launched
 from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.pair import VAE
-from probvae.inference.training.minibatches import Source
-from probvae.inference.training.union_noise import UnionNoise
+from probvae.inference.training.minibatches import Rows
 
 # Longer than any process works by itself between two exchanges; a network that is down is noticed after that.
 TIMEOUT = timedelta(minutes=5)
@@ -38,13 +38,13 @@ _COMPARED = 256
 T = TypeVar("T")
 
 
-class Ranks:
+class Processes:
     """The processes that share a fit: all of torch's default process group, or this one alone.
 
     ``rank`` is this process's number and ``size`` how many there are. The first, rank 0, is the only one that writes.
 
-    >>> ranks = Ranks()
-    >>> ranks.size, ranks.is_writer, ranks.share(5)
+    >>> processes = Processes()
+    >>> processes.size, processes.is_writer, processes.my_slice(5)
     (1, True, slice(0, 5, None))
     """
 
@@ -55,26 +55,22 @@ class Ranks:
 
     @property
     def is_writer(self) -> bool:
-        """Whether files, progress and pictures are this process's business."""
+        """True in the one process that writes files, shows progress and draws pictures."""
         return self.rank == 0
 
-    def share(self, num_data: int) -> slice:
-        """The rows of a minibatch that are this process's: equal shares, the first ones larger by one row."""
+    def my_slice(self, num_data: int) -> slice:
+        """This process's rows of a minibatch: equal shares, the first ones larger by one row."""
         return slice(*(-(-rank * num_data // self.size) for rank in (self.rank, self.rank + 1)))
-
-    def own(self, rows: Tensor) -> Tensor:
-        """Of the ``rows`` of a minibatch those that are this process's."""
-        return rows if self.size == 1 else rows[self.share(len(rows))]
 
     def noise(self, num_data: int) -> AbstractContextManager[object]:
         """Inside the block this process draws its rows' random numbers of a minibatch of ``num_data``."""
-        rows = self.share(num_data)
+        rows = self.my_slice(num_data)
         return nullcontext() if self.size == 1 or rows.start == rows.stop else UnionNoise(num_data, rows)
 
     def reduce(
         self, step: StepLoss, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], weight: float
     ) -> tuple[StepLoss, Sequence[Tensor | None]]:
-        """The whole minibatch's numbers and its gradients in ``parameters`` from each process's own.
+        """The whole minibatch's losses () and its gradients, each of its parameter's shape, from each process's own.
 
         ``weight`` is this process's n_r/n. The gradients stay what they are until the next call.
         """
@@ -87,7 +83,7 @@ class Ranks:
         return StepLoss(*numbers.clone()), [part.view_as(p) for p, part in zip(parameters, parts, strict=True)]
 
     def mean(self, value: Tensor, weight: float) -> Tensor:
-        """The mean over a minibatch from each process's own."""
+        """The mean () over a minibatch from each process's ``value`` () and its ``weight`` n_r/n."""
         return value if self.size == 1 else self._add_up(value.detach() * weight)
 
     def sums(
@@ -96,9 +92,9 @@ class Ranks:
         function: Callable[[VAE, Tensor], Tensor],
         parts: Iterable[tuple[VAE, Tensor]],
     ) -> list[float]:
-        """``num`` sums over all rows of ``parts``, of which ``function`` gives those over some rows.
+        """The ``num`` sums of ``function`` over all rows (N, D) of ``parts``; it gives the sums (num,) over some rows.
 
-        Numbers that torch's distributions refuse make them NaN: all processes have to come to know of them.
+        Numbers that torch's distributions refuse make the sums NaN: all processes have to come to know of them.
         """
         total: Tensor | None = None
         for whole in parts:
@@ -110,7 +106,7 @@ class Ranks:
         return sums
 
     def _own_sums(self, function: Callable[[VAE, Tensor], Tensor], pair: VAE, rows: Tensor) -> Tensor | float:
-        own = self.share(len(rows))
+        own = self.my_slice(len(rows))
         if own.start == own.stop:
             return 0.0
         try:
@@ -121,16 +117,19 @@ class Ranks:
         except ValueError:
             return math.nan
 
-    def first(self, value: T | None) -> T | None:
-        """What the first process that has a value has, as JSON can tell it."""
+    def first_value(self, value: T | None) -> T | None:
+        """The value of the first process that has one, as JSON can tell it."""
         return next((each for each in self._gathered(value) if each is not None), None)
 
-    def agreed(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The writer's value, as JSON can tell it, in all processes."""
         return self._gathered(value)[0]
 
-    def begin(self, state: Mapping[str, Tensor], x: Source, objective: Objective, batch_size: int) -> None:
-        """Give all processes the writer's weights, once it is known that they have the same data and model."""
+    def begin(self, state: Mapping[str, Tensor], x: Rows, objective: Objective, batch_size: int) -> None:
+        """Give all processes the writer's weights (...), once it is known that they have the same data and model.
+
+        ``state`` has tensors of any shape by name; ``x`` are the rows (N, D).
+        """
         if self.size == 1:
             return
         _check_can_be_shared(objective, batch_size, self.size)
@@ -141,7 +140,7 @@ class Ranks:
                 dist.broadcast(tensor, 0)
 
     def end(self, state: Mapping[str, Tensor]) -> None:
-        """Make sure that all processes have come to the same weights."""
+        """Make sure that all processes have come to the same weights: ``state`` has tensors of any shape (...)."""
         if self.size > 1:
             weights = [_digest(tensor) for tensor in state.values()]
             self.check_same(weights, RankError, "weights", "Run on machines of one kind, or in one process.")
@@ -186,25 +185,25 @@ class Ranks:
 
 
 @contextmanager
-def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
+def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
     """The processes that ``torchrun`` started together with this one, joined inside the block.
 
     Without ``torchrun``, and where there is a process group already, nothing is joined. On CPUs they talk through
     gloo, about CUDA tensors through NCCL; a process that is not heard of for ``timeout`` counts as lost.
     Raises :class:`~probvae.errors.RankError` when they cannot be reached.
 
-    >>> with process_group() as ranks:
-    ...     ranks.size
+    >>> with process_group() as processes:
+    ...     processes.size
     1
     """
     if num_launched() == 1 or dist.is_initialized():
-        yield Ranks()
+        yield Processes()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _exchange(launched_rank()):
         dist.init_process_group(backend, timeout=timeout)
     try:
-        yield Ranks()
+        yield Processes()
     finally:
         dist.destroy_process_group()
 
@@ -235,7 +234,7 @@ def _check_can_be_shared(objective: Objective, batch_size: int, size: int) -> No
         )
 
 
-def _fingerprint(x: Source) -> tuple[object, ...]:
+def _fingerprint(x: Rows) -> tuple[object, ...]:
     """The size, the dtype, and the values of some rows."""
     return len(x), str(x.dtype), _digest(x.head(_COMPARED))
 
@@ -243,3 +242,76 @@ def _fingerprint(x: Source) -> tuple[object, ...]:
 def _digest(tensor: Tensor) -> str:
     values = tensor.detach().cpu().contiguous().flatten()
     return hashlib.sha256(values.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+class UnionNoise(DispatchMode):
+    r"""Inside the block, random operators draw for ``num_data`` rows and hand out the draws of ``rows``.
+
+    A process that works on the rows a to b of a minibatch so gets the random numbers that one process would have drawn
+    for them,
+
+    .. math:: \epsilon_{a:b} \quad\text{of}\quad \epsilon = (\epsilon_1, \dots, \epsilon_n),
+
+    and its generator moves on as that of one process would: processes that begin in the same state stay in it.
+
+    An operator's rows are its first dimension of the size b - a. Numbers without such a dimension belong to no datum,
+    and are the same in all processes. Parameters of a draw are repeated where the rows are those of others.
+    Normal, uniform, exponential, Bernoulli and categorical draws are exactly those of one process. A gamma or a
+    Dirichlet draw takes as many random numbers as its parameters ask for: equal in distribution only.
+    Under ``make_fx`` the graph holds the wide draw and the slice, so a traced step keeps all this.
+
+    >>> own = torch.manual_seed(0) and torch.randn(6, 2)[4:]
+    >>> with torch.random.fork_rng(), UnionNoise(6, slice(4, 6)):
+    ...     drawn = torch.manual_seed(0) and torch.randn(2, 2)
+    >>> torch.equal(drawn, own)
+    True
+    """
+
+    def __init__(self, num_data: int, rows: slice) -> None:
+        super().__init__()
+        self._start, self._num_rows, self._num_data = rows.start, rows.stop - rows.start, num_data
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        if func.overloadpacket is torch.ops.aten.multinomial:
+            return self._multinomial(func, args, kwargs)
+        dim = self._row_dim(args)
+        return func(*args, **kwargs) if dim is None else self._draw(func, dim, args, kwargs)
+
+    def _draw(self, func: Any, dim: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        wide = func(*(self._widened(argument, dim) for argument in args), **kwargs)
+        if func._schema.is_mutable:
+            return args[0].copy_(self._own(wide, dim))
+        return tuple(self._own(each, dim) for each in wide) if isinstance(wide, tuple) else self._own(wide, dim)
+
+    def _multinomial(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Its rows are draws times data, in one dimension."""
+        weights, *others = args
+        if weights.dim() == 1 or len(weights) % self._num_rows:
+            return func(*args, **kwargs)
+        wide = self._widened(weights.unflatten(0, (-1, self._num_rows)), 1)
+        drawn = func(wide.flatten(0, 1), *others, **kwargs)
+        return self._own(drawn.unflatten(0, (-1, self._num_data)), 1).flatten(0, 1)
+
+    def _row_dim(self, args: Sequence[Any]) -> int | None:
+        for argument in args:
+            shape = list(argument.shape) if isinstance(argument, Tensor) else argument
+            if isinstance(shape, list | tuple) and self._num_rows in shape:
+                return shape.index(self._num_rows)
+        return None
+
+    def _widened(self, argument: Any, dim: int) -> Any:
+        """For all rows of the minibatch: a size, or a tensor whose own rows stand in their place."""
+        if isinstance(argument, list | tuple):
+            return [*argument[:dim], self._num_data, *argument[dim + 1 :]]
+        if not isinstance(argument, Tensor) or argument.dim() <= dim or argument.shape[dim] != self._num_rows:
+            return argument
+        index = torch.arange(self._num_data, device=argument.device) - self._start
+        return argument.index_select(dim, index.clamp(0, self._num_rows - 1))
+
+    def _own(self, wide: Tensor, dim: int) -> Tensor:
+        return wide.narrow(dim, self._start, self._num_rows)

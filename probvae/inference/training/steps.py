@@ -1,7 +1,7 @@
-"""The steps of a fit: minibatches, and Adam down the gradient of each."""
+"""The steps of a fit: Adam down the gradient of one minibatch, and where its numbers stop being finite."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -16,28 +16,39 @@ from probvae.inference.compiled.paths import StepPath, choose_path
 from probvae.inference.compiled.program import LossAndGradient, clipped
 from probvae.inference.compiled.restoring import restored
 from probvae.inference.densities.non_finite import TORCH_ERRORS, short_reason
+from probvae.inference.densities.traces import paired_traces
 from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.pair import VAE, check_supports
-from probvae.inference.training.bad_sites import first_bad_gradient, first_bad_site
-from probvae.inference.training.minibatches import Source
+from probvae.inference.training.minibatches import Rows
 from probvae.inference.training.options import FitOptions
-from probvae.inference.training.processes import Ranks
+from probvae.inference.training.processes import Processes
 
 Gradients = Sequence[Tensor | None]
-# the losses, and whether the step was taken
+# The losses, and whether the step was taken
 Taken = tuple[list[float], bool]
 
 
 class Minibatch(NamedTuple):
-    """This process's ``rows`` of the minibatch ``number`` of an epoch, and the VAE ``pair`` with their covariates."""
+    """This process's ``rows`` (n, D) of a minibatch, and the VAE ``pair`` with their covariates.
+
+    ``number`` is the minibatch's in its epoch, ``num_rows`` the size of the whole minibatch, and ``step`` the number of
+    steps before it in the fit.
+    """
 
     pair: VAE
     rows: Tensor
     number: int
+    num_rows: int
+    step: int
+
+    @property
+    def weight(self) -> float:
+        """This process's part of the minibatch."""
+        return len(self.rows) / self.num_rows
 
 
 class StepNumbers(NamedTuple):
-    """What a step tells, in nats per datum, and whether it was taken: not where loss or gradient is not finite."""
+    """The losses of a step in nats per datum; it was ``taken`` if loss and gradient were finite."""
 
     loss: float
     kl: float
@@ -45,71 +56,59 @@ class StepNumbers(NamedTuple):
     taken: bool
 
 
-class Steps:
-    """The way from the data ``x`` to Adam on the weights of ``vae``; ``given`` is it with the data's covariates."""
+class Stepper:
+    """Takes steps on the weights of ``vae``; ``conditioned`` is it with the covariates of all ``num_rows`` data."""
 
     def __init__(
         self,
         vae: VAE,
-        given: VAE,
-        x: Source,
+        conditioned: VAE,
+        num_rows: int,
         objective: Objective,
         options: FitOptions,
-        ranks: Ranks,
+        processes: Processes,
     ) -> None:
-        self.vae, self.given, self.x = vae, given, x
-        self.objective, self.options, self.ranks = objective, options, ranks
-        self.feeder = x.feeder(options.batch_size)
-        modules = (vae.model, vae.guide)
-        parameters = dict.fromkeys(chain.from_iterable(module.parameters() for module in modules))
+        self.vae, self.conditioned = vae, conditioned
+        self.objective, self.options, self.processes = objective, options, processes
+        self.modules = (vae.model, vae.guide)
+        parameters = dict.fromkeys(chain.from_iterable(module.parameters() for module in self.modules))
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.buffers = list(dict.fromkeys(chain.from_iterable(module.buffers() for module in modules)))
-        # those that a step changes; the first one shows which they are
-        self.moving = self.buffers
+        self.buffers = list(dict.fromkeys(chain.from_iterable(module.buffers() for module in self.modules)))
+        self.moving = self.buffers  # the first step shows which buffers a step changes
         self.optimizer = Adam(self.parameters, options.learning_rate)
         # a norm is that of the whole minibatch's gradient, which several processes have only after their exchange
-        self.clip_own = options.gradient_clip if ranks.size == 1 else None
-        self.clip_whole = options.gradient_clip if ranks.size > 1 else None
+        self.clip_own = options.gradient_clip if processes.size == 1 else None
+        self.clip_whole = options.gradient_clip if processes.size > 1 else None
         self.path = StepPath("plain", "not chosen yet")
-        self.num_batches = math.ceil(len(x) / options.batch_size)
-        self.num_done = 0
+        self.num_batches = math.ceil(num_rows / options.batch_size)
+        self.num_whole_batches = num_rows // options.batch_size
         self.refused: str | None = None
 
-    def rehearse(self) -> None:
-        """Evaluate once: parts that do not fit together are refused here."""
-        rows, pair = self.x.head(2), self.given.at(slice(2))
+    def dry_run(self, rows: Tensor) -> None:
+        """Evaluate the objective at the first ``rows`` (n, D): parts that do not fit together are refused here."""
+        pair = self.conditioned.at(slice(len(rows)))
         try:
-            check_supports(pair.model.prior(), pair.guide.distribution(self._at_use(rows)))
-            self.objective.step_loss(pair.model, pair.guide, self._at_use(rows))
+            check_supports(pair.model.prior(), pair.guide.distribution(self.binarized(rows)))
+            self.objective.step_loss(pair.model, pair.guide, self.binarized(rows))
         except TORCH_ERRORS as error:
             if isinstance(error, ArgumentError):
                 raise  # the others are torch's, of numbers out of range: the first step says where they are
 
-    def choose_path(self, compile: str | bool) -> None:
-        """Through Pyro's handlers or without them; model and guide have to be in their training mode."""
-        num_steps = self.options.epochs * (len(self.x) // self.options.batch_size)
-        own = self.ranks.share(self.options.batch_size)
-        batch = self._inputs(Minibatch(self.given.at(own), self.x.head(self.options.batch_size)[own], 0))
-        program = LossAndGradient(self._losses, [self.vae.model, self.vae.guide], self.parameters, self.clip_own)
-        self.path = choose_path(
-            program, self.optimizer, batch, num_steps, compile, self.options.seed, self.ranks.size == 1
-        )
-
-    def minibatches(self) -> Iterator[Minibatch]:
-        """Those of one epoch."""
-        self.ranks.align_generators(self.x.device)
-        for number, (index, rows) in enumerate(self.feeder.epoch(), start=self.feeder.position):
-            yield Minibatch(self.given.at(self.ranks.own(index)), self.ranks.own(rows), number)
-
-    def num_data(self, batch: Minibatch) -> int:
-        """The data in a minibatch, those of other processes among them."""
-        return min(self.options.batch_size, len(self.x) - batch.number * self.options.batch_size)
+    def choose_path(self, data: Rows) -> None:
+        """Choose Pyro's handlers or a path without them; model and guide have to be in their training mode."""
+        size = self.options.batch_size
+        mine = self.processes.my_slice(size)
+        batch = self._inputs(Minibatch(self.conditioned.at(mine), data.head(size)[mine], 0, size, 0))
+        program = LossAndGradient(self._losses, list(self.modules), self.parameters, self.clip_own)
+        num_steps = self.options.epochs * self.num_whole_batches
+        compile, seed, alone = self.options.compile, self.options.seed, self.processes.size == 1
+        self.path = choose_path(program, self.optimizer, batch, num_steps, compile, seed, alone)
 
     def take(self, batch: Minibatch) -> StepNumbers:
-        """One step, where its loss and gradient are finite; elsewhere nothing moves, buffers neither."""
+        """Take one step where its loss and gradient are finite; elsewhere nothing moves, buffers neither."""
         self.refused = None
-        self.optimizer.learning_rate = self._learning_rate()
-        traced = self.path.update is not None and self.num_data(batch) == self.options.batch_size
+        self.optimizer.learning_rate = self._learning_rate(batch.step)
+        traced = self.path.update is not None and batch.num_rows == self.options.batch_size
         before = [buffer.clone() for buffer in self.moving]
         (loss, kl, elbo), taken = self._traced_step(batch) if traced else self._plain_step(batch)
         if not taken:
@@ -118,33 +117,32 @@ class Steps:
         elif self.moving is self.buffers:
             changed = zip(self.moving, before, strict=True)
             self.moving = [buffer for buffer, value in changed if not torch.equal(buffer, value)]
-        self.num_done += 1
         return StepNumbers(loss, kl, elbo, taken)
 
     def mean_loss(self, batch: Minibatch) -> float:
         """The loss of the whole minibatch at the present weights."""
-        return self.ranks.mean(self._loss(batch).loss.detach(), self._share(batch)).item()
+        return self.processes.mean(self._loss(batch).loss.detach(), batch.weight).item()
 
-    def trouble(self, batch: Minibatch, reason: str) -> tuple[str, str]:
-        """The first bad site, in the first process that has one, and the reason or what torch says of it."""
-        with isolated_seed(self.options.seed, self.x.device), restored(self.buffers):
-            found = self._trouble(batch, reason) if len(batch.rows) else None
-        return self.ranks.first(found) or ("x", reason)
+    def failure(self, batch: Minibatch, reason: str) -> tuple[str, str]:
+        """The first bad site, in the first process that has one, and ``reason`` or what torch says of the site."""
+        with isolated_seed(self.options.seed, batch.rows.device), restored(self.buffers):
+            found = self._failure(batch, reason) if len(batch.rows) else None
+        return self.processes.first_value(found) or ("x", reason)
 
-    def _trouble(self, batch: Minibatch, reason: str) -> tuple[str, str] | None:
+    def _failure(self, batch: Minibatch, reason: str) -> tuple[str, str] | None:
         loss = self._loss(batch).loss  # torch's own validation may know more
-        if site := first_bad_site(batch.pair, self._at_use(batch.rows)):
+        if site := first_bad_site(batch.pair, self.binarized(batch.rows)):
             return site, self.refused or reason
         if bad := first_bad_gradient(self.vae, loss):
             return bad[0], f"the gradient of {bad[1]} is not finite"
         return ("x", self.refused) if self.refused else None
 
     def _traced_step(self, batch: Minibatch) -> Taken:
-        """A step without Pyro's handlers."""
+        """Take a step without Pyro's handlers."""
         update, inputs = self.path.update, self._inputs(batch)
         assert update is not None
         try:
-            if self.ranks.size == 1:
+            if self.processes.size == 1:
                 return update(*inputs)
             assert isinstance(update, GraphUpdate)
             losses, gradients = update.losses_and_gradients(*inputs)
@@ -153,64 +151,66 @@ class Steps:
         return self._exchanged_step(StepLoss(*losses), gradients, batch)
 
     def _plain_step(self, batch: Minibatch) -> Taken:
-        """The same through them; the smaller last batch takes this way always."""
+        """Take a step through Pyro's handlers; the smaller last minibatch takes this way always."""
         step = self._loss(batch)
         gradients: Gradients = [None] * len(self.parameters)
         if step.loss.requires_grad:
-            # the mean over a smaller batch has its data's weight only
-            weighted = step.loss * (self.num_data(batch) / self.options.batch_size)
+            # the mean over a smaller minibatch has its data's weight only
+            weighted = step.loss * (batch.num_rows / self.options.batch_size)
             found = torch.autograd.grad(weighted, self.parameters, allow_unused=True)
             gradients = _clipped(found, self.clip_own)
         return self._exchanged_step(step._replace(loss=step.loss.detach()), gradients, batch)
 
     def _exchanged_step(self, step: StepLoss, gradients: Gradients, batch: Minibatch) -> Taken:
-        """Adam's step down the gradient of the whole minibatch."""
-        step, gradients = self.ranks.reduce(step, gradients, self.parameters, self._share(batch))
+        """Take Adam's step down the gradient of the whole minibatch."""
+        step, gradients = self.processes.reduce(step, gradients, self.parameters, batch.weight)
         return step_where_finite(self.optimizer, step, _clipped(gradients, self.clip_whole))
 
-    def _share(self, batch: Minibatch) -> float:
-        """This process's part of a minibatch."""
-        return len(batch.rows) / self.num_data(batch)
+    def binarized(self, rows: Tensor) -> Tensor:
+        """The ``rows`` (n, D) as a step sees them, (n, D); ``binarization="fresh"`` draws them anew.
 
-    def _at_use(self, rows: Tensor) -> Tensor:
-        """Binarised by uniform draws: torch.bernoulli's numbers would be others where they are compiled."""
+        The draws are uniform ones that are compared: torch.bernoulli's numbers would differ where they are compiled.
+        """
         return (torch.rand_like(rows) < rows).to(rows.dtype) if self.options.binarization == "fresh" else rows
 
     def _inputs(self, batch: Minibatch) -> list[Tensor]:
-        """What changes from step to step: rows, their covariates, and the KL's weight in a warm-up."""
-        weight = [torch.tensor(self._kl_weight(), dtype=batch.rows.dtype)] if self.options.kl_warmup else []
+        """The tensors that change from step to step: rows, their covariates, and the KL's weight in a warm-up."""
+        warm_up = self.options.kl_warmup
+        weight = [torch.tensor(self._kl_weight(batch.step), dtype=batch.rows.dtype)] if warm_up else []
         return [batch.rows, *batch.pair.columns, *weight]
 
     def _losses(self, rows: Tensor, *others: Tensor) -> StepLoss:
-        """The objective as a function of such inputs."""
+        """The objective as a function of what :meth:`_inputs` gives, for a whole minibatch."""
         weight = others[-1] if self.options.kl_warmup else 1.0
         columns = others[:-1] if self.options.kl_warmup else others
-        pair = self.given.with_columns(columns)
-        with self.ranks.noise(self.options.batch_size):
-            return self.objective.step_loss(pair.model, pair.guide, self._at_use(rows), weight)
+        pair = self.conditioned.with_columns(columns)
+        with self.processes.noise(self.options.batch_size):
+            return self.objective.step_loss(pair.model, pair.guide, self.binarized(rows), weight)
 
     def _loss(self, batch: Minibatch) -> StepLoss:
-        pair, rows, _ = batch
+        pair, rows = batch.pair, batch.rows
         if not len(rows):
             return StepLoss(*rows.new_zeros(3))  # a last minibatch with fewer data than there are processes
         try:
-            with self.ranks.noise(self.num_data(batch)):
-                return self.objective.step_loss(pair.model, pair.guide, self._at_use(rows), self._kl_weight())
+            with self.processes.noise(batch.num_rows):
+                return self.objective.step_loss(
+                    pair.model, pair.guide, self.binarized(rows), self._kl_weight(batch.step)
+                )
         except TORCH_ERRORS as error:
             if isinstance(error, ArgumentError):
                 raise
             self.refused = short_reason(error)
             return StepLoss(*rows.new_full((3,), math.nan))
 
-    def _kl_weight(self) -> float:
-        """From almost zero to one over the epochs of the warm-up."""
+    def _kl_weight(self, step: int) -> float:
+        """The KL's weight, from almost zero to one over the epochs of the warm-up."""
         steps = self.options.kl_warmup * self.num_batches
-        return min(1.0, (self.num_done + 1) / steps) if steps else 1.0
+        return min(1.0, (step + 1) / steps) if steps else 1.0
 
-    def _learning_rate(self) -> float:
+    def _learning_rate(self, step: int) -> float:
         if self.options.schedule == "constant":
             return self.options.learning_rate
-        done = self.num_done / (self.options.epochs * self.num_batches)
+        done = step / (self.options.epochs * self.num_batches)
         return self.options.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -218,3 +218,42 @@ def _clipped(gradients: Gradients, limit: float | None) -> Gradients:
     """The gradients that there are, clipped; None stays None."""
     found = iter(clipped([gradient for gradient in gradients if gradient is not None], limit))
     return [None if gradient is None else next(found) for gradient in gradients]
+
+
+@torch.no_grad()
+def first_bad_site(vae: VAE, rows: Tensor) -> str | None:
+    """The first sample site whose parameters or log density are not finite at ``rows`` (n, D)."""
+    try:
+        vae.guide.distribution(rows)
+    except TORCH_ERRORS:
+        return "z"  # the guide's own parameters are not finite: torch refuses to build the distribution
+    try:
+        traces = paired_traces(vae.model, vae.guide, rows, 1)
+    except TORCH_ERRORS:
+        return "x"  # the decoder's output is not finite
+    for trace in reversed(traces):
+        try:
+            trace.compute_log_prob()
+        except TORCH_ERRORS:
+            return "z" if "z" in trace.nodes and "x" not in trace.nodes else "x"
+        for name, site in trace.nodes.items():
+            if site["type"] == "sample" and not torch.isfinite(site["log_prob"]).all():
+                return str(name)
+    return None
+
+
+def first_bad_gradient(vae: VAE, loss: Tensor) -> tuple[str, str] | None:
+    """A parameter whose gradient of ``loss`` () is not finite, and the site whose distribution it belongs to.
+
+    The likelihood's come first: what is wrong at x reaches the guide through z.
+    """
+    parts = (("x", "model", vae.model), ("z", "guide", vae.guide))
+    named = [(site, f"{part}.{name}", p) for site, part, module in parts for name, p in module.named_parameters()]
+    named = [each for each in named if each[2].requires_grad]
+    if not (named and loss.requires_grad):
+        return None
+    found = torch.autograd.grad(loss, [parameter for _, _, parameter in named], allow_unused=True)
+    for (site, name, _), gradient in zip(named, found, strict=True):
+        if gradient is not None and not torch.linalg.vector_norm(gradient).isfinite():
+            return ("z" if name.startswith("model.prior.") else site), name
+    return None

@@ -10,7 +10,7 @@ import probvae
 from probvae.data import Dataset
 from probvae.diagnostics import posterior_gap
 from probvae.errors import ArgumentError, NotLinearGaussianError, UnknownNameError
-from probvae.experiments.run import ledger_of
+from probvae.experiments.summary import ledger_of
 from probvae.inference import DiagonalGuide, MLPEncoder
 from probvae.inference.evaluation.refine import refine
 from probvae.inference.evidence import quadrature

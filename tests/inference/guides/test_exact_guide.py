@@ -221,4 +221,6 @@ def test_degenerate_data_end_on_the_floor_with_a_warning(double: None) -> None:
     model = LatentModel(StandardNormalPrior(3), LinearDecoder(3, 8), GaussianLikelihood(8, minimum_variance=1e-2))
     vae = probvae.VAE(model, ExactGuide(model))
     with pytest.warns(FloorWarning, match="no finite maximum"):
-        probvae.fit(vae, x, epochs=400, batch_size=128, learning_rate=0.05, progress=False, device="cpu")
+        probvae.fit(
+            vae, x, epochs=400, batch_size=128, learning_rate=0.05, schedule="constant", progress=False, device="cpu"
+        )

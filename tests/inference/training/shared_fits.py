@@ -24,7 +24,7 @@ from probvae.inference import (
     fit,
 )
 from probvae.inference.objectives import ELBOObjective
-from probvae.inference.training.processes import Ranks, process_group
+from probvae.inference.training.processes import Processes, process_group
 from probvae.models import (
     BernoulliLikelihood,
     GaussianLikelihood,
@@ -86,22 +86,28 @@ def fitted(case: Case, epochs: int = 3, **more: Any) -> dict[str, Any]:
     """What came of it: the weights, and the history without the clock."""
     vae, x, options = case
     result = fit(
-        vae, x, **({"epochs": epochs, "batch_size": 16, "learning_rate": 1e-2, "progress": False} | options | more)
+        vae,
+        x,
+        **(
+            {"epochs": epochs, "batch_size": 16, "learning_rate": 1e-2, "schedule": "constant", "progress": False}
+            | options
+            | more
+        ),
     )
     history = [{name: value for name, value in record.items() if name != "seconds"} for record in result.history]
     ends = {"stopped": result.stopped, "best": result.best_epoch, "path": result.path}
     return {"state": vae.state_dict(), "history": history, **ends}
 
 
-def gradients(ranks: Ranks, x: Tensor) -> list[Tensor]:
+def gradients(processes: Processes, x: Tensor) -> list[Tensor]:
     """Of the loss of one minibatch, in float32."""
     vae = make().float()
-    parameters, own = list(vae.parameters()), ranks.share(len(x))
+    parameters, own = list(vae.parameters()), processes.my_slice(len(x))
     torch.manual_seed(5)
-    with ranks.noise(len(x)):
+    with processes.noise(len(x)):
         step = ELBOObjective().step_loss(vae.model, vae.guide, x[own])
     found = torch.autograd.grad(step.loss, parameters)
-    step, total = ranks.reduce(step, found, parameters, len(x[own]) / len(x))
+    step, total = processes.reduce(step, found, parameters, len(x[own]) / len(x))
     return [*(value.detach() for value in step), *(gradient for gradient in total if gradient is not None)]
 
 
@@ -118,9 +124,9 @@ class RefusingDecoder(nn.Module):
         return out * torch.nan if self.rank == 1 and self.steps > 2 * 2 else out
 
 
-def refused(ranks: Ranks, most: int) -> Case:
+def refused(processes: Processes, most: int) -> Case:
     torch.manual_seed(11)
-    model = LatentModel(StandardNormalPrior(2), RefusingDecoder(ranks.rank), GaussianLikelihood(DIM))
+    model = LatentModel(StandardNormalPrior(2), RefusingDecoder(processes.rank), GaussianLikelihood(DIM))
     return (
         probvae.VAE(model, DiagonalGuide(MLPEncoder(DIM, hidden=(6,)), 2)).double(),
         data(),
@@ -128,18 +134,18 @@ def refused(ranks: Ranks, most: int) -> Case:
     )
 
 
-def unlike(ranks: Ranks) -> Case:
-    return make(), data() + ranks.rank, {}
+def unlike(processes: Processes) -> Case:
+    return make(), data() + processes.rank, {}
 
 
 # what processes cannot share
-MISTAKES: dict[str, Callable[[Ranks], Case]] = {
-    "refused": lambda ranks: refused(ranks, 0),
-    "refused twice": lambda ranks: refused(ranks, 2),
+MISTAKES: dict[str, Callable[[Processes], Case]] = {
+    "refused": lambda processes: refused(processes, 0),
+    "refused twice": lambda processes: refused(processes, 2),
     "other data": unlike,
-    "too small": lambda ranks: (make(), data(), {"batch_size": 1}),
-    "mmd": lambda ranks: (make(), data(), {"objective": MMDObjective()}),
-    "free bits": lambda ranks: (make(), data(), {"objective": ELBOObjective(free_bits=0.1)}),
+    "too small": lambda processes: (make(), data(), {"batch_size": 1}),
+    "mmd": lambda processes: (make(), data(), {"objective": MMDObjective()}),
+    "free bits": lambda processes: (make(), data(), {"objective": ELBOObjective(free_bits=0.1)}),
 }
 
 
@@ -153,22 +159,22 @@ def mistaken(case: Case) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    with process_group() as ranks:
+    with process_group() as processes:
         done: dict[str, Any] = {name: fitted(case()) for name, case in CASES.items()}
         done["graph"] = {name: fitted(case(), compile="graph") for name, case in CASES.items()}
-        done["written"] = fitted((make(), data(), {}), out=folder / f"run-{ranks.rank}")
-        done["gradients"] = gradients(ranks, data().float())
-        done["mistakes"] = {name: mistaken(case(ranks)) for name, case in MISTAKES.items()}
-    torch.save(done, folder / f"rank-{ranks.rank}.pt")
+        done["written"] = fitted((make(), data(), {}), out=folder / f"run-{processes.rank}")
+        done["gradients"] = gradients(processes, data().float())
+        done["mistakes"] = {name: mistaken(case(processes)) for name, case in MISTAKES.items()}
+    torch.save(done, folder / f"rank-{processes.rank}.pt")
 
 
 def stall() -> None:
     """The second process goes to sleep, and the first is told to wait for two seconds only."""
-    with process_group(timedelta(seconds=2)) as ranks:
-        ranks.agreed("awake")
-        if ranks.rank == 1:
+    with process_group(timedelta(seconds=2)) as processes:
+        processes.agreed("awake")
+        if processes.rank == 1:
             time.sleep(600)
-        ranks.agreed("still awake")
+        processes.agreed("still awake")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,11 @@ def make(seed: int = 0, variance: float | str = "learned", **options: float) -> 
 
 
 def quiet(vae: probvae.VAE, x: torch.Tensor, **options: object) -> probvae.FitResult:
-    return fit(vae, x, **{"epochs": 3, "batch_size": 50, "progress": False, **options})
+    return fit(
+        vae,
+        x,
+        **{"epochs": 3, "batch_size": 50, "learning_rate": 1e-3, "schedule": "constant", "progress": False, **options},
+    )
 
 
 def weights(vae: probvae.VAE) -> torch.Tensor:

@@ -87,7 +87,11 @@ def by_hand(
 def test_fit_is_the_loop_written_out(options: dict, full: bool) -> None:
     x = torch.randn(50, DIM, dtype=torch.float64) * 2 + 1  # 50 = 3 * 16 + 2: the last minibatch is short
     ours, hand = make(full=full), make(full=full)
-    result = fit(ours, x, **{"epochs": 3, "batch_size": 16, "learning_rate": 1e-2, "progress": False, **options})
+    result = fit(
+        ours,
+        x,
+        **{"epochs": 3, "batch_size": 16, "learning_rate": 1e-2, "schedule": "constant", "progress": False, **options},
+    )
     expected = by_hand(hand, x, **options)
     assert [record["elbo"] for record in result.history] == pytest.approx(expected, rel=1e-11)
     for one, two in zip(ours.parameters(), hand.parameters(), strict=True):
@@ -97,7 +101,7 @@ def test_fit_is_the_loop_written_out(options: dict, full: bool) -> None:
 def test_a_fit_is_pyros_own_svi_on_the_sum_over_each_minibatch() -> None:
     """Two epochs of three whole minibatches and one of two data, the sum of each scaled by the same number."""
     x, ours, pyros = torch.randn(50, DIM, dtype=torch.float64), make(), make()
-    fit(ours, x, epochs=2, batch_size=16, learning_rate=1e-2, progress=False)
+    fit(ours, x, epochs=2, batch_size=16, learning_rate=1e-2, schedule="constant", progress=False)
 
     def stored(name: str, program: torch.nn.Module) -> Callable[[torch.Tensor], object]:
         return pyro.poutine.scale(lambda rows: pyro.module(name, program)(rows), scale=1 / 16)
@@ -124,7 +128,7 @@ def test_clipping_changes_the_path() -> None:
 def test_fresh_binarisation_is_the_loop_written_out() -> None:
     x = torch.rand(50, DIM, dtype=torch.float64)
     ours, hand = make(BernoulliLikelihood(DIM)), make(BernoulliLikelihood(DIM))
-    fit(ours, x, epochs=3, batch_size=16, learning_rate=1e-2, binarization="fresh", progress=False)
+    fit(ours, x, epochs=3, batch_size=16, learning_rate=1e-2, schedule="constant", binarization="fresh", progress=False)
     by_hand(hand, x, binarization="fresh")
     for one, two in zip(ours.parameters(), hand.parameters(), strict=True):
         assert_close(one, two, rtol=1e-10, atol=1e-11)

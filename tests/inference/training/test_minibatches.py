@@ -15,7 +15,9 @@ from probvae.data import RowsOnDisk
 from probvae.errors import ArgumentError, DataError, ShapeError
 from probvae.inference import DiagonalGuide, ELBOObjective, Guide, MLPEncoder, bound, fit
 from probvae.inference.objectives.base import StepLoss
-from probvae.inference.training.minibatches import DiskFeeder, DiskSource, Feeder, TensorSource, as_source, labels_of
+from probvae.inference.training.dataset_rows import labels_of
+from probvae.inference.training.minibatches import DiskMinibatches, Minibatches
+from probvae.inference.training.training_data import TensorRows, as_rows
 from probvae.models import (
     BernoulliLikelihood,
     Covariates,
@@ -63,82 +65,82 @@ class ManyItems(Items):
         raise AssertionError("asked for one item, where many can be had")
 
 
-def on_disk(num: int, batch_size: int, folder: Path) -> Feeder:
+def on_disk(num: int, batch_size: int, folder: Path) -> Minibatches:
     """Runs of 4 rows, 3 of them a pool: an epoch of 50 rows has five pools."""
-    source = DiskSource(RowsOnDisk(mapped(numbered(num), folder)), torch.float32)
-    return DiskFeeder(source, batch_size, run=4, runs_a_pool=3)
+    rows = RowsOnDisk(mapped(numbered(num), folder))
+    return DiskMinibatches(rows, batch_size, torch.float32, run=4, runs_a_pool=3)
 
 
-MAKERS: dict[str, Callable[[int, int, Path], Feeder]] = {
-    "memory": lambda num, batch_size, folder: TensorSource(numbered(num)).feeder(batch_size),
+MAKERS: dict[str, Callable[[int, int, Path], Minibatches]] = {
+    "memory": lambda num, batch_size, folder: TensorRows(numbered(num)).minibatches(batch_size),
     "disk": on_disk,
-    "dataset": lambda num, batch_size, folder: as_source(Items(numbered(num)), torch.float32).feeder(batch_size),
-    "many": lambda num, batch_size, folder: as_source(ManyItems(numbered(num)), torch.float32).feeder(batch_size),
+    "dataset": lambda num, batch_size, folder: as_rows(Items(numbered(num)), torch.float32).minibatches(batch_size),
+    "many": lambda num, batch_size, folder: as_rows(ManyItems(numbered(num)), torch.float32).minibatches(batch_size),
 }
-make_feeder = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+each_kind = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 
 
-@make_feeder
+@each_kind
 @pytest.mark.parametrize(("num", "batch_size"), [(50, 16), (48, 16), (50, 50), (1, 1), (7, 1), (50, 20)])
 def test_every_row_once_an_epoch_with_its_number(make, num: int, batch_size: int, tmp_path: Path) -> None:
-    feeder, x = make(num, batch_size, tmp_path), numbered(num)
+    minibatches, x = make(num, batch_size, tmp_path), numbered(num)
     orders = []
     for _ in range(2):
-        batches = [(places.clone(), rows.clone()) for places, rows in feeder.epoch()]
+        batches = [(index.clone(), rows.clone()) for index, rows in minibatches.epoch()]
         assert [len(rows) for _, rows in batches[:-1]] == [batch_size] * (math.ceil(num / batch_size) - 1)
-        assert all(torch.equal(rows, x[places]) for places, rows in batches)
-        orders.append(torch.cat([places for places, _ in batches]))
+        assert all(torch.equal(rows, x[index]) for index, rows in batches)
+        orders.append(torch.cat([index for index, _ in batches]))
         assert torch.equal(orders[-1].sort().values, torch.arange(num))
     assert num < 7 or not torch.equal(*orders)
 
 
-@make_feeder
+@each_kind
 def test_same_seed_same_order(make, tmp_path: Path) -> None:
     def order(seed: int) -> list[int]:
         torch.manual_seed(seed)
-        return [place for _ in range(2) for batch in feeder.epoch() for place in batch.places.tolist()]
+        return [place for _ in range(2) for batch in minibatches.epoch() for place in batch.index.tolist()]
 
-    feeder = make(50, 16, tmp_path)
+    minibatches = make(50, 16, tmp_path)
     assert order(3) == order(3) != order(4)
 
 
-@make_feeder
+@each_kind
 @pytest.mark.parametrize("taken", [0, 1, 2, 3, 4])
-def test_a_restored_feeder_goes_on(make, taken: int, tmp_path: Path) -> None:
+def test_restored_minibatches_go_on(make, taken: int, tmp_path: Path) -> None:
     """In the middle of the second epoch; the caller's generator is where it was when the state was taken."""
-    feeder = make(50, 16, tmp_path)
-    list(feeder.epoch())
-    running = feeder.epoch()
+    minibatches = make(50, 16, tmp_path)
+    list(minibatches.epoch())
+    running = minibatches.epoch()
     for _ in range(taken):
         next(running)
-    state, generator = feeder.state(), torch.get_rng_state()
-    expected = [batch.places.tolist() for epoch in (running, feeder.epoch()) for batch in epoch]
+    state, generator = minibatches.state(), torch.get_rng_state()
+    expected = [batch.index.tolist() for epoch in (running, minibatches.epoch()) for batch in epoch]
     torch.save(state, tmp_path / "state.pt")
     again = make(50, 16, tmp_path)
     again.restore(torch.load(tmp_path / "state.pt", weights_only=True))
     torch.set_rng_state(generator)
-    assert [batch.places.tolist() for _ in range(2) for batch in again.epoch()] == expected
+    assert [batch.index.tolist() for _ in range(2) for batch in again.epoch()] == expected
 
 
 def test_order_in_memory_is_torchs_permutation() -> None:
-    """What it has been before there were feeders, so a seed gives the fit that it gave."""
+    """What it has been before rows could stay on the disk, so a seed gives the fit that it gave."""
     torch.manual_seed(5)
     expected = torch.randperm(50)
     torch.manual_seed(5)
-    assert torch.equal(torch.cat([places for places, _ in TensorSource(numbered(50)).feeder(16).epoch()]), expected)
+    assert torch.equal(torch.cat([index for index, _ in TensorRows(numbered(50)).minibatches(16).epoch()]), expected)
 
 
 def test_an_epoch_takes_no_new_memory() -> None:
-    feeder = TensorSource(numbered(50)).feeder(16)
-    first, second = ([rows.data_ptr() for _, rows in feeder.epoch()] for _ in range(2))
+    minibatches = TensorRows(numbered(50)).minibatches(16)
+    first, second = ([rows.data_ptr() for _, rows in minibatches.epoch()] for _ in range(2))
     assert first == second
 
 
 def test_rows_of_a_run_are_spread_over_their_pool_only(tmp_path: Path) -> None:
     """What block shuffling gives and does not give: neighbours stay within a pool, and are shuffled there."""
-    feeder = on_disk(1200, 12, tmp_path)
+    minibatches = on_disk(1200, 12, tmp_path)
     place = torch.empty(1200, dtype=torch.int64)
-    place[torch.cat([places for places, _ in feeder.epoch()])] = torch.arange(1200)
+    place[torch.cat([index for index, _ in minibatches.epoch()])] = torch.arange(1200)
     runs = place.reshape(-1, 4)
     assert ((runs // 12) == (runs // 12)[:, :1]).all()
     within = (runs % 12).sort(dim=1).values
@@ -149,17 +151,17 @@ def test_rows_of_a_run_are_spread_over_their_pool_only(tmp_path: Path) -> None:
 
 
 def reading_threads() -> int:
-    return sum(thread.name.startswith("probvae-feeding") for thread in threading.enumerate())
+    return sum(thread.name.startswith("probvae-minibatches") for thread in threading.enumerate())
 
 
 def test_reading_ahead_ends_with_the_epoch_or_when_it_is_closed(tmp_path: Path) -> None:
-    feeder = on_disk(50, 5, tmp_path)
-    running = feeder.epoch()
+    minibatches = on_disk(50, 5, tmp_path)
+    running = minibatches.epoch()
     next(running)
     assert reading_threads() == 1
-    feeder.close()
+    minibatches.close()
     assert reading_threads() == 0
-    list(feeder.epoch())
+    list(minibatches.epoch())
     assert reading_threads() == 0
 
 
@@ -170,9 +172,9 @@ def test_an_error_of_the_reading_thread_reaches_the_caller(tmp_path: Path) -> No
         return x
 
     rows = RowsOnDisk(mapped(numbered(50), tmp_path)).then(refuse)
-    feeder = DiskFeeder(DiskSource(rows, torch.float32), 5, run=2, runs_a_pool=2)
+    minibatches = DiskMinibatches(rows, 5, torch.float32, run=2, runs_a_pool=2)
     with pytest.raises(OSError, match="the disk is gone"):
-        list(feeder.epoch())
+        list(minibatches.epoch())
     assert reading_threads() == 0
 
 

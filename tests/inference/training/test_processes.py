@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from probvae.errors import RankError
-from probvae.inference.training.processes import Ranks, process_group
+from probvae.inference.training.processes import Processes, process_group
 from tests.conftest import Once
 from tests.inference.training import shared_fits
 from tests.inference.training.shared_fits import CASES, data, fitted, gradients
@@ -72,7 +72,7 @@ def test_cases_reach_what_they_are_for(two: list[dict[str, Any]]) -> None:
 
 
 def test_gradients(two: list[dict[str, Any]]) -> None:
-    one = gradients(Ranks(), data().float())
+    one = gradients(Processes(), data().float())
     for rank in two:
         assert_close(rank["gradients"], one, rtol=1e-6, atol=1e-6)
 
@@ -118,12 +118,12 @@ def test_what_cannot_be_shared(name: str, error: str, message: str, two: list[di
 
 
 def test_shares_are_all_rows_once() -> None:
-    ranks = Ranks()
+    processes = Processes()
     for size in (1, 2, 3, 5):
         for num_data in (1, 2, 7, 16):
-            ranks.size, shares = size, []
-            for ranks.rank in range(size):
-                shares.append(ranks.share(num_data))
+            processes.size, shares = size, []
+            for processes.rank in range(size):
+                shares.append(processes.my_slice(num_data))
             rows = [row for share in shares for row in range(share.start, share.stop)]
             lengths = [share.stop - share.start for share in shares]
             assert rows == list(range(num_data))
@@ -132,8 +132,8 @@ def test_shares_are_all_rows_once() -> None:
 
 
 def test_without_a_launcher_there_is_one_process() -> None:
-    with process_group() as ranks:
-        assert (ranks.rank, ranks.size, ranks.is_writer) == (0, 1, True)
+    with process_group() as processes:
+        assert (processes.rank, processes.size, processes.is_writer) == (0, 1, True)
 
 
 def test_launcher_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

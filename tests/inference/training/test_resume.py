@@ -119,7 +119,7 @@ def test_run_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:
 
 def test_damaged_checkpoint_is_told_and_the_one_before_it_taken(tmp_path: Path) -> None:
     whole = fitted(tmp_path / "run", checkpoint_seconds=1e-9)
-    files = sorted((tmp_path / "run" / "checkpoints").iterdir(), key=lambda file: read_checkpoint(file)[:2])
+    files = sorted((tmp_path / "run" / "checkpoints").iterdir(), key=lambda file: read_checkpoint(file).state[:2])
     content = bytearray(files[-1].read_bytes())
     content[-100] ^= 1  # one bit of one number: the file can be read, and would go on to other weights
     files[-1].write_bytes(content)

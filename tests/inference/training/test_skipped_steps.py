@@ -13,9 +13,9 @@ import probvae
 from probvae.errors import NonFiniteLossError, SkippedStepsWarning
 from probvae.inference import DiagonalGuide, MLPEncoder, fit
 from probvae.inference.objectives import ELBOObjective
-from probvae.inference.training.loop import Trainer
-from probvae.inference.training.options import FitOptions, prepare
-from probvae.inference.training.steps import Steps
+from probvae.inference.training.loop import Loop
+from probvae.inference.training.options import FitOptions
+from probvae.inference.training.training_data import check_and_split
 from probvae.models import Decoder, GaussianLikelihood, LatentModel, LinearDecoder, MLPDecoder, StandardNormalPrior
 
 DIM, NUM_DATA, BATCH = 3, 50, 16
@@ -57,7 +57,16 @@ def by_hand(vae: probvae.VAE, x: Tensor, epochs: int) -> list[float]:
 def test_fit_is_that_of_the_minibatches_that_have_a_loss(compile: str | bool) -> None:
     x, ours, hand = data_with_an_outlier(), make(), make()
     with pytest.warns(SkippedStepsWarning, match=r"3 of 12 steps were skipped, the first at site 'z', epoch 1, batch"):
-        result = fit(ours, x, epochs=3, batch_size=BATCH, learning_rate=1e-2, compile=compile, progress=False)
+        result = fit(
+            ours,
+            x,
+            epochs=3,
+            batch_size=BATCH,
+            learning_rate=1e-2,
+            schedule="constant",
+            compile=compile,
+            progress=False,
+        )
     assert result.path == {False: "plain", "graph": "graph", True: "compiled"}[compile]
     assert [record["elbo"] for record in result.history] == pytest.approx(by_hand(hand, x, 3), rel=1e-10)
     assert [record["skipped_steps"] for record in result.history] == [1, 1, 1]
@@ -76,20 +85,20 @@ class NormalisedEncoder(MLPEncoder, name=None):
         return super().forward(self.normalise(x))
 
 
-def steps_of(vae: probvae.VAE, x: Tensor, compile: str | bool) -> Steps:
-    options = FitOptions(epochs=1, batch_size=BATCH)
-    steps = Trainer(vae, prepare(vae, vae, x, None, options), x.device, ELBOObjective(), options).steps
+def loop_of(vae: probvae.VAE, x: Tensor, compile: str | bool) -> Loop:
+    options = FitOptions(epochs=1, batch_size=BATCH, compile=compile)
+    loop = Loop(vae, check_and_split(vae, vae, x, options, x.device), ELBOObjective(), options)
     vae.train()
-    steps.choose_path(compile)
-    return steps
+    loop.stepper.choose_path(loop.rows)
+    return loop
 
 
 @pytest.mark.parametrize("compile", PATHS)
 @pytest.mark.parametrize("others_before", [False, True])
 def test_nothing_moves_in_a_step_that_is_skipped(compile: str | bool, others_before: bool) -> None:
     vae = make(NormalisedEncoder())
-    steps = steps_of(vae, torch.randn(NUM_DATA, DIM).double(), compile)
-    batch = next(steps.minibatches())
+    loop = loop_of(vae, torch.randn(NUM_DATA, DIM).double(), compile)
+    steps, batch = loop.stepper, next(loop.minibatches())
     if others_before:
         assert steps.take(batch).taken
     before = {**vae.state_dict(), **steps.optimizer.state_dict()}

@@ -9,7 +9,7 @@ from torch.distributions import Categorical, Exponential, Gamma, Laplace, Normal
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from probvae.inference import FullCovarianceGuide, MixtureGuide, MLPEncoder, Objective
-from probvae.inference.training.union_noise import UnionNoise
+from probvae.inference.training.processes import UnionNoise
 from probvae.models import GaussianLikelihood, LatentModel, MLPDecoder, StandardNormalPrior
 
 NUM_DATA, ROWS = 12, slice(5, 12)

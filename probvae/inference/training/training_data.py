@@ -1,0 +1,248 @@
+"""The data of a fit before its first step: checked, in the dtype of the parameters, the validation data set aside."""
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+from probvae.data.on_disk import RowsOnDisk, blocks, fits_in_memory, is_mapped
+from probvae.errors import ArgumentError, DataError
+from probvae.foundation.checks import check_matrix, non_finite_rows
+from probvae.inference.pair import VAE, check_data, check_num_rows
+from probvae.inference.training.dataset_rows import DatasetRows, unwrapped
+from probvae.inference.training.minibatches import (
+    Data,
+    DiskMinibatches,
+    Minibatches,
+    Passes,
+    Rows,
+    TensorMinibatches,
+)
+from probvae.inference.training.options import FitOptions
+
+
+class TrainingData(NamedTuple):
+    """The training ``rows`` (N, D), their ``minibatches``, and the ``pair`` with their covariates; and the same for the
+    validation data, where there are any.
+    """
+
+    pair: VAE
+    rows: Rows
+    minibatches: Minibatches
+    validation_pair: VAE
+    validation: Passes | None
+
+
+def check_and_split(vae: VAE, conditioned: VAE, x: Data, options: FitOptions, device: torch.device) -> TrainingData:
+    """Check the data ``x`` (N, D) and set the validation data aside; rows are handed over on ``device``.
+
+    ``conditioned`` is the ``vae`` with the data's covariates, where it has any.
+    """
+    dtype = next(chain(vae.guide.parameters(), vae.model.parameters())).dtype  # an exact guide has none
+    rows, validation = as_rows(x, dtype), options.validation
+    check_matrix(rows.head(1), vae.model.data_dim)
+    fresh = options.binarization == "fresh"
+    # the data are checked before they are split and shuffled: a message names a row of the caller's data
+    _check_rows(conditioned, rows, "x", fresh)
+    held_out: Rows | None = None
+    pair, validation_pair = conditioned, conditioned
+    if isinstance(validation, int | float):
+        index, held_out_index = _split(rows, validation, options.seed)
+        pair, validation_pair = conditioned.at(index), conditioned.at(held_out_index)
+        rows, held_out = rows.take(index), rows.take(held_out_index)
+    elif validation is not None:
+        held_out, validation_pair = _other_rows(vae, conditioned, validation, dtype, fresh), vae
+    seen: Passes | None = _drawn(held_out, options.seed) if fresh and held_out is not None else held_out
+    _check_enough(rows, options.batch_size)
+    rows = rows.to(device)
+    minibatches = rows.minibatches(options.batch_size)
+    return TrainingData(pair, rows, minibatches, validation_pair, None if seen is None else seen.to(device))
+
+
+def as_rows(x: Data, dtype: torch.dtype, name: str = "x") -> Rows:
+    """The data ``x`` as a fit reads them, their rows flattened to (N, D); ``dtype`` is that of the parameters.
+
+    - a tensor (N, D) and the first tensor of a ``TensorDataset``: in memory;
+    - an array: in memory, but one that is mapped (``np.load(file, mmap_mode="r")``) and would take more than
+      2 GiB as ``dtype`` stays on the disk;
+    - :class:`~probvae.data.RowsOnDisk`: on the disk, however small;
+    - any other torch ``Dataset`` with a length: asked for its items at each use, because they may differ each time.
+
+    Raises :class:`~probvae.errors.ArgumentError` for anything else.
+
+    >>> len(as_rows(np.zeros((5, 3)), torch.float32))
+    5
+    """
+    if isinstance(x, Dataset):
+        x = unwrapped(x)
+    if isinstance(x, IterableDataset):
+        raise ArgumentError(
+            f"{name}: an IterableDataset has no rows that could be shuffled, set aside or counted. Give a Dataset with "
+            "a length, or save the data as .npy and pass np.load(file, mmap_mode='r')."
+        )
+    if isinstance(x, TensorDataset):
+        x = x.tensors[0].flatten(1).to(dtype)
+    if isinstance(x, Dataset):
+        return DatasetRows(x, dtype)
+    if isinstance(x, RowsOnDisk):
+        return DiskRows(x, dtype)
+    if isinstance(x, np.ndarray):
+        on_disk = RowsOnDisk(x)
+        stays = is_mapped(x) and not fits_in_memory(on_disk.shape, dtype.itemsize)
+        return DiskRows(on_disk, dtype) if stays else TensorRows(torch.from_numpy(on_disk[:]).to(dtype))
+    check_matrix(x, name=name)
+    return TensorRows(x.to(dtype))
+
+
+class TensorRows(Rows):
+    """Data ``x`` (N, D) in memory; they are one block."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.dtype, self.device = x, x.dtype, x.device
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """One block of all rows (N, D)."""
+        yield slice(len(self.x)), self.x
+
+    def head(self, num: int) -> Tensor:
+        """The first ``num`` rows, (n, D)."""
+        return self.x[:num]
+
+    def take(self, index: Tensor) -> "TensorRows":
+        """The rows that ``index`` (n,) names, in its order."""
+        return TensorRows(self.x[index.to(self.device)])
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(self.x.to(device))
+
+    def minibatches(self, batch_size: int) -> Minibatches:
+        return TensorMinibatches(self.x, batch_size)
+
+
+class DiskRows(Rows):
+    """Data (N, D) that stay on the disk; their blocks have 8 MB."""
+
+    def __init__(self, x: RowsOnDisk, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+        self.x, self.dtype, self.device = x, dtype, torch.device(device)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of rows (n, D) in the order of the file."""
+        for start, rows in blocks(self.x):
+            yield slice(start, start + len(rows)), self._handed_over(rows)
+
+    def head(self, num: int) -> Tensor:
+        """The first ``num`` rows, (n, D)."""
+        return self._handed_over(self.x[:num])
+
+    def take(self, index: Tensor) -> "DiskRows":
+        """The rows that ``index`` (n,) names, in the order of the file: there, neighbours are read together."""
+        return DiskRows(self.x.take(index.sort().values.numpy()), self.dtype, self.device)
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(self.x, self.dtype, device)
+
+    def minibatches(self, batch_size: int) -> Minibatches:
+        return DiskMinibatches(self.x, batch_size, self.dtype, self.device)
+
+    def _handed_over(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(rows).to(self.device, self.dtype)
+
+
+class DrawnOnce(Passes):
+    """x ~ Bernoulli(x) of data (N, D) whose values are probabilities: the same draw at every pass."""
+
+    def __init__(self, rows: Passes, seed: int) -> None:
+        self.rows, self.seed = rows, seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        generator = None
+        for rows, x in self.rows.blocks():
+            generator = generator or torch.Generator(x.device).manual_seed(self.seed)
+            yield rows, torch.bernoulli(x, generator=generator)
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(self.rows.to(device), self.seed)
+
+
+def _drawn(rows: Rows, seed: int) -> Passes:
+    once = DrawnOnce(rows, seed)
+    return TensorRows(next(once.blocks())[1]) if isinstance(rows, TensorRows) else once
+
+
+def _other_rows(vae: VAE, conditioned: VAE, validation: Data, dtype: torch.dtype, fresh: bool) -> Rows:
+    """Validation data (M, D) of the caller's own."""
+    rows = as_rows(validation, dtype, "validation")
+    check_matrix(rows.head(1), vae.model.data_dim, "validation")
+    if conditioned is not vae:
+        raise ArgumentError("validation: data of their own have no covariates here. Pass the share to set aside, 0.1.")
+    _check_rows(vae, rows, "validation", fresh)
+    return rows
+
+
+def _check_rows(vae: VAE, source: Rows, name: str, fresh: bool) -> None:
+    """Raise unless all data are in the likelihood's support, or grey where they are binarised later."""
+    check_num_rows(vae, len(source))
+    masked = vae.model.missing == "mask" and not fresh
+    bad: list[Tensor] = []
+    for rows, x in source.blocks():
+        unusable = ~(x.isfinite() | x.isnan() if masked else x.isfinite()).all(1)
+        if unusable.any():
+            bad.append((rows.start or 0) + unusable.nonzero()[:, 0])
+        elif not bad:
+            _check_block(vae.at(rows), x, name, fresh)
+    if bad:
+        raise non_finite_rows(torch.cat(bad), len(source), name)
+
+
+def _check_block(vae: VAE, x: Tensor, name: str, fresh: bool) -> None:
+    try:
+        if fresh:
+            _check_grey(x)
+        # once binarised, one row is as good as another
+        check_data(vae.at(slice(1)), x[:1].round()) if fresh else check_data(vae, x)
+    except DataError as error:
+        # a likelihood does not know what its data are called here
+        raise type(error)(f"{name}: {str(error).removeprefix('x: ')}") from error
+
+
+def _check_grey(x: Tensor) -> None:
+    if x.min() < 0 or x.max() > 1:
+        raise DataError("x: binarization='fresh' needs values in [0, 1]. Scale the data (scaling='unit').")
+
+
+def _split(rows: Rows, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """The index of the rows to train on, and of the rows to set aside."""
+    num = max(1, round(share * len(rows)))
+    if num >= len(rows):
+        raise ArgumentError(
+            f"validation: a share of {share:g} leaves none of the {len(rows)} rows to train on. Lower it."
+        )
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    train, held_out = order[num:], order[:num]
+    if isinstance(rows, TensorRows):
+        return train, held_out
+    return train.sort().values, held_out.sort().values  # neighbours in a file are read together
+
+
+def _check_enough(rows: Rows, batch_size: int) -> None:
+    if len(rows) < batch_size:
+        raise DataError(
+            f"x: expected at least batch_size={batch_size} rows to train on, got {len(rows)}. "
+            f"Use batch_size={len(rows)}."
+        )
+    first = rows.head(1)
+    if all((block == first).all() for _, block in rows.blocks()):
+        raise DataError("x: all rows are the same, so there is nothing to learn. Check the file and the scaling.")
