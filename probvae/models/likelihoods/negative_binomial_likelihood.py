@@ -1,5 +1,6 @@
 """Counts whose variance is larger than their mean."""
 
+import math
 from typing import Self
 
 import torch
@@ -9,10 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from probvae.models.likelihoods._scale import PositiveParameter
 from probvae.models.likelihoods.base import Likelihood, check_counts
-
-# Stirling's series with four terms is exact to 1e-15 from this number on
-_LARGE = 20.0
-
+from probvae.models.stable_densities import deviance, stirling_error
 
 class NegativeBinomialLikelihood(Likelihood, name="negative-binomial"):
     r"""Independent overdispersed counts; the decoder gives log-means.
@@ -63,28 +61,30 @@ class NegativeBinomialLikelihood(Likelihood, name="negative-binomial"):
 
 
 class StableNegativeBinomial(dist.NegativeBinomial):
-    """torch's distribution, exact for a large ``total_count`` too, where its differences of log-gammas lose digits."""
+    r"""torch's, whose density keeps its digits for large counts and a large ``total_count`` theta.
+
+    .. math:: \log p(x) = \tfrac12 \log \frac{\theta}{2\pi x (x + \theta)} + \epsilon(x + \theta) - \epsilon(\theta)
+              - \epsilon(x) - \theta\, \phi\Big( \frac{x - \mu}{\theta + \mu} \Big)
+              - x\, \phi\Big( \frac{\theta (\mu - x)}{x (\theta + \mu)} \Big), \qquad
+              \phi(\delta) = \delta - \log(1 + \delta)
+
+    with Stirling's error epsilon, in float64; the result has the dtype of the logits.
+    Source: Loader (2000), "Fast and accurate computation of binomial probabilities".
+    """
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p (..., D) of the counts ``value`` (..., D)."""
         if self._validate_args:
             self._validate_sample(value)
-        # log(theta mu / (theta + mu)), which tends to log mu as theta grows
-        log_rate = self.total_count.log() + logsigmoid(self.logits)
-        terms = value * log_rate + self.total_count * logsigmoid(-self.logits)
-        return terms + _log_rising(value, self.total_count) - (value + 1).lgamma()
-
-
-def _log_rising(x: Tensor, theta: Tensor) -> Tensor:
-    """log Gamma(x + theta) - log Gamma(theta) - x log theta, which vanishes as theta grows."""
-    large = theta.clamp(min=_LARGE)
-    by_series = (large + x - 0.5) * torch.log1p(x / large) - x + _stirling(large + x) - _stirling(large)
-    direct = (x + theta).lgamma() - theta.lgamma() - x * theta.log()
-    return torch.where(theta >= _LARGE, by_series, direct)
-
-
-def _stirling(y: Tensor) -> Tensor:
-    """log Gamma(y) - (y - 1/2) log y + y - log(2 pi)/2, for y >= 20."""
-    inverse = y.reciprocal()
-    square = inverse.square()
-    return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))
+        count, theta, logits = torch.broadcast_tensors(value.double(), self.total_count.double(), self.logits.double())
+        some = count.clamp(min=1)
+        # With x = r theta and mu = m theta both distances are ratios in which theta alone never overflows.
+        relative, log_mass, log_rest = some / theta, logsigmoid(-logits), logsigmoid(logits)
+        share = relative * log_mass.exp() - log_rest.exp()  # (x - mu) / (theta + mu)
+        log_total = relative.log1p()  # log((x + theta) / theta)
+        of_theta = theta * deviance(share, log_total + log_mass)
+        of_count = some * deviance(-share / relative, log_total + log_rest - relative.log())
+        errors = stirling_error(some + theta) - stirling_error(theta) - stirling_error(some)
+        spread = 0.5 * (2 * math.pi * some).log() + 0.5 * log_total
+        found = torch.where(count > 0, errors - spread - of_theta - of_count, theta * log_mass)
+        return found.to(self.logits.dtype)

@@ -2,13 +2,13 @@
 
 from typing import Self
 
-import torch
 from pyro import distributions as dist
 from torch import Tensor
 
 from probvae.foundation.checks import check_finite, check_positive
 from probvae.models.likelihoods._scale import PositiveParameter
 from probvae.models.likelihoods.base import Likelihood
+from probvae.models.stable_densities import StableStudentT
 
 
 class StudentTLikelihood(Likelihood, name="student-t"):
@@ -23,6 +23,7 @@ class StudentTLikelihood(Likelihood, name="student-t"):
     Raises :class:`~probvae.errors.ArgumentError` for a number that is not positive.
     Source: Lange, Little and Taylor (1989), "Robust Statistical Modeling Using the t Distribution", section 2.
 
+    >>> import torch
     >>> StudentTLikelihood(data_dim=3, degrees=4.0)(torch.zeros(5, 3)).event_shape
     torch.Size([3])
     """
@@ -44,8 +45,7 @@ class StudentTLikelihood(Likelihood, name="student-t"):
         self.scale = PositiveParameter("scale", scale, data_dim, initial_variance**0.5, minimum_scale)
 
     def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
-        degrees = torch.as_tensor(self.degrees, dtype=parameters.dtype, device=parameters.device)
-        return dist.StudentT(degrees, parameters, self.scale.value()).to_event(1)
+        return StableStudentT(self.degrees, parameters, self.scale.value()).to_event(1)
 
     def point(self, parameters: Tensor) -> Tensor:
         return parameters

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from probvae.foundation.checks import check_count, check_positive
 from probvae.models.priors.base import Prior
+from probvae.models.stable_densities import StableStudentT
 
 
 class StudentTPrior(Prior, name="student-t"):
@@ -37,8 +38,7 @@ class StudentTPrior(Prior, name="student-t"):
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
 
     def forward(self) -> dist.TorchDistribution:
-        degrees, scale = torch.full_like(self.loc, self.degrees), torch.full_like(self.loc, self.scale)
-        return dist.StudentT(degrees, self.loc, scale).to_event(1)
+        return StableStudentT(self.degrees, self.loc, torch.full_like(self.loc, self.scale)).to_event(1)
 
     @classmethod
     def example(cls) -> Self:
