@@ -1,7 +1,9 @@
 """A guide between the diagonal and the full one."""
 
-from typing import Self
+import math
+from typing import Any, Self
 
+import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
@@ -30,7 +32,6 @@ class LowRankGuide(AmortizedGuide, name="low-rank"):
     Source: Rezende, Mohamed and Wierstra (2014), arXiv:1401.4082, section 4.3; Ong, Nott and Smith (2018),
     arXiv:1701.03208, section 3.
 
-    >>> import torch
     >>> guide = LowRankGuide(MLPEncoder(data_dim=3, hidden=(8,)), latent_dim=4, rank=2)
     >>> guide.distribution(torch.zeros(5, 3)).covariance_matrix.shape
     torch.Size([5, 4, 4])
@@ -56,8 +57,37 @@ class LowRankGuide(AmortizedGuide, name="low-rank"):
         d, r = self.latent_dim, self.rank
         loc, log_scale, factor = parameters.split([d, d, d * r], dim=-1)
         variance = bounded_scale(log_scale).square()
-        return dist.LowRankMultivariateNormal(loc, factor.unflatten(-1, (d, r)), variance)
+        return StableLowRankNormal(loc, factor.unflatten(-1, (d, r)), variance)
 
     @classmethod
     def example(cls) -> Self:
         return cls(MLPEncoder(data_dim=3, hidden=(5,)), latent_dim=2)
+
+
+class StableLowRankNormal(dist.LowRankMultivariateNormal):
+    r"""N(g, V V^T + diag(s^2)) whose log density keeps its digits where V is much larger than s.
+
+    .. math:: (z - g)^T \Sigma^{-1} (z - g) = \min_\zeta |y - A \zeta|^2 + |\zeta|^2, \qquad
+              y = \frac{z - g}{s}, \quad A = \frac{V}{s}
+
+    Woodbury's formula subtracts two squares as large as |y|^2; at the minimum an error of zeta counts only squared.
+    It is computed in float64, since y itself is large; the result has the dtype of ``loc``.
+    """
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "StableLowRankNormal":
+        new: StableLowRankNormal = self._get_checked_instance(StableLowRankNormal, _instance)
+        return super().expand(batch_shape, new)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        scale = self.cov_diag.double().sqrt()
+        y = (value.double() - self.loc.double()) / scale
+        a = self.cov_factor.double() / scale.unsqueeze(-1)
+        capacitance = torch.linalg.cholesky(torch.eye(a.shape[-1]).to(a) + a.mT @ a)
+        pull = torch.einsum("...dr,...d->...r", a, y).unsqueeze(-1)
+        zeta = torch.cholesky_solve(pull, capacitance.expand(*pull.shape[:-2], -1, -1)).squeeze(-1)
+        rest = y - torch.einsum("...dr,...r->...d", a, zeta)
+        log_det = scale.log().sum(-1) + capacitance.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        normaliser = log_det + 0.5 * y.shape[-1] * math.log(2 * math.pi)
+        return (-0.5 * (rest.square().sum(-1) + zeta.square().sum(-1)) - normaliser).to(self.loc.dtype)
