@@ -1,0 +1,198 @@
+"""Random numbers that belong to a datum: the same ones whatever other rows, in whatever order, are in the call.
+
+In: keys for rows (from their content), and a block inside which torch's random operators draw from the rows' own
+streams. Out: which functions use them (``inference/evaluation``, ``inference/evidence``, the diagnostics). The door is
+:class:`RowNoise`.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# The multipliers and the increment of SplitMix64, as signed numbers. Source: Steele, Lea and Flood (2014), "Fast
+# splittable pseudorandom number generators", figure 14.
+_FIRST, _SECOND, _WEYL = -4658895280553007687, -7723592293110685705, -7046029254386353131
+_aten = torch.ops.aten
+
+
+def row_keys(x: Tensor) -> Tensor:
+    """A key (N,) in int64 for each row of ``x`` (N, ...), from its content alone.
+
+    Equal numbers have equal keys in float32 and float64; missing entries (NaN) are equal to each other.
+
+    >>> keys = row_keys(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    >>> torch.equal(row_keys(torch.tensor([[3.0, 4.0]])), keys[1:])
+    True
+    """
+    values = torch.where(x.isnan(), math.nan, x.double() + 0.0)  # minus zero is zero
+    bits = values.reshape(len(x), -1).contiguous().view(torch.int64)
+    columns = torch.arange(1, bits.shape[1] + 1, device=x.device) * _WEYL
+    return _mixed(_mixed(bits + columns).sum(1))
+
+
+class RowNoise(TorchDispatchMode):
+    r"""Inside the block, row n of a random operator's result is drawn from the stream of ``keys[n]``.
+
+    .. math:: u_{s,n,e} = h\big( k_n, \text{seed}, \text{operator}, (s_0 + s) E + e \big)
+
+    with a hash h (SplitMix64), for results of shape (S..., N, E...) whose dimension ``row_dim`` has the rows. A value
+    depends on its row's key, the seed, how many random operators ran before it in the block, and its own place among
+    draws and elements; ``first_draw`` is the s_0 of a block of draws. Global generators are left as they are.
+
+    Uniform, normal, exponential, Bernoulli, Cauchy and categorical draws come from the hash itself. Gamma, Poisson,
+    binomial and other draws are made row by row by torch, with a generator that is seeded by the row's stream; of them
+    ``first_draw`` makes other numbers, not the later ones of the same stream.
+    Raises ``RuntimeError`` for a random operator whose result has no such dimension: its numbers would be no row's.
+
+    >>> keys = row_keys(torch.tensor([[1.0], [2.0], [3.0]]))
+    >>> with RowNoise(keys, seed=0):
+    ...     all_rows = torch.randn(4, 3, 2)
+    >>> with RowNoise(keys[2:], seed=0):
+    ...     last = torch.randn(4, 1, 2)
+    >>> torch.equal(all_rows[:, 2:], last)
+    True
+    """
+
+    def __init__(self, keys: Tensor, seed: int, row_dim: int = 1, first_draw: int = 0) -> None:
+        super().__init__()
+        self.keys, self.seed, self.row_dim, self.first_draw = keys, seed, row_dim, first_draw
+        self._num_operators = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        name = func.overloadpacket
+        if name is _aten.multinomial:
+            return self._multinomial(*args, **kwargs)
+        transform = _TRANSFORMS.get(name)
+        if transform is not None:
+            target = args[0] if func._schema.is_mutable else _empty(name, args, kwargs)
+            return target.copy_(transform(self._uniform(target.shape), args))
+        return self._row_by_row(func, args, kwargs)
+
+    def _stream(self) -> Tensor:
+        """A start (N,) in each row's stream for the next random operator."""
+        self._num_operators += 1
+        return _mixed(self.keys + _mixed(torch.tensor(self.seed * 2**20 + self._num_operators)))
+
+    def _uniform(self, shape: torch.Size) -> Tensor:
+        """Numbers in (0, 1), in float64."""
+        self._check(shape)
+        outer, inner = math.prod(shape[: self.row_dim]), math.prod(shape[self.row_dim + 1 :])
+        first = self.first_draw * math.prod(shape[1 : self.row_dim]) if self.row_dim else 0
+        place = torch.arange(first * inner, (first + outer) * inner, device=self.keys.device) * _WEYL
+        bits = _mixed(self._stream()[:, None] + place)
+        uniform = (bits >> 11).bitwise_and_(2**53 - 1).double().mul_(2.0**-53).add_(2.0**-54)
+        return uniform.view(len(self.keys), outer, inner).transpose(0, 1).reshape(shape)
+
+    def _check(self, shape: torch.Size) -> None:
+        if len(shape) <= self.row_dim or shape[self.row_dim] != len(self.keys):
+            raise RuntimeError(
+                f"expected {len(self.keys)} rows in dimension {self.row_dim} of what is drawn, got the shape "
+                f"{tuple(shape)}"
+            )
+
+    def _multinomial(self, weights: Tensor, num_samples: int, replacement: bool = False, **_: Any) -> Tensor:
+        """Codes (R, S) for ``weights`` (R, C), where R are the rows, times what stands around them."""
+        if not replacement and num_samples > 1:
+            raise RuntimeError("draws without replacement belong to no single row")
+        num_rows = len(self.keys)
+        around = len(weights) // num_rows
+        if around * num_rows != len(weights):
+            raise RuntimeError(f"expected weights for {num_rows} rows, got {len(weights)}")
+        start, self_dim = self.first_draw, self.row_dim
+        self.row_dim = 0
+        place = torch.arange(start * around, (start + num_samples) * around, device=weights.device)
+        self.row_dim = self_dim
+        bits = _mixed(self._stream()[:, None] + place * _WEYL)
+        uniform = (bits >> 11).bitwise_and_(2**53 - 1).double().mul_(2.0**-53).add_(2.0**-54)
+        uniform = uniform.view(num_rows, num_samples, around).transpose(1, 2).reshape(len(weights), num_samples)
+        cumulative = weights.double().cumsum(-1)
+        codes = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+        return codes.clamp(max=weights.shape[1] - 1)
+
+    def _row_by_row(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+        """By torch's own sampler, a row at a time, each with a generator of its own."""
+        shape = next(argument.shape for argument in args if isinstance(argument, Tensor))
+        self._check(shape)
+        seeds = self._stream().add(_mixed(torch.tensor(self.first_draw))).tolist()
+        generator = torch.Generator(device=self.keys.device)
+        rows = []
+        for row, seed in enumerate(seeds):
+            own = [self._of_row(argument, row, shape) for argument in args]
+            rows.append(func(*own, **{**kwargs, "generator": generator.manual_seed(seed)}))
+        drawn = torch.stack(rows, dim=self.row_dim)
+        return args[0].copy_(drawn) if func._schema.is_mutable else drawn
+
+    def _of_row(self, argument: Any, row: int, shape: torch.Size) -> Any:
+        matches = isinstance(argument, Tensor) and argument.shape == shape
+        return argument.select(self.row_dim, row).contiguous() if matches else argument
+
+
+def _mixed(numbers: Tensor) -> Tensor:
+    """SplitMix64's finalizer: every bit of the result depends on every bit of ``numbers`` (any shape, int64)."""
+    x = numbers ^ ((numbers >> 30) & (2**34 - 1))
+    x = x.mul_(_FIRST)
+    x ^= (x >> 27).bitwise_and_(2**37 - 1)
+    x = x.mul_(_SECOND)
+    return x.bitwise_xor_((x >> 31).bitwise_and_(2**33 - 1))
+
+
+def _empty(name: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    """The tensor that a random operator would make, not yet filled."""
+    options = {key: kwargs[key] for key in ("dtype", "device") if kwargs.get(key) is not None}
+    like = next((argument for argument in args if isinstance(argument, Tensor)), None)
+    if name in (_aten.rand, _aten.randn):
+        return torch.empty(args[0], **options)
+    assert like is not None
+    tensors = [argument for argument in args if isinstance(argument, Tensor)]
+    return torch.empty_like(like.expand(torch.broadcast_shapes(*(t.shape for t in tensors))).contiguous(), **options)
+
+
+def _normal(uniform: Tensor) -> Tensor:
+    return torch.erfinv(uniform.mul_(2).sub_(1)).mul_(math.sqrt(2))
+
+
+def _scaled_normal(uniform: Tensor, args: Sequence[Any]) -> Tensor:
+    """``normal(mean, std)`` of tensors or numbers."""
+    return args[0] + args[1] * _normal(uniform)
+
+
+def _filled_normal(uniform: Tensor, args: Sequence[Any]) -> Tensor:
+    """``tensor.normal_(mean, std)``."""
+    return _normal(uniform).mul_(args[2] if len(args) > 2 else 1.0).add_(args[1] if len(args) > 1 else 0.0)
+
+
+def _filled_uniform(uniform: Tensor, args: Sequence[Any]) -> Tensor:
+    """``tensor.uniform_(low, high)``, below ``high`` also after rounding to the tensor's dtype."""
+    low, high = (args[1] if len(args) > 1 else 0.0), (args[2] if len(args) > 2 else 1.0)
+    return _below(low + (high - low) * uniform, high, args[0].dtype)
+
+
+def _below(values: Tensor, high: float, dtype: torch.dtype) -> Tensor:
+    limit = torch.nextafter(torch.tensor(high, dtype=dtype), torch.tensor(-math.inf, dtype=dtype))
+    return values.clamp_(max=limit.item())
+
+
+_TRANSFORMS: dict[Any, Callable[[Tensor, Sequence[Any]], Tensor]] = {
+    _aten.rand: lambda uniform, args: _below(uniform, 1.0, torch.get_default_dtype()),
+    _aten.rand_like: lambda uniform, args: _below(uniform, 1.0, args[0].dtype),
+    _aten.randn: lambda uniform, args: _normal(uniform),
+    _aten.randn_like: lambda uniform, args: _normal(uniform),
+    _aten.normal: _scaled_normal,
+    _aten.normal_: _filled_normal,
+    _aten.uniform_: _filled_uniform,
+    _aten.bernoulli: lambda uniform, args: (uniform < args[0]).to(args[0].dtype),
+    _aten.exponential_: lambda uniform, args: -uniform.log() / (args[1] if len(args) > 1 else 1.0),
+    _aten.cauchy_: lambda uniform, args: (
+        (args[1] if len(args) > 1 else 0.0)
+        + (args[2] if len(args) > 2 else 1.0) * torch.tan(math.pi * (uniform - 0.5))
+    ),
+}
