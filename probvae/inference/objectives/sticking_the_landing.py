@@ -44,10 +44,10 @@ def path_traces(
     """Traces for ``x`` (N, D), the guide's with its density at fixed parameters: gradients go through draws alone."""
     model_trace, guide_trace = paired_traces(model, guide, x, num_particles)
     check_reparameterised(guide_trace, objective)
-    return model_trace, _at_fixed_parameters(guide, guide_trace, x, num_particles, objective)
+    return model_trace, at_fixed_parameters(guide, guide_trace, x, num_particles, objective)
 
 
-def _at_fixed_parameters(
+def at_fixed_parameters(
     guide: PyroProgram, guide_trace: Trace, x: Tensor, num_particles: int, objective: str
 ) -> Trace:
     """The guide replayed at the drawn values, its parameters detached."""
