@@ -192,7 +192,6 @@ _TRANSFORMS: dict[Any, Callable[[Tensor, Sequence[Any]], Tensor]] = {
     _aten.bernoulli: lambda uniform, args: (uniform < args[0]).to(args[0].dtype),
     _aten.exponential_: lambda uniform, args: -uniform.log() / (args[1] if len(args) > 1 else 1.0),
     _aten.cauchy_: lambda uniform, args: (
-        (args[1] if len(args) > 1 else 0.0)
-        + (args[2] if len(args) > 2 else 1.0) * torch.tan(math.pi * (uniform - 0.5))
+        (args[1] if len(args) > 1 else 0.0) + (args[2] if len(args) > 2 else 1.0) * torch.tan(math.pi * (uniform - 0.5))
     ),
 }

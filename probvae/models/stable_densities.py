@@ -44,7 +44,7 @@ class StableStudentT(dist.StudentT):
             self._validate_sample(value)
         constant = log_gamma_half_step(self.degrees / 2) - 0.5 * math.log(2 * math.pi)
         ratio = (value - self.loc) / (self.scale * math.sqrt(self.degrees))
-        return constant - self.scale.log() - 0.5 * (self.degrees + 1) * _log1p_square(ratio)
+        return constant - 0.5 * (self.degrees + 1) * _log1p_square(ratio) - self.scale.log()
 
 
 def log_gamma_half_step(h: float) -> float:

@@ -83,7 +83,7 @@ def affine_form(p: dist.TorchDistribution, x: Tensor, origin: Tensor) -> AffineF
     base = p.base_dist
     if type(base) is dist.Normal:
         return _normal_form(base.loc - origin, base.scale, x - origin)
-    if type(base) is dist.Bernoulli:
+    if isinstance(base, dist.Bernoulli):
         offset = -nn.functional.softplus(base.logits).sum(-1)
         return AffineForm(x, base.logits, offset, float(offset.abs().max()))
     if type(base) is LogPoisson:

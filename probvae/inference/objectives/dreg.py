@@ -76,6 +76,8 @@ def _hooked_traces(
             z = site["value"].view_as(site["value"])
             if z.requires_grad:
                 z.register_hook(factor)
-            hooked.nodes[name] = {**site, "value": z}
+            site = site.copy()
+            site["value"] = z
+            hooked.nodes[name] = site
         model_trace = poutine.trace(poutine.replay(model, trace=hooked)).get_trace(x)
     return drawn, model_trace, at_fixed_parameters(guide, hooked, x, num_particles, "dreg")

@@ -47,9 +47,7 @@ def path_traces(
     return model_trace, at_fixed_parameters(guide, guide_trace, x, num_particles, objective)
 
 
-def at_fixed_parameters(
-    guide: PyroProgram, guide_trace: Trace, x: Tensor, num_particles: int, objective: str
-) -> Trace:
+def at_fixed_parameters(guide: PyroProgram, guide_trace: Trace, x: Tensor, num_particles: int, objective: str) -> Trace:
     """The guide replayed at the drawn values, its parameters detached."""
     if not isinstance(guide, nn.Module):
         raise ArgumentError(

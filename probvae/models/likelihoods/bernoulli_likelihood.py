@@ -1,6 +1,6 @@
 """Binary data."""
 
-from typing import Self
+from typing import Any, Self
 
 from pyro import distributions as dist
 from torch import Tensor, nn
@@ -34,8 +34,8 @@ class BernoulliLikelihood(Likelihood, name="bernoulli"):
 
     def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
         if self.allow_grey:  # torch's own validation would refuse the grey values that the caller has allowed
-            return dist.Bernoulli(logits=parameters, validate_args=False).to_event(1)
-        return BinaryEntries(dist.Bernoulli(logits=parameters), 1)
+            return StableBernoulli(logits=parameters, validate_args=False).to_event(1)
+        return BinaryEntries(StableBernoulli(logits=parameters), 1)
 
     def check_support(self, x: Tensor) -> None:
         check_finite(x)
@@ -52,6 +52,18 @@ class BernoulliLikelihood(Likelihood, name="bernoulli"):
     @classmethod
     def example(cls) -> Self:
         return cls(data_dim=3)
+
+
+class StableBernoulli(dist.Bernoulli):
+    """torch's, with a variance p (1 - p) that keeps its digits where p is nearly one."""
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "StableBernoulli":
+        return super().expand(batch_shape, self._get_checked_instance(StableBernoulli, _instance))
+
+    @property
+    def variance(self) -> Tensor:
+        """sigmoid(l) sigmoid(-l), of batch_shape."""
+        return self.logits.sigmoid() * (-self.logits).sigmoid()
 
 
 class BinaryEntries(dist.Independent):

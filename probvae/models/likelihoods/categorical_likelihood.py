@@ -37,7 +37,9 @@ class CategoricalLikelihood(Likelihood, name="categorical"):
         return self.data_dim * self.num_categories
 
     def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
-        return Codes(logits=parameters.unflatten(-1, (self.data_dim, self.num_categories))).to_event(1)
+        logits = parameters.unflatten(-1, (self.data_dim, self.num_categories))
+        # torch's own normaliser subtracts numbers as large as the logits; log_softmax subtracts the largest one first.
+        return Codes(logits=logits.log_softmax(-1)).to_event(1)
 
     def point(self, parameters: Tensor) -> Tensor:
         logits = parameters.unflatten(-1, (self.data_dim, self.num_categories))

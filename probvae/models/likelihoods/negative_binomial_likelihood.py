@@ -12,6 +12,7 @@ from probvae.models.likelihoods._scale import PositiveParameter
 from probvae.models.likelihoods.base import Likelihood, check_counts
 from probvae.models.stable_densities import deviance, stirling_error
 
+
 class NegativeBinomialLikelihood(Likelihood, name="negative-binomial"):
     r"""Independent overdispersed counts; the decoder gives log-means.
 
@@ -71,6 +72,16 @@ class StableNegativeBinomial(dist.NegativeBinomial):
     with Stirling's error epsilon, in float64; the result has the dtype of the logits.
     Source: Loader (2000), "Fast and accurate computation of binomial probabilities".
     """
+
+    @property
+    def mean(self) -> Tensor:
+        """mu, of batch_shape."""
+        return (self.logits + self.total_count.log()).exp()
+
+    @property
+    def variance(self) -> Tensor:
+        """mu + mu^2 / theta, of batch_shape."""
+        return self.mean * (1 + self.logits.exp())
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p (..., D) of the counts ``value`` (..., D)."""
