@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probvae.errors import ArgumentError, NotLinearGaussianError, ShapeError
 from probvae.foundation.checks import check_finite, check_matrix
-from probvae.inference.linear.closed_form_model import LinearGaussian, linear_gaussian
+from probvae.inference.linear.closed_form_model import GaussianMixture, LinearGaussian, linear_gaussian
 from probvae.models import LatentModel
 
 # bytes of the largest intermediate array
@@ -25,7 +25,10 @@ def exact_posterior(model: LatentModel, x: Tensor, mask: Tensor | None = None) -
               \tilde\pi_k \propto \pi_k N(x; W m_k + b, W S_k W^T + C)
 
     for the prior sum_k pi_k N(m_k, S_k) and C = diag(c). For the prior N(0, I) and one c it is
-    N(M^-1 W^T (x - b), c M^-1) with M = W^T W + c I. It costs O(N D d + N K d^2 + K d^3): no matrix is D x D.
+    N(M^-1 W^T (x - b), c M^-1) with M = W^T W + c I. It costs O(N D d + N K d^2 + K D d^2): no matrix is D x D.
+    It is computed in float64 whatever the model's dtype is, and the precision's factor by a QR decomposition of
+    (C^-1/2 W L; I), whose rounding is that of the square root of the precision: nearly equal columns of W at a tiny c
+    lose nothing.
 
     Parameters
     ----------
@@ -43,8 +46,8 @@ def exact_posterior(model: LatentModel, x: Tensor, mask: Tensor | None = None) -
     component a ``MixtureSameFamily`` of them. Gradients flow to the model's parameters.
 
     Raises :class:`~probvae.errors.NotLinearGaussianError`, which says what part of the model has no closed form,
-    :class:`~probvae.errors.ShapeError` for a mask of another shape, and :class:`~probvae.errors.ArgumentError` for a
-    covariance that is singular in the model's dtype.
+    :class:`~probvae.errors.ShapeError` for a mask of another shape, and :class:`~probvae.errors.ArgumentError` where
+    W W^T / c overflows.
     Source: Tipping and Bishop (1999), section 3.2; Bishop (2006), equations 2.113 to 2.117.
 
     >>> from probvae.models import LinearGaussianModel
@@ -53,13 +56,14 @@ def exact_posterior(model: LatentModel, x: Tensor, mask: Tensor | None = None) -
     >>> posterior.mean, posterior.variance  # M = 6, W^T x = 5
     (tensor([[0.8333]]), tensor([[0.1667]]))
     """
-    parts, data = _prepare(model, x, mask)
+    parts, data, dtype = _prepare(model, x, mask)
     components = _components(parts, data)
-    factors = components.scale_trils.expand(len(x), -1, -1, -1)
+    means, factors = components.means.to(dtype), components.scale_trils.expand(len(x), -1, -1, -1).to(dtype)
     if len(parts.prior.log_weights) == 1:
-        return dist.MultivariateNormal(components.means[:, 0], scale_tril=factors[:, 0])
-    weights = dist.Categorical(logits=parts.prior.log_weights + _log_evidences(parts, data, components))
-    return dist.MixtureSameFamily(weights, dist.MultivariateNormal(components.means, scale_tril=factors))
+        return dist.MultivariateNormal(means[:, 0], scale_tril=factors[:, 0])
+    logits = parts.prior.log_weights + _log_evidences(parts, data, components)
+    weights = dist.Categorical(logits=logits.log_softmax(-1).to(dtype))
+    return dist.MixtureSameFamily(weights, dist.MultivariateNormal(means, scale_tril=factors))
 
 
 def exact_log_evidence(model: LatentModel, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -79,10 +83,10 @@ def exact_log_evidence(model: LatentModel, x: Tensor, mask: Tensor | None = None
     >>> exact_log_evidence(model, torch.zeros(1, 2))  # -log(2 pi) - log det(W W^T + I) / 2, the determinant is 6
     tensor([-2.7338])
     """
-    parts, data = _prepare(model, x, mask)
+    parts, data, dtype = _prepare(model, x, mask)
     size = rows_at_once(parts.prior.scale_trils.numel(), x)
     log_evidences = [_log_evidences(parts, rows, _components(parts, rows)) for rows in data.split(size)]
-    return torch.logsumexp(parts.prior.log_weights + torch.cat(log_evidences), dim=-1)
+    return torch.logsumexp(parts.prior.log_weights + torch.cat(log_evidences), dim=-1).to(dtype)
 
 
 def posterior_precision(model: LatentModel) -> Tensor:
@@ -96,9 +100,11 @@ def posterior_precision(model: LatentModel) -> Tensor:
     >>> posterior_precision(LinearGaussianModel(torch.tensor([[1.0], [2.0]]), variance=0.5))
     tensor([[11.]])
     """
-    parts = linear_gaussian(model)
-    check_single(parts, model)
-    return torch.cholesky_inverse(parts.prior.scale_trils[0]) + _information(parts, (1 / parts.variance)[None])[0]
+    own = linear_gaussian(model)
+    check_single(own, model)
+    parts = _in_double(own)
+    prior_precision = torch.cholesky_inverse(parts.prior.scale_trils[0])
+    return (prior_precision + _information(parts, (1 / parts.variance)[None])[0]).to(own.weight.dtype)
 
 
 def posterior_moments(posterior: dist.TorchDistribution) -> tuple[Tensor, Tensor]:
@@ -153,8 +159,10 @@ class _Components(NamedTuple):
     information: Tensor
 
 
-def _prepare(model: LatentModel, x: Tensor, mask: Tensor | None) -> tuple[LinearGaussian, _Data]:
+def _prepare(model: LatentModel, x: Tensor, mask: Tensor | None) -> tuple[LinearGaussian, _Data, torch.dtype]:
+    """The model's numbers and the data in float64, and the model's own dtype."""
     parts = linear_gaussian(model)
+    dtype, parts = parts.weight.dtype, _in_double(parts)
     check_matrix(x, model.data_dim)
     if mask is None and model.missing == "mask":
         mask = ~x.isnan()
@@ -165,7 +173,12 @@ def _prepare(model: LatentModel, x: Tensor, mask: Tensor | None) -> tuple[Linear
         x, observed = torch.where(mask, x, 0), observed if mask.all() else mask.to(x)
     check_finite(x)
     log_normaliser = (observed * (2 * torch.pi * parts.variance).log()).sum(-1)
-    return parts, _Data(x - parts.bias, observed / parts.variance, log_normaliser)
+    return parts, _Data(x - parts.bias, observed / parts.variance, log_normaliser), dtype
+
+
+def _in_double(parts: LinearGaussian) -> LinearGaussian:
+    prior = GaussianMixture(*(number.double() for number in parts.prior))
+    return LinearGaussian(parts.weight.double(), parts.bias.double(), parts.variance.double(), prior)
 
 
 def check_mask(mask: Tensor, x: Tensor) -> None:
@@ -183,11 +196,15 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
 def _components(parts: LinearGaussian, data: _Data) -> _Components:
     means, factors = parts.prior.means.unsqueeze(0), parts.prior.scale_trils.unsqueeze(0)
     information = _information(parts, data.weights).unsqueeze(1)
-    # measured in units of the prior, every precision is I + something >= 0, whatever the prior's own scales are
-    identity = torch.eye(means.shape[-1]).to(means)
-    whitened_trils = _inverse_factor(identity + factors.mT @ information @ factors)
+    # In units of the prior every precision is I + something >= 0, whatever the prior's own scales are.
+    whitened_trils = _inverse_factors(parts, data.weights)
     pull = ((data.centred * data.weights) @ parts.weight).unsqueeze(1) - _apply(information, means)
     whitened_means = _apply(whitened_trils, _apply(whitened_trils.mT, _apply(factors.mT, pull)))
+    if len(parts.prior.log_weights) == 1:
+        # One step of refinement: the products above square the condition number, the residual in x does not.
+        error = data.centred - (means + _apply(factors, whitened_means))[:, 0] @ parts.weight.mT
+        rest = _apply(factors.mT, ((error * data.weights) @ parts.weight).unsqueeze(1)) - whitened_means
+        whitened_means = whitened_means + _apply(whitened_trils, _apply(whitened_trils.mT, rest))
     z_means, z_trils = means + _apply(factors, whitened_means), factors @ whitened_trils
     return _Components(z_means, z_trils, whitened_means, whitened_trils, information)
 
@@ -223,16 +240,28 @@ def _squared_errors(parts: LinearGaussian, data: _Data, components: _Components)
     return (error.square() * data.weights).sum(-1, keepdim=True) + change.sum(-1)
 
 
-def _inverse_factor(precision: Tensor) -> Tensor:
-    """The lower triangular F with F F^T = P^-1, from the Cholesky factor of P with its rows and columns reversed."""
-    reverse, failed = torch.linalg.cholesky_ex(precision.flip((-2, -1)))
-    if failed.any() or not torch.isfinite(reverse).all():
+def _inverse_factors(parts: LinearGaussian, weights: Tensor) -> Tensor:
+    """The lower triangular F with F F^T = (I + L^T W^T C^-1 W L)^-1, (1 or N, K, d, d)."""
+    factors = parts.prior.scale_trils
+    columns = parts.weight @ factors  # (K, D, d)
+    return torch.cat([_inverse_factor(rows, columns) for rows in weights.split(rows_at_once(columns.numel(), weights))])
+
+
+def _inverse_factor(weights: Tensor, columns: Tensor) -> Tensor:
+    """The same for W L = ``columns`` (K, D, d) and some rows of 1/c (n, D): the factor is taken with its columns
+    reversed, so that its inverse, reversed again, is lower triangular.
+    """
+    root = weights.sqrt()[:, None, :, None] * columns
+    identity = torch.eye(root.shape[-1]).to(root)
+    stacked = torch.cat([root, identity.expand(*root.shape[:-2], -1, -1)], dim=-2).flip(-1)
+    if not torch.isfinite(stacked).all():
         raise ArgumentError(
-            f"model: expected a posterior covariance that is regular in {precision.dtype}, got a singular one. "
-            "Use model.double(), raise the variance c, or remove latent dimensions with equal columns of W."
+            f"model: expected W and c whose ratio fits into {root.dtype}, got numbers that overflow. Raise the "
+            "variance c, or rescale the data."
         )
-    identity = torch.eye(precision.shape[-1]).to(precision)
-    return torch.linalg.solve_triangular(reverse.flip((-2, -1)).mT, identity, upper=False)
+    upper = torch.linalg.qr(stacked).R
+    upper = upper * upper.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-1)
+    return torch.linalg.solve_triangular(upper, identity, upper=True).flip((-2, -1))
 
 
 def _apply(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def diagonal_gap(precision: Tensor) -> Tensor:
     tensor(0.1438)
     """
     log_det = _log_det(precision)
-    return 0.5 * (precision.diagonal(dim1=-2, dim2=-1).log().sum(-1) - log_det)
+    return (0.5 * (precision.double().diagonal(dim1=-2, dim2=-1).log().sum(-1) - log_det)).to(precision.dtype)
 
 
 def isotropic_gap(precision: Tensor) -> Tensor:
@@ -36,7 +36,8 @@ def isotropic_gap(precision: Tensor) -> Tensor:
     tensor(0.1438)
     """
     log_det, d = _log_det(precision), precision.shape[-1]
-    return 0.5 * (d * precision.diagonal(dim1=-2, dim2=-1).mean(-1).log() - log_det)
+    gap = 0.5 * (d * precision.double().diagonal(dim1=-2, dim2=-1).mean(-1).log() - log_det)
+    return gap.to(precision.dtype)
 
 
 def forward_diagonal_gap(precision: Tensor) -> Tensor:
@@ -53,14 +54,15 @@ def forward_diagonal_gap(precision: Tensor) -> Tensor:
     tensor(0.1438)
     """
     log_det = _log_det(precision)
-    covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
-    return 0.5 * (covariance.diagonal(dim1=-2, dim2=-1).log().sum(-1) + log_det)
+    covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision.double()))
+    return (0.5 * (covariance.diagonal(dim1=-2, dim2=-1).log().sum(-1) + log_det)).to(precision.dtype)
 
 
 def _log_det(precision: Tensor) -> Tensor:
+    """log det P (...) in float64."""
     if precision.ndim < 2 or precision.shape[-1] != precision.shape[-2]:
         raise ShapeError(f"precision: expected shape (..., d, d), got {tuple(precision.shape)}. Pass a square matrix.")
-    factor, failed = torch.linalg.cholesky_ex(precision)
+    factor, failed = torch.linalg.cholesky_ex(precision.double())
     if failed.any():
         raise ArgumentError(
             "precision: expected positive definite matrices, got one that is not. "

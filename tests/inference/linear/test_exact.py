@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import pytest
 import torch
 from pyro import distributions as dist
@@ -353,9 +354,45 @@ def test_bad_data() -> None:
         exact_log_evidence(model, x, torch.tensor([[True, True, False]]).expand(2, 3))
 
 
-def test_singular_covariance_names_the_remedy() -> None:
-    weight = torch.ones(50, 2) * torch.linspace(1, 2, 50)[:, None]  # equal columns, and c below what float32 resolves
-    model = LinearGaussianModel(weight, variance=1e-9)
-    with pytest.raises(ArgumentError, match=r"singular.*model.double\(\), raise the variance c"):
-        exact_posterior(model, torch.zeros(1, 50))
-    assert torch.isfinite(exact_log_evidence(model.double(), torch.zeros(1, 50))).all()
+def test_numbers_that_overflow_name_the_remedy() -> None:
+    model = LinearGaussianModel(torch.full((3, 2), 1e200, dtype=torch.float64), variance=1e-250).double()
+    with pytest.raises(ArgumentError, match=r"overflow.*Raise the variance c"):
+        exact_posterior(model, torch.zeros(1, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("variance", [1e-12, 1e-8, 1e-3, 0.4, 1e6])
+@pytest.mark.parametrize("difference", [0.0, 1e-6, 1e-2])
+def test_nearly_equal_columns_of_w_lose_nothing(difference: float, variance: float, dtype: torch.dtype) -> None:
+    """Against mpmath with 80 digits, at data that the model makes; W has two columns that differ by ``difference``."""
+    weight = torch.randn(6, 3, dtype=torch.float64)
+    weight[:, 1] = weight[:, 0] + difference * torch.randn(6)
+    weight, bias = weight.to(dtype), torch.randn(6).to(dtype)
+    model = LinearGaussianModel(weight, bias, variance=variance).to(dtype)
+    noise = variance**0.5 * torch.randn(4, 6).to(dtype)
+    x = torch.randn(4, 3).to(dtype) @ weight.mT + bias + noise
+    found, posterior = exact_log_evidence(model, x), exact_posterior(model, x)
+    c = model.likelihood.variance(torch.empty(0)).item()
+    eps = torch.finfo(dtype).eps
+    # The mean moves by so much for one rounding of x in float64.
+    sensitivity = 2.3e-16 * float(x.abs().max()) / (torch.linalg.svdvals(weight.double())[-1] ** 2 + c) ** 0.5
+    for row, (log_evidence, mean) in enumerate(zip(*_known(weight, bias, c, x), strict=True)):
+        # One rounding of W z + b in float64, over the noise's own size, is what the data themselves do not resolve.
+        rounding = 64 * 2.3e-16 * float(x.abs().max()) / c**0.5
+        assert abs(found[row].item() - log_evidence) <= 64 * eps * max(1, abs(log_evidence)) + rounding
+        assert max(abs(posterior.mean[row, i].item() - mean[i]) for i in range(3)) <= 64 * (eps + sensitivity)
+
+
+def _known(weight: Tensor, bias: Tensor, c: float, x: Tensor) -> tuple[list[mpmath.mpf], list[mpmath.matrix]]:
+    """log N(x; b, W W^T + c I) and M^-1 W^T (x - b) for each row of ``x`` (N, D)."""
+    with mpmath.workdps(80):
+        w = mpmath.matrix(weight.double().tolist())
+        covariance = w * w.T + mpmath.eye(w.rows) * mpmath.mpf(c)
+        precision = w.T * w + mpmath.eye(w.cols) * mpmath.mpf(c)
+        constant = mpmath.log(mpmath.det(covariance)) + w.rows * mpmath.log(2 * mpmath.pi)
+        evidences, means = [], []
+        for row in x.tolist():
+            centred = mpmath.matrix([mpmath.mpf(a) - mpmath.mpf(b) for a, b in zip(row, bias.tolist(), strict=True)])
+            evidences.append(-((centred.T * mpmath.lu_solve(covariance, centred))[0] + constant) / 2)
+            means.append(mpmath.lu_solve(precision, w.T * centred))
+        return evidences, means
