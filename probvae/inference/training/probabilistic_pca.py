@@ -39,10 +39,11 @@ def fit_probabilistic_pca(x: Tensor, latent_dim: int, *, trainable: bool = False
     check_finite(x)
     _check_latent_dim(latent_dim, x.shape[1])
     mean = x.double().mean(0)
-    _, singular, rows = torch.linalg.svd(x.double() - mean, full_matrices=False)
+    centred = x.double() - mean
+    _, singular, rows = torch.linalg.svd(centred, full_matrices=False)
     eigenvalues = singular.square() / len(x)
     variance = eigenvalues[latent_dim:].sum() / (x.shape[1] - latent_dim)
-    _check_variance(variance, x, latent_dim)
+    _check_variance(variance, centred, x, latent_dim)
     directions = _with_positive_peak(rows[:latent_dim])
     weight = (eigenvalues[:latent_dim] - variance).clamp(min=0).sqrt() * directions.T
     model = LinearGaussianModel(weight.to(x), mean.to(x), variance.to(x), trainable=trainable)
@@ -92,9 +93,12 @@ def _check_latent_dim(latent_dim: int, data_dim: int) -> None:
         )
 
 
-def _check_variance(variance: Tensor, x: Tensor, latent_dim: int) -> None:
-    # Rounding alone leaves so much in a direction that the data do not have
-    rounding = torch.finfo(x.dtype).eps ** 2 * max(x.shape) * x.double().square().mean()
+def _check_variance(variance: Tensor, centred: Tensor, x: Tensor, latent_dim: int) -> None:
+    # Rounding to the dtype of x leaves a variance of at most eps^2 x^2 / 12 in a direction that the data do not have,
+    # and the decomposition in float64 its own; neither grows with N as a sum would.
+    of_data = torch.finfo(x.dtype).eps ** 2 * x.double().square().mean() / 10
+    of_decomposition = torch.finfo(torch.float64).eps ** 2 * max(x.shape) * centred.square().mean()
+    rounding = of_data + of_decomposition
     if variance <= rounding:
         raise DataError(
             f"x: expected data of more than latent_dim={latent_dim} directions, and {latent_dim} explain them wholly: "

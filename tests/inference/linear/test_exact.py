@@ -375,7 +375,7 @@ def test_nearly_equal_columns_of_w_lose_nothing(difference: float, variance: flo
     c = model.likelihood.variance(torch.empty(0)).item()
     eps = torch.finfo(dtype).eps
     # The mean moves by so much for one rounding of x in float64.
-    sensitivity = 2.3e-16 * float(x.abs().max()) / (torch.linalg.svdvals(weight.double())[-1] ** 2 + c) ** 0.5
+    sensitivity = 2.3e-16 * float(x.abs().max()) / float(torch.linalg.svdvals(weight.double())[-1] ** 2 + c) ** 0.5
     for row, (log_evidence, mean) in enumerate(zip(*_known(weight, bias, c, x), strict=True)):
         # One rounding of W z + b in float64, over the noise's own size, is what the data themselves do not resolve.
         rounding = 64 * 2.3e-16 * float(x.abs().max()) / c**0.5

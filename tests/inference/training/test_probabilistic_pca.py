@@ -298,3 +298,21 @@ def test_bad_arguments() -> None:
         ppca_max_elbo(torch.tensor([-1.0]), 0.5)
     with pytest.raises(ArgumentError, match="variance: expected a finite number > 0"):
         num_active_directions(torch.ones(3), 0)
+
+
+@pytest.mark.parametrize("num_rows", [200, 20_000])
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_float32_data_far_from_zero_are_fitted(offset: float, num_rows: int) -> None:
+    """Against the same data in float64 without the offset; the guard against data of few directions knows no N."""
+    x = (torch.randn(num_rows, 2) @ torch.randn(2, 5) + 0.3 * torch.randn(num_rows, 5)).float() + offset
+    vae = fit_probabilistic_pca(x, latent_dim=2)
+    centred = fit_probabilistic_pca(x.double() - offset, latent_dim=2)
+    variances = [pair.model.likelihood.fixed_variance.item() for pair in (vae, centred)]
+    assert abs(variances[0] - variances[1]) < 1e-5 * variances[1]
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
+def test_float32_data_of_few_directions_are_refused_also_far_from_zero(offset: float) -> None:
+    x = ((torch.randn(5000, 2, dtype=torch.float64) @ torch.randn(2, 5, dtype=torch.float64)) + offset).float()
+    with pytest.raises(DataError, match="explain them wholly"):
+        fit_probabilistic_pca(x, latent_dim=2)
