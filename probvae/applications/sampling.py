@@ -34,7 +34,7 @@ def sample(vae: VAE, num_samples: int = 64, seed: int = 0) -> Sample:
     """
     check_count(num_samples, "num_samples", most=_MOST_NUMBERS // (vae.model.latent_dim + 2 * vae.model.data_dim))
     drawn, z, x = simulate_pairs(vae, num_samples, seed)
-    return Sample(z, drawn.model.likelihood.point(drawn.model.decoder(z)), x)
+    return Sample(z, drawn.model.likelihood.point(drawn.model.decode(z)), x)
 
 
 @torch.no_grad()
@@ -46,4 +46,4 @@ def decode_grid(vae: VAE, num_points: int = 20, extent: float = 3.0) -> Tensor:
     first = next(vae.parameters())
     axis = torch.linspace(-extent, extent, num_points, dtype=first.dtype, device=first.device)
     z = torch.cartesian_prod(axis, axis).flip(1)
-    return vae.model.likelihood.point(vae.model.decoder(z)).reshape(num_points, num_points, -1)
+    return vae.model.likelihood.point(vae.model.decode(z)).reshape(num_points, num_points, -1)

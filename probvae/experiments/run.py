@@ -197,6 +197,190 @@ def _check_amortized(vae: VAE) -> None:
         )
 
 
+def evaluate(vae: VAE, data: Dataset, seed: int) -> dict[str, Any]:
+    """The bound on ``data`` and its parts (nats per datum, standard errors over data), c, and the squared error.
+
+    Raises :class:`~probvae.errors.FitError` where numbers that are not finite arise on the way.
+    """
+    with isolated_seed(seed), _refused_as_failed():
+        x = binarized(data, seed)
+        values = bound(vae, x, NUM_SAMPLES)
+        error = reconstruction_error(vae, x)
+    return {
+        "elbo": mean_with_error(values.elbo),
+        "log_likelihood": mean_with_error(values.log_likelihood),
+        "kl": mean_with_error(values.kl),
+        "is_bound": not getattr(vae.model.likelihood, "allow_grey", False),
+        **variance_summary(vae, x),
+        "likelihood": likelihood_summary(vae),
+        "point": vae.model.likelihood.point_name,
+        "reconstruction_error": mean_with_error(error),
+    }
+
+
+@contextmanager
+def _refused_as_failed() -> Iterator[None]:
+    """Numbers that overflow, as the error of a fit."""
+    try:
+        with raise_as_non_finite():
+            yield
+    except NonFiniteError as error:
+        raise FitError(
+            f"the numbers overflow on the held-out data ({short_reason(error)}). The weights are kept. Look for "
+            "outliers, use scaling='standardize', or a smaller learning_rate."
+        ) from error
+
+
+def ledger_of(
+    vae: VAE, data: Dataset, seed: int, truth: str = "auto", num_data: int | None = None
+) -> tuple[GapResult | UnsplitLedger | None, dict[str, Any]]:
+    """The ledger of gaps on the first data, and its means; or None and the reason why there is none.
+
+    For a guide whose family cannot be searched it is the total alone, with the reason.
+    """
+    method = best_method(vae) if truth == "auto" else truth
+    rows = slice(num_data or LEDGER_DATA.get(method, LEDGER_DATA["annealed"]))
+    vae, x = vae.at(rows), binarized(data, seed)[rows]
+    try:
+        check_density(vae)
+        with _refused_as_failed():
+            gap = ledger_or_total(vae, x, truth=method, seed=seed)
+    except ProbvaeError as error:  # a posterior that no grid covers, among others
+        return None, {"not_computed": str(error)}
+    entries = [gap.total.value, gap.truth.value, *([gap.approximation.value] if isinstance(gap, GapResult) else [])]
+    num_bad = int((~torch.stack(entries).isfinite()).any(0).sum())
+    if num_bad:
+        return None, {"not_computed": f"log p(x) or a bound of it is not finite for {num_bad} of {len(x)} data"}
+    # an error like that is a bound on what may hide between the nodes: the integral is not known at all
+    unknown = gap.truth.standard_error > (1 + gap.truth.value.abs())
+    if gap.truth.method == "quadrature" and unknown.any():
+        return None, {
+            "not_computed": f"log p(x) is not known for {int(unknown.sum())} of {len(x)} data: quadrature gives it to "
+            f"{float(gap.truth.standard_error.max()):.2g} nats"
+        }
+    return gap, gap.summary()
+
+
+def first_ledger(vae: VAE, data: Dataset, seed: int) -> tuple[GapResult | UnsplitLedger | None, dict[str, Any]]:
+    """:func:`ledger_of` on as few data as a fit can wait for."""
+    return ledger_of(vae, data, seed, num_data=_FIRST_LEDGER_DATA[best_method(vae)])
+
+
+def weight_summary(vae: VAE, objective: Objective) -> dict[str, float]:
+    """The KL's weight beta where it is not one, and for a fixed c the variance whose ELBO it amounts to."""
+    if objective.beta == 1:
+        return {}
+    summary = {"beta": objective.beta}
+    likelihood = vae.model.likelihood
+    # another objective than the ELBO, or a c that is learned with it, has no such equivalent
+    weighted_elbo = objective.registered_name in ("elbo", "analytic-kl", "stl") and not objective.free_bits
+    if isinstance(likelihood, GaussianLikelihood) and likelihood.mode == "fixed" and weighted_elbo:
+        c = float(likelihood.fixed_variance)
+        summary["equivalent_variance"] = equivalent_variance(objective.beta, c)
+    return summary
+
+
+def likelihood_summary(vae: VAE) -> dict[str, float]:
+    """What the likelihood has beside c: scales, dispersions; the mean where there are several."""
+    likelihood = vae.model.likelihood
+    if isinstance(likelihood, GaussianLikelihood):
+        return {}  # its c has a place of its own
+    with torch.no_grad():
+        return {name: float(value.mean()) for name, value in likelihood.own_parameters().items()}
+
+
+def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:
+    """c (averaged where there are several) and Rocca's C = 1/(2c); None for a likelihood without a variance."""
+    likelihood = vae.model.likelihood
+    if not isinstance(likelihood, GaussianLikelihood):
+        return {"variance": None, "squared_error_weight": None}
+    with torch.no_grad():
+        c = float(likelihood.variance(vae.model.decode(posterior_mean(vae, x))).mean())
+    return {"variance": c, "squared_error_weight": 1 / (2 * c)}
+
+
+def with_columns(recipe: Recipe, data: Dataset) -> Recipe:
+    """The recipe with the types of the columns in it, as far as a mixed likelihood was asked for without them."""
+    table = recipe["model"]["likelihood"]
+    if table["name"] != "mixed" or "columns" in table:
+        return recipe
+    if isinstance(data.x, RowsOnDisk):
+        raise ConfigError(
+            "model.likelihood.columns: the types of columns are guessed from data in memory, and these stay on the "
+            "disk. Give columns."
+        )
+    columns = MixedLikelihood.guess(as_tensor(data)).arguments["columns"]
+    return merge(recipe, {"model": {"likelihood": {"columns": columns}}})
+
+
+def raw_covariates(recipe: Recipe, data: Dataset) -> np.ndarray | None:
+    """y as it stands in the data: labels or columns, as the recipe says; None for a model without."""
+    condition = recipe["model"].get("condition")
+    if condition is None:
+        return None
+    if condition == LABELS and data.labels is None:
+        raise ConfigError(f"model.condition: {data.name} has no labels. Name a column of it: data.labels='...'.")
+    return data.labels if condition == LABELS else data.covariates
+
+
+def given(recipe: Recipe, vae: VAE, data: Dataset) -> VAE:
+    """The VAE for the covariates and the exposure of ``data``; itself, where there are none."""
+    y = raw_covariates(recipe, data)
+    return vae if y is None and data.exposure is None else vae.given(y, data.exposure)
+
+
+def load_recipe_data(recipe: Recipe, source: str | None = None) -> Dataset:
+    """The data of a recipe, or another ``source`` prepared in the same way."""
+    arguments = {key: value for key, value in recipe["data"].items() if key != "held_out"}
+    condition = recipe["model"].get("condition", LABELS)
+    arguments["covariates"] = None if condition == LABELS else [condition] if isinstance(condition, str) else condition
+    arguments["missing"] = recipe["model"].get("missing", "refuse")
+    if source is not None:
+        arguments["source"] = source
+    return load_data(arguments.pop("source"), seed=recipe["training"]["seed"], **arguments)
+
+
+def load_run_data(run: Path, source: str | None = None) -> Dataset:
+    """The data of a run, or another ``source`` prepared in the same way.
+
+    Nothing is downloaded into a folder that the run names: whoever made it, it is only read.
+    """
+    recipe = read_run_recipe(run)
+    names_folder = source is None and "data_dir" in recipe["data"]
+    return load_recipe_data(merge(recipe, {"data": {"download": False}}) if names_folder else recipe, source)
+
+
+def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Training and held-out data, at random; the recipe's seed decides who is where.
+
+    Of data that stay on the disk at most 64 MB are held out, and these are read into memory.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"data.held_out: expected a share between 0 and 1, got {share:g}.")
+    order = np.random.default_rng(seed).permutation(data.num_data)
+    num = max(1, round(share * data.num_data))
+    if isinstance(data.x, RowsOnDisk):
+        num = min(num, rows_in(_HELD_OUT_DATA, data.x))
+    if num >= data.num_data:
+        raise ConfigError(f"data: expected at least two rows, got {data.num_data}. Give more data.")
+    return data.take(np.sort(order[num:])), data.take(np.sort(order[:num])).in_memory()
+
+
+def as_tensor(data: Dataset) -> Tensor:
+    """The data as a torch tensor of the dtype that models are built in, in memory of its own where they are mapped."""
+    x = np.ascontiguousarray(data.x)  # refused, with a way out, for data that stay on the disk
+    # torch cannot share read-only memory
+    return torch.from_numpy(x if x.flags.writeable else x.copy()).to(torch.get_default_dtype())
+
+
+def binarized(data: Dataset, seed: int) -> Tensor:
+    """The data as a tensor; those to be binarised at every use are binarised once, with ``seed``."""
+    x = as_tensor(data)
+    if data.binarization != "fresh":
+        return x
+    return torch.bernoulli(x, generator=torch.Generator().manual_seed(seed))
+
+
 def next_folder(source: str) -> Path:
     """``runs/digits-001``, or the next number that is free."""
     stem = Path(source).stem[:_LONGEST_NAME] or "data"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from probvae.errors import ArgumentError, ConfigError, DataError, ShapeError
 from probvae.foundation.checks import check_count
 from probvae.foundation.registry import Registered
+from probvae.models.decoders import decoded
 from probvae.models.priors import Prior
 
 
@@ -25,6 +26,8 @@ class CovariatePrior(Protocol):
 class ConditionedDecoder(nn.Module):
     """The decoder at fixed covariates, z -> decoder([z, y]); ``y`` is (N, C), or (1, C) for all data alike."""
 
+    takes_leading_dimensions = True
+
     def __init__(self, decoder: nn.Module, y: Tensor) -> None:
         super().__init__()
         self.decoder = decoder
@@ -33,8 +36,7 @@ class ConditionedDecoder(nn.Module):
     y: Tensor
 
     def forward(self, z: Tensor) -> Tensor:
-        """The likelihood's parameters (..., N, num_outputs) for ``z`` (..., N, d)."""
-        return self.decoder(joined(z, self.y))
+        return decoded(self.decoder, joined(z, self.y))
 
 
 class ConditionedPrior(Prior):

@@ -51,6 +51,19 @@ class Decoder(nn.Module, Registered, ABC, family="decoder"):
         self.latent_dim, self.num_outputs = latent_dim, data_dim if num_outputs is None else num_outputs
 
 
+def decoded(decoder: nn.Module, z: Tensor) -> Tensor:
+    """f(z) (..., num_outputs) for z (..., d), where ``decoder`` may be any module that takes rows (N, d).
+
+    A :class:`Decoder` takes any leading dimensions. Other modules (``nn.Unflatten(1, ...)``, convolutions,
+    ``nn.BatchNorm1d``) count their dimensions from the left, so they get one batch of rows.
+    """
+    if isinstance(decoder, Decoder) or z.ndim <= 2 or getattr(decoder, "takes_leading_dimensions", False):
+        parameters: Tensor = decoder(z)
+        return parameters
+    parameters = decoder(z.reshape(-1, z.shape[-1]))
+    return parameters.reshape(*z.shape[:-1], -1)
+
+
 class LinearDecoder(Decoder, name="linear"):
     r"""Affine map, f(z) = W z + b; with a Gaussian likelihood the model is probabilistic PCA.
 

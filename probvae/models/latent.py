@@ -7,7 +7,8 @@ from torch.distributions import Distribution
 
 from probvae.errors import ArgumentError, ShapeError, unknown_name
 from probvae.foundation.checks import check_count, check_event
-from probvae.models.covariates import ConditionedDecoder, ConditionedPrior, Covariates
+from probvae.models.covariates import Covariates, GivenDecoder, GivenPrior
+from probvae.models.decoders import decoded
 from probvae.models.likelihoods import Likelihood
 from probvae.models.priors import DistributionPrior, Prior
 
@@ -130,10 +131,14 @@ class LatentModel(nn.Module):
                 "fit(vae, x, y=y)."
             )
 
+    def decode(self, z: Tensor) -> Tensor:
+        """f(z) (..., num_outputs) for z (..., d): the decoder, whichever leading dimensions it can take itself."""
+        return decoded(self.decoder, z)
+
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x, z) = log p(z) + log p(x|z), (..., N) for z (..., N, d) and x (N, D), in nats."""
-        self.check_conditioned()
-        return self.prior().log_prob(z) + self.likelihood(self.decoder(z)).log_prob(x)
+        self.check_given()
+        return self.prior().log_prob(z) + self.likelihood(self.decode(z)).log_prob(x)
 
     def forward(self, x: Tensor | None = None, num_data: int | None = None) -> Tensor:
         """Run the program: observe ``x`` (N, D), or draw x (num_data, D), one datum if ``num_data`` is None."""
@@ -144,7 +149,7 @@ class LatentModel(nn.Module):
         announce_parameters(self, "model")
         with pyro.plate("data", num_data):
             z = pyro.sample("z", self.prior())
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return pyro.sample("x", self.likelihood(self.decode(z)), obs=x)
 
 
 def _num_data(x: Tensor | None, num_data: int | None) -> int:

@@ -132,8 +132,8 @@ def _draws(vae: VAE, x: Tensor, num_samples: int, thinned: Tensor) -> _Draws:
     model, shape = vae.model, torch.Size((num_samples,))
     q, prior = vae.guide.distribution(x), model.prior()
     z, prior_z = q.sample(shape), prior.expand(torch.Size((len(x),))).sample(shape)
-    log_likelihood = model.likelihood(model.decoder(z)).log_prob(x)
-    new_x, prior_x = (model.likelihood(model.decoder(values[thinned])).sample() for values in (z, prior_z))
+    log_likelihood = model.likelihood(model.decode(z)).log_prob(x)
+    new_x, prior_x = (model.likelihood(model.decode(values[thinned])).sample() for values in (z, prior_z))
     log_p = prior.log_prob(z) + log_likelihood
     columns = (z, prior_z, new_x, prior_x, log_likelihood, log_p, q.log_prob(z))
     return _Draws(*(column.cpu() for column in columns))

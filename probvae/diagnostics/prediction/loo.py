@@ -77,7 +77,7 @@ def psis_loo(vae: VAE, x: Tensor, *, num_draws: int = NUM_DRAWS, seed: int = 0) 
 @torch.no_grad()
 def _log_likelihood(vae: VAE, x: Tensor, num_draws: int) -> Tensor:
     z = vae.guide.distribution(x).sample(torch.Size((num_draws,)))
-    return vae.model.likelihood(vae.model.decoder(z)).log_prob(x)
+    return vae.model.likelihood(vae.model.decode(z)).log_prob(x)
 
 
 def _arviz_loo(log_likelihood: "np.ndarray[Any, Any]") -> Any:

@@ -223,7 +223,7 @@ def _replicated_statistics(
 
 def _data_sets(vae: VAE, x: Tensor, p: Distribution, number: int) -> Tensor:
     z = p.sample(torch.Size((number,) if p.batch_shape else (number, len(x))))
-    return vae.model.likelihood(vae.model.decoder(z)).sample().masked_fill(x.isnan(), torch.nan)
+    return vae.model.likelihood(vae.model.decode(z)).sample().masked_fill(x.isnan(), torch.nan)
 
 
 def _num_at_once(vae: VAE, x: Tensor) -> int:

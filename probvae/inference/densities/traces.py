@@ -49,7 +49,7 @@ def weight_terms(model: LatentModel, x: Tensor, z: Tensor, prior: Distribution, 
 
     ``prior`` is p(z) and ``q`` is q_x(z), which an evaluation in blocks makes once.
     """
-    log_likelihood = model.likelihood(model.decoder(z)).log_prob(x)
+    log_likelihood = model.likelihood(model.decode(z)).log_prob(x)
     return LogWeights(log_likelihood, prior.log_prob(z), q.log_prob(z))
 
 

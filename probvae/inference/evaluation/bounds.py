@@ -75,7 +75,7 @@ def reconstruction_error(vae: VAE, x: Tensor) -> Tensor:
 def reconstruct(vae: VAE, x: Tensor) -> Tensor:
     """E[x | z] (N, D) at the guide's mean z = E_q[z], in the units of x (or the likelihood's other ``point``)."""
     z = posterior_mean(vae, x)
-    return over_tiles(lambda vae, rows: vae.model.likelihood.point(vae.model.decoder(rows)), vae, z)
+    return over_tiles(lambda vae, rows: vae.model.likelihood.point(vae.model.decode(rows)), vae, z)
 
 
 @raise_as_non_finite()
@@ -103,7 +103,7 @@ def plug_in_loss(vae: VAE, x: Tensor) -> Tensor:
 
     def loss(vae: VAE, rows: Tensor) -> Tensor:
         q = vae.guide.distribution(rows)
-        log_likelihood = vae.model.likelihood(vae.model.decoder(mean_and_variance(q)[0])).log_prob(rows)
+        log_likelihood = vae.model.likelihood(vae.model.decode(mean_and_variance(q)[0])).log_prob(rows)
         return analytic_kl(q, vae.model.prior().expand(q.batch_shape)) - log_likelihood
 
     return over_tiles(loss, vae, x)

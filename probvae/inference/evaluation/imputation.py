@@ -91,7 +91,7 @@ def _impute_rows(vae: VAE, x: Tensor, num_draws: int, interval: float, num_sampl
     chosen = torch.multinomial(weight.T, num_draws, replacement=True).T
     resampled = z.gather(0, chosen.unsqueeze(-1).expand(-1, -1, z.shape[-1]))
     missing = x.isnan()
-    draws = torch.where(missing, vae.model.likelihood(vae.model.decoder(resampled)).sample(), x)
+    draws = torch.where(missing, vae.model.likelihood(vae.model.decode(resampled)).sample(), x)
     ends = torch.tensor([(1 - interval) / 2, (1 + interval) / 2], dtype=x.dtype, device=x.device)
     lower, upper = draws.quantile(ends, dim=0)
     return Imputed(draws, torch.where(missing, mean, x), lower, upper, 1 / weight.square().sum(0))
@@ -100,5 +100,5 @@ def _impute_rows(vae: VAE, x: Tensor, num_draws: int, interval: float, num_sampl
 def _weighted_mean(vae: VAE, z: Tensor, weight: Tensor) -> Tensor:
     total = torch.zeros((), dtype=z.dtype, device=z.device)
     for part, share in zip(z.split(_AT_ONCE), weight.split(_AT_ONCE), strict=True):
-        total = total + (share.unsqueeze(-1) * vae.model.likelihood.point(vae.model.decoder(part))).sum(0)
+        total = total + (share.unsqueeze(-1) * vae.model.likelihood.point(vae.model.decode(part))).sum(0)
     return total

@@ -143,7 +143,7 @@ def _searchable(guide: Guide, x: Tensor) -> LocalGuide:
 def _normal_starts(model: LatentModel, x: Tensor, loc: Tensor, factor: Tensor) -> State:
     """Three starts for each datum: means (3, N, d) and factors (3, N, d, d)."""
     draws = model.prior().sample(torch.Size((_PRIOR_DRAWS,)))
-    likelihood = model.likelihood(model.decoder(draws).unsqueeze(1))
+    likelihood = model.likelihood(model.decode(draws).unsqueeze(1))
     rows = max(1, 2**24 // (_PRIOR_DRAWS * x.shape[1]))
     best = torch.cat([likelihood.log_prob(part).argmax(0) for part in x.split(rows)])
     wide = torch.diag_embed(draws.std(0).expand_as(loc))

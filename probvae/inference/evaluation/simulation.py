@@ -37,7 +37,7 @@ def simulate_pairs(vae: VAE, num_pairs: int, seed: int = 0, like: Tensor | None 
         vae = _for_draws(vae, num_pairs)
         prior = vae.model.prior()
         z = prior.sample() if prior.batch_shape else prior.sample(torch.Size((num_pairs,)))
-        x = vae.model.likelihood(vae.model.decoder(z)).sample()
+        x = vae.model.likelihood(vae.model.decode(z)).sample()
         if like is not None and like.isnan().any():
             holes = like.isnan()[torch.randint(len(like), (num_pairs,))]
             x = x.masked_fill(holes.to(x.device), torch.nan)

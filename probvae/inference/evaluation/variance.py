@@ -84,7 +84,7 @@ def _mean(model: LatentModel, z: Tensor) -> Tensor:
         raise ArgumentError(
             f"likelihood: expected a GaussianLikelihood, which has a variance, got {type(likelihood).__name__}."
         )
-    return likelihood.mean(model.decoder(z))
+    return likelihood.mean(model.decode(z))
 
 
 def _covariance(q: Distribution) -> Tensor | None:
@@ -105,7 +105,7 @@ def outputs_for_variance(vae: VAE, x: Tensor) -> Tensor:
         # a guide without closed form takes a thousand draws a datum for its means
         return x.new_empty(0, likelihood.num_outputs)
     part, rows = vae.at(slice(VARIANCE_SUBSET)), x[:VARIANCE_SUBSET]
-    outputs: Tensor = part.model.decoder(posterior_mean(part, rows))
+    outputs: Tensor = part.model.decode(posterior_mean(part, rows))
     return outputs
 
 

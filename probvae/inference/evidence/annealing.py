@@ -129,7 +129,7 @@ def bracket_log_evidence(
     with isolated_seed(seed, next(vae.guide.parameters()).device), frozen(vae):
         with torch.no_grad():
             z = vae.model.prior().sample(torch.Size((num_data,)))
-            x = vae.model.likelihood(vae.model.decoder(z)).sample()
+            x = vae.model.likelihood(vae.model.decode(z)).sample()
         path = _Path(vae, x, options)
         steps = path.tune()
         lower, upper = path.forward(steps)[0], path.reverse(steps, z)

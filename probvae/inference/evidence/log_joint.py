@@ -44,7 +44,7 @@ class LogJoint:
         """log p(x[datum], z[cell]) (P, M) for ``z`` (C, M, d), and the pairs ``datum`` (P,), ``cell`` (P,)."""
         nodes = z.flatten(0, 1)
         log_prior = self.prior.log_prob(nodes).reshape(z.shape[:2])
-        parameters = self.model.decoder(nodes)
+        parameters = self.model.decode(nodes)
         log_likelihood = self._by_product(parameters, z.shape[1], datum, cell)
         if log_likelihood is None:
             log_likelihood = self._one_by_one(parameters.reshape(*z.shape[:2], -1), datum, cell)

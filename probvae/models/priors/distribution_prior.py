@@ -1,28 +1,29 @@
 """A prior made of any distribution of torch's or Pyro's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy, deepcopy
 from typing import Any, Self
 
 import torch
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 from torch.distributions.transforms import _InverseTransform
 
-from probvae.errors import ShapeError
+from probvae.errors import ArgumentError, ShapeError
 from probvae.models.priors.base import Prior
 
 
 class DistributionPrior(Prior):
-    """A distribution as a prior, as it is, without parameters to learn.
+    """A distribution handed over as it is; an ``nn.Parameter`` that it was built from is trained with the model.
 
-    ``LatentModel`` wraps every distribution that it gets in the place of a prior. The distribution needs batch_shape ()
-    and event_shape (d,): ``.to_event(1)``, or ``torch.distributions.Independent(p, 1)``, joins d independent numbers.
-    The distribution is copied, and its tensors follow ``.to()``. It has no name, so that a model with it cannot be
-    saved by name.
-    Raises :class:`~probvae.errors.ShapeError` for other shapes.
+    ``LatentModel`` makes one of every distribution that it gets in the place of a prior. The distribution needs
+    batch_shape () and event_shape (d,): ``.to_event(1)``, or ``torch.distributions.Independent(p, 1)``, makes one of d
+    independent numbers. It is copied, but for its parameters, and its tensors follow ``.to()``. It has no name, so that
+    a model with it cannot be saved by name.
+    Raises :class:`~probvae.errors.ShapeError` for other shapes, and :class:`~probvae.errors.ArgumentError` for a tensor
+    that was *computed* from a parameter (``log_scale.exp()``): the distribution has its value, not the way there.
 
     >>> prior = DistributionPrior(torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)))
     >>> prior.latent_dim
@@ -36,19 +37,56 @@ class DistributionPrior(Prior):
             fix = "Call .to_event(1) on it, or wrap it: torch.distributions.Independent(p, 1)."
             raise ShapeError(f"prior: expected batch_shape () and event_shape (d,), got {batch} and {event}. {fix}")
         self.latent_dim = int(event[0])
-        self._distribution = _as_pyro(deepcopy(distribution))
+        # The distribution's own tensors by identity, each with the parameter that it is an expanded view of.
+        self._sources = {id(tensor): (tensor, _source(tensor)) for tensor in _trained_tensors(distribution)}
+        for number, parameter in enumerate({id(p): p for _, p in self._sources.values()}.values()):
+            self.register_parameter(f"parameter_{number}", parameter)
+        memo: dict[int, Any] = {key: tensor for key, (tensor, _) in self._sources.items()}
+        self._distribution = _as_pyro(deepcopy(distribution, memo))
 
     def forward(self) -> dist.TorchDistribution:
-        return self._distribution
+        if not self._sources:
+            return self._distribution
+        # A new view in each step: the old one's gradient has been taken.
+        return _mapped(self._distribution, self._current)
+
+    def _current(self, tensor: Tensor) -> Tensor:
+        known = self._sources.get(id(tensor))
+        return tensor if known is None else known[1].expand_as(tensor)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._distribution = _mapped(self._distribution, fn)
+        self._distribution = _mapped(self._distribution, lambda t: t if id(t) in self._sources else fn(t))
         return self
 
     @classmethod
     def example(cls) -> Self:
         return cls(torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)))
+
+
+def _trained_tensors(part: Any) -> Iterator[Tensor]:
+    """The tensors that require a gradient in a distribution, and in the distributions and transforms inside it."""
+    for name, value in vars(part).items():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, Tensor) and item.requires_grad:
+                yield item
+            elif isinstance(item, Distribution | Transform) and name != "_inv":
+                yield from _trained_tensors(item)
+
+
+def _source(tensor: Tensor) -> nn.Parameter:
+    """The leaf that ``tensor`` is, or is an expanded view of."""
+    node: Any = tensor.grad_fn
+    while node is not None and node.name().startswith("ExpandBackward"):
+        node = node.next_functions[0][0]
+    leaf = tensor if tensor.grad_fn is None else getattr(node, "variable", None)
+    if not isinstance(leaf, nn.Parameter):
+        raise ArgumentError(
+            "prior: expected an nn.Parameter that stands in the distribution as it is, got a number computed from one "
+            f"({tensor.grad_fn.name() if tensor.grad_fn else ''}), which a fit could not train. Hand over the "
+            "parameter itself, detach it, or write a Prior whose forward() builds the distribution (NormalPrior is one)."
+        )
+    return leaf
 
 
 def _as_pyro(distribution: Any) -> Any:
