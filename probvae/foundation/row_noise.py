@@ -34,6 +34,10 @@ def row_keys(x: Tensor) -> Tensor:
     return _mixed(_mixed(bits + columns).sum(1))
 
 
+class NoRowsError(RuntimeError):
+    """A random operator drew numbers that belong to no row."""
+
+
 class RowNoise(TorchDispatchMode):
     r"""Inside the block, row n of a random operator's result is drawn from the stream of ``keys[n]``.
 
@@ -46,7 +50,9 @@ class RowNoise(TorchDispatchMode):
     Uniform, normal, exponential, Bernoulli, Cauchy and categorical draws come from the hash itself. Gamma, Poisson,
     binomial and other draws are made row by row by torch, with a generator that is seeded by the row's stream; of them
     ``first_draw`` makes other numbers, not the later ones of the same stream.
-    Raises ``RuntimeError`` for a random operator whose result has no such dimension: its numbers would be no row's.
+    Categories are drawn for weights whose first dimension joins ``outer`` (the batch in front of the rows), the rows,
+    and the elements of a row.
+    Raises :class:`NoRowsError` for a random operator whose result has no such dimension: its numbers would be no row's.
 
     >>> keys = row_keys(torch.tensor([[1.0], [2.0], [3.0]]))
     >>> with RowNoise(keys, seed=0):
@@ -57,10 +63,24 @@ class RowNoise(TorchDispatchMode):
     True
     """
 
-    def __init__(self, keys: Tensor, seed: int, row_dim: int = 1, first_draw: int = 0) -> None:
+    def __init__(
+        self, keys: Tensor, seed: int | tuple[int, ...], row_dim: int = 1, first_draw: int = 0, outer: int = 1
+    ) -> None:
         super().__init__()
-        self.keys, self.seed, self.row_dim, self.first_draw = keys, seed, row_dim, first_draw
+        self.keys, self.seed, self.row_dim, self.first_draw, self.outer = keys, seed, row_dim, first_draw, outer
         self._num_operators = 0
+
+    def starting_at(self, first_draw: int, outer: int | None = None) -> "RowNoise":
+        """The same streams from another draw on."""
+        return RowNoise(self.keys, self.seed, self.row_dim, first_draw, self.outer if outer is None else outer)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal numbers of the shape and dtype of ``like`` (S..., N, E...), without entering the block."""
+        return _normal(self._uniform(like.shape)).to(like.dtype)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Numbers in (0, 1) of the shape of ``like`` (S..., N, E...), in float64, without entering the block."""
+        return self._uniform(like.shape)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -80,40 +100,39 @@ class RowNoise(TorchDispatchMode):
     def _stream(self) -> Tensor:
         """A start (N,) in each row's stream for the next random operator."""
         self._num_operators += 1
-        return _mixed(self.keys + _mixed(torch.tensor(self.seed * 2**20 + self._num_operators)))
+        numbers = self.seed if isinstance(self.seed, tuple) else (self.seed,)
+        state = torch.zeros((), dtype=torch.int64)
+        for number in (*numbers, self._num_operators):
+            state = _mixed(state + torch.tensor(_signed(number * _WEYL)))
+        return _mixed(self.keys + state.to(self.keys.device))
 
     def _uniform(self, shape: torch.Size) -> Tensor:
         """Numbers in (0, 1), in float64."""
         self._check(shape)
         outer, inner = math.prod(shape[: self.row_dim]), math.prod(shape[self.row_dim + 1 :])
         first = self.first_draw * math.prod(shape[1 : self.row_dim]) if self.row_dim else 0
-        place = torch.arange(first * inner, (first + outer) * inner, device=self.keys.device) * _WEYL
-        bits = _mixed(self._stream()[:, None] + place)
-        uniform = (bits >> 11).bitwise_and_(2**53 - 1).double().mul_(2.0**-53).add_(2.0**-54)
+        uniform = self._numbers(first * inner, (first + outer) * inner)
         return uniform.view(len(self.keys), outer, inner).transpose(0, 1).reshape(shape)
+
+    def _numbers(self, start: int, stop: int) -> Tensor:
+        """The numbers ``start`` to ``stop`` of each row's next stream, (N, stop - start), in (0, 1)."""
+        places = torch.arange(start, stop, device=self.keys.device) * _WEYL
+        bits = _mixed(self._stream()[:, None] + places)
+        return (bits >> 11).bitwise_and_(2**53 - 1).double().mul_(2.0**-53).add_(2.0**-54)
 
     def _check(self, shape: torch.Size) -> None:
         if len(shape) <= self.row_dim or shape[self.row_dim] != len(self.keys):
-            raise RuntimeError(
-                f"expected {len(self.keys)} rows in dimension {self.row_dim} of what is drawn, got the shape "
-                f"{tuple(shape)}"
-            )
+            raise NoRowsError(f"{len(self.keys)} rows in dimension {self.row_dim}, got the shape {tuple(shape)}")
 
     def _multinomial(self, weights: Tensor, num_samples: int, replacement: bool = False, **_: Any) -> Tensor:
-        """Codes (R, S) for ``weights`` (R, C), where R are the rows, times what stands around them."""
-        if not replacement and num_samples > 1:
-            raise RuntimeError("draws without replacement belong to no single row")
-        num_rows = len(self.keys)
-        around = len(weights) // num_rows
-        if around * num_rows != len(weights):
-            raise RuntimeError(f"expected weights for {num_rows} rows, got {len(weights)}")
-        start, self_dim = self.first_draw, self.row_dim
-        self.row_dim = 0
-        place = torch.arange(start * around, (start + num_samples) * around, device=weights.device)
-        self.row_dim = self_dim
-        bits = _mixed(self._stream()[:, None] + place * _WEYL)
-        uniform = (bits >> 11).bitwise_and_(2**53 - 1).double().mul_(2.0**-53).add_(2.0**-54)
-        uniform = uniform.view(num_rows, num_samples, around).transpose(1, 2).reshape(len(weights), num_samples)
+        """Codes (R, S) for ``weights`` (R, C), where R are ``outer`` times the rows, times the elements of a row."""
+        inner = len(weights) // (self.outer * len(self.keys))
+        if inner * self.outer * len(self.keys) != len(weights) or (num_samples > 1 and not replacement):
+            raise NoRowsError(f"weights for {len(self.keys)} rows, got {len(weights)}")
+        around = self.outer * inner
+        uniform = self._numbers(self.first_draw * around, (self.first_draw + num_samples) * around)
+        uniform = uniform.view(len(self.keys), num_samples, self.outer, inner).permute(2, 0, 3, 1)
+        uniform = uniform.reshape(len(weights), num_samples)
         cumulative = weights.double().cumsum(-1)
         codes = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
         return codes.clamp(max=weights.shape[1] - 1)
@@ -143,6 +162,11 @@ def _mixed(numbers: Tensor) -> Tensor:
     x ^= (x >> 27).bitwise_and_(2**37 - 1)
     x = x.mul_(_SECOND)
     return x.bitwise_xor_((x >> 31).bitwise_and_(2**33 - 1))
+
+
+def _signed(number: int) -> int:
+    """An integer modulo 2^64, as int64 has it."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def _empty(name: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:

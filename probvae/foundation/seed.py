@@ -7,6 +7,11 @@ from contextlib import contextmanager
 import torch
 
 
+def ambient_seed() -> int:
+    """A seed from torch's global generator, one number of it whatever is drawn from the seed."""
+    return int(torch.randint(2**62, ()))
+
+
 @contextmanager
 def isolated_seed(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Seed torch inside the block; on leaving it, restore the state that was there before.

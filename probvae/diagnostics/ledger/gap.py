@@ -11,7 +11,6 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from probvae.diagnostics.verdicts import FAIL, OK, WARN, HypothesisTest, Verdict, mean_with_error, with_error
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
-from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.non_finite import raise_as_non_finite
 from probvae.inference.evaluation.refine import refine
 from probvae.inference.evaluation.row_tiles import tiles
@@ -232,12 +231,11 @@ def paired_bounds(
 ) -> tuple[Tensor, Tensor]:
     """log p(x, z) - log q(z), (S, N), of two guides at ``x`` (N, D), from the same random draws."""
     columns = []
-    for number, (part, rows) in enumerate(tiles(vae, x, num_samples)):
+    for part, rows in tiles(vae, x, num_samples):
         pair = []
         for guide in (first, second):
-            with isolated_seed(seed + number, x.device):
-                q = guide.distribution(rows)
-                pair.append(weighted_draws(part, rows, num_samples, q=q).log_weights)
+            q = guide.distribution(rows)
+            pair.append(weighted_draws(part, rows, num_samples, seed, q=q).log_weights)
         columns.append(torch.stack(pair))
     one, other = torch.cat(columns, dim=-1)
     return one, other

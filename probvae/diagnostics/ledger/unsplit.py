@@ -66,7 +66,7 @@ def total_gap(
     check_count(num_samples, "num_samples", least=2)
     evidence = log_evidence(vae, x, truth, seed=seed)
     with isolated_seed(seed, x.device):
-        parts = [weighted_draws(part, rows, num_samples).log_weights for part, rows in tiles(vae, x, num_samples)]
+        parts = [weighted_draws(part, rows, num_samples, seed).log_weights for part, rows in tiles(vae, x, num_samples)]
     log_w = torch.cat(parts, dim=1)
     error = (monte_carlo_error(log_w).square() + evidence.standard_error.double().square()).sqrt()
     return UnsplitLedger(Gap(evidence.value.double() - log_w.mean(0), error), evidence, reason)

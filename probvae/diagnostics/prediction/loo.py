@@ -10,7 +10,9 @@ from torch import Tensor
 
 from probvae.diagnostics.verdicts import NotComputed, mean_with_error
 from probvae.foundation.arviz_import import quiet_arviz
+from probvae.foundation.row_noise import RowNoise, row_keys
 from probvae.foundation.seed import isolated_seed
+from probvae.inference.evaluation.memory import draw_z
 from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.evidence.pareto_smoothing import good_pareto_k
 from probvae.inference.pair import VAE
@@ -66,7 +68,7 @@ def psis_loo(vae: VAE, x: Tensor, *, num_draws: int = NUM_DRAWS, seed: int = 0) 
         )
     with isolated_seed(seed, x.device):
         log_likelihood = torch.cat(
-            [_log_likelihood(*tile, num_draws) for tile in tiles_within_limit(vae, x, num_draws)], dim=1
+            [_log_likelihood(*tile, num_draws, seed) for tile in tiles_within_limit(vae, x, num_draws)], dim=1
         )
     result = _arviz_loo(log_likelihood.double().cpu().numpy())
     elpd = result.elpd_i if hasattr(result, "elpd_i") else result.loo_i  # since and before ArviZ 1
@@ -75,8 +77,8 @@ def psis_loo(vae: VAE, x: Tensor, *, num_draws: int = NUM_DRAWS, seed: int = 0) 
 
 
 @torch.no_grad()
-def _log_likelihood(vae: VAE, x: Tensor, num_draws: int) -> Tensor:
-    z = vae.guide.distribution(x).sample(torch.Size((num_draws,)))
+def _log_likelihood(vae: VAE, x: Tensor, num_draws: int, seed: int) -> Tensor:
+    z = draw_z(vae, x, vae.guide.distribution(x), num_draws, RowNoise(row_keys(x), seed))
     return vae.model.likelihood(vae.model.decode(z)).log_prob(x)
 
 

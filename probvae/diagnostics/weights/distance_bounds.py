@@ -63,7 +63,7 @@ def distance_bounds(vae: VAE, x: Tensor, num_samples: int = NUM_SAMPLES, seed: i
     check_data(vae, x)
     with isolated_seed(seed, x.device):
         parts = [
-            _bounds(part, rows, weighted_draws(part, rows, num_samples, keep_draws=True))
+            _bounds(part, rows, weighted_draws(part, rows, num_samples, seed, keep_draws=True))
             for part, rows in tiles(vae, x, num_samples)
         ]
     return DistanceBounds(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from probvae.diagnostics.verdicts import FAIL, OK, WARN, HypothesisTest, Verdict, mean_with_error
 from probvae.foundation.checks import check_count
+from probvae.foundation.row_noise import RowNoise, row_keys
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.evidence.importance_sampling import WeightedDraws, weighted_draws
@@ -20,6 +21,9 @@ NUM_SAMPLES = 1000
 _WARN_SHARE, _FAIL_SHARE = 0.05, 0.5
 # and at these mean effective shares of the draws.
 _WARN_ESS, _FAIL_ESS = 0.5, 0.1
+
+# Separates the numbers that resample from those that draw.
+_STREAM = 1
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def importance_diagnostic(vae: VAE, x: Tensor, num_samples: int = NUM_SAMPLES, s
     check_count(num_samples, "num_samples", least=LEAST_SAMPLES)
     check_data(vae, x)
     with isolated_seed(seed, x.device):
-        parts = [_smoothed(weighted_draws(part, rows, num_samples)) for part, rows in tiles(vae, x, num_samples)]
+        parts = [_smoothed(weighted_draws(part, rows, num_samples, seed)) for part, rows in tiles(vae, x, num_samples)]
     log_w = torch.cat([part.log_weights for part in parts], 1)
     log_sum, log_squares = torch.logsumexp(log_w, 0), torch.logsumexp(2 * log_w, 0)
     ess = (2 * log_sum - log_squares).exp()
@@ -142,7 +146,7 @@ def resample(vae: VAE, x: Tensor, num_samples: int = 100, *, num_proposals: int 
     check_data(vae, x)
     with isolated_seed(seed, x.device):
         parts = [
-            _redrawn(weighted_draws(part, rows, num_proposals, keep_draws=True), num_samples)
+            _redrawn(rows, weighted_draws(part, rows, num_proposals, seed, keep_draws=True), num_samples, seed)
             for part, rows in tiles(vae, x, num_proposals)
         ]
     return torch.cat(parts, dim=1)
@@ -152,8 +156,9 @@ def _smoothed(draws: WeightedDraws) -> SmoothedWeights:
     return pareto_smooth(draws.log_weights, draws.rounding)
 
 
-def _redrawn(draws: WeightedDraws, num_samples: int) -> Tensor:
+def _redrawn(x: Tensor, draws: WeightedDraws, num_samples: int, seed: int) -> Tensor:
     assert draws.z is not None
     weights = _smoothed(draws).log_weights.softmax(0)
-    index = torch.multinomial(weights.T, num_samples, replacement=True).T
+    with RowNoise(row_keys(x), (seed, _STREAM)):
+        index = torch.multinomial(weights.T, num_samples, replacement=True).T
     return draws.z.gather(0, index.unsqueeze(-1).expand(-1, -1, draws.z.shape[-1]))

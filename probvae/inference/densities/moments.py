@@ -1,9 +1,12 @@
 """Mean and variance of q_x, also where they have no closed form."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from probvae.foundation.row_noise import RowNoise
 from probvae.foundation.seed import isolated_seed
 
 # Draws a datum where there is no closed form: a standard error of 3 % of the standard deviation
@@ -13,7 +16,8 @@ NUM_DRAWS = 1000
 def mean_and_variance(q: Distribution) -> tuple[Tensor, Tensor]:
     """E[z] and Var[z_j], each of q's batch and event shape; from draws that are the same at every call if need be.
 
-    Flows and other transformed distributions have no closed form: then 1000 draws are taken.
+    Flows and other transformed distributions have no closed form: then 1000 draws are taken, with the same noise for
+    every datum of the batch, so that a datum's moments do not depend on the others.
     """
     try:
         return q.mean, q.variance
@@ -22,7 +26,9 @@ def mean_and_variance(q: Distribution) -> tuple[Tensor, Tensor]:
 
 
 def _of_draws(q: Distribution) -> tuple[Tensor, Tensor]:
-    device = torch.zeros(0).device
-    with torch.no_grad(), isolated_seed(0, device):
-        z = q.sample(torch.Size((NUM_DRAWS,)))
+    with torch.no_grad(), isolated_seed(0, torch.zeros(0).device):
+        # A distribution without rows of its own is drawn as it is.
+        noise = RowNoise(torch.zeros(q.batch_shape[:1], dtype=torch.int64), 0) if q.batch_shape else nullcontext()
+        with noise:
+            z = q.sample(torch.Size((NUM_DRAWS,)))
     return z.mean(0), z.var(0)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from probvae.foundation.checks import check_count, check_finite, check_matrix
+from probvae.foundation.seed import ambient_seed
 from probvae.inference.densities.kl import analytic_kl
 from probvae.inference.densities.moments import mean_and_variance
 from probvae.inference.densities.non_finite import raise_as_non_finite
@@ -29,7 +30,8 @@ def elbo(vae: VAE, x: Tensor, num_samples: int = 1, *, memory_limit: int | None 
 
     .. math:: \widehat{\mathrm{ELBO}}(x_n) = \frac1S \sum_s \log p(x_n|z_s) + \log p(z_s) - \log q_{x_n}(z_s)
 
-    ``x`` is (N, D); the result is (N,), in nats per datum, unbiased for the bound; no gradient is kept.
+    ``x`` is (N, D); the result is (N,), in nats per datum, unbiased for the bound; no gradient is kept. The draws of a
+    datum depend on its content and torch's seed, not on the other rows of ``x``.
     ``memory_limit`` is in bytes, see :func:`limited_memory`; memory does not grow with N or S beyond it.
     Raises :class:`~probvae.errors.ShapeError` or :class:`~probvae.errors.DataError` for data that do not fit, and
     :class:`~probvae.errors.NonFiniteError` where they overflow in the networks.
@@ -47,8 +49,9 @@ def bound(vae: VAE, x: Tensor, num_samples: int = 1, *, memory_limit: int | None
     """:func:`elbo` of ``x`` (N, D) with its parts E log p(x|z) and KL(q_x || p), by the same draws; each (N,)."""
     check_count(num_samples, "num_samples")
     check_data(vae, x)
+    seed = ambient_seed()
     with limited_memory(memory_limit), torch.no_grad():
-        parts = [_mean_terms(rows, blocks, num_samples) for rows, blocks in drawn_tiles(vae, x, num_samples)]
+        parts = [_mean_terms(rows, blocks, num_samples) for rows, blocks in drawn_tiles(vae, x, num_samples, seed)]
     log_likelihood, kl = torch.cat(parts, dim=1).to(x.dtype)
     return Bound(log_likelihood - kl, log_likelihood, kl)
 

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
+from probvae.foundation.row_noise import RowNoise, row_keys
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.non_finite import raise_as_non_finite
+from probvae.inference.evaluation.memory import draw_z
 from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.pair import VAE, check_data
 
@@ -68,7 +70,8 @@ def impute(
     check_data(vae, x)
     with isolated_seed(seed, x.device):
         parts = [
-            _impute_rows(*tile, num_draws, interval, num_samples) for tile in tiles_within_limit(vae, x, num_samples)
+            _impute_rows(*tile, num_draws, interval, num_samples, seed)
+            for tile in tiles_within_limit(vae, x, num_samples)
         ]
     draws = torch.cat([part.draws for part in parts], dim=1)
     return Imputed(draws, *(torch.cat([part[field] for part in parts]) for field in range(1, 5)))
@@ -83,15 +86,19 @@ def _check_options(vae: VAE, num_draws: int, interval: float, num_samples: int) 
         raise ArgumentError("vae: expected a model for missing data. Build and fit it with missing='mask'.")
 
 
-def _impute_rows(vae: VAE, x: Tensor, num_draws: int, interval: float, num_samples: int) -> Imputed:
-    z = vae.guide.distribution(x).sample(torch.Size((num_samples,)))
-    log_weight = vae.model.log_joint(x, z) - vae.guide.distribution(x).log_prob(z)
+def _impute_rows(vae: VAE, x: Tensor, num_draws: int, interval: float, num_samples: int, seed: int) -> Imputed:
+    q, noise = vae.guide.distribution(x), RowNoise(row_keys(x), seed)
+    z = draw_z(vae, x, q, num_samples, noise)
+    log_weight = vae.model.log_joint(x, z) - q.log_prob(z)
     weight = log_weight.softmax(0)
     mean = _weighted_mean(vae, z, weight)
-    chosen = torch.multinomial(weight.T, num_draws, replacement=True).T
+    with noise:
+        chosen = torch.multinomial(weight.T, num_draws, replacement=True).T
     resampled = z.gather(0, chosen.unsqueeze(-1).expand(-1, -1, z.shape[-1]))
     missing = x.isnan()
-    draws = torch.where(missing, vae.model.likelihood(vae.model.decode(resampled)).sample(), x)
+    p = vae.model.likelihood(vae.model.decode(resampled))
+    with noise:
+        draws = torch.where(missing, p.sample(), x)
     ends = torch.tensor([(1 - interval) / 2, (1 + interval) / 2], dtype=x.dtype, device=x.device)
     lower, upper = draws.quantile(ends, dim=0)
     return Imputed(draws, torch.where(missing, mean, x), lower, upper, 1 / weight.square().sum(0))

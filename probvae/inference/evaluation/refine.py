@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from probvae.errors import ArgumentError
+from probvae.foundation.row_noise import RowNoise, row_keys
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.guides import Guide, LocalGuide, PerDatumGuide
 from probvae.inference.guides.families import LocalFamily, MemberFamily, NormalFamily, State, as_normal
@@ -28,6 +29,8 @@ _NARROW = 0.1
 _SCREENING_DRAWS = 2
 # How many other data's members are tried as a start for each datum
 _NEIGHBOURS = 32
+# Purposes of random numbers, beyond the numbers of stages and steps.
+_STARTS, _SCALE, _CHECK = 10**6 + 1, 10**6 + 2, 10**6 + 3
 
 
 @dataclass(frozen=True)
@@ -73,15 +76,16 @@ def refine(vae: VAE, x: Tensor, *, seed: int = 0, full_covariance: bool = False)
             normal = as_normal(vae.guide.distribution(x))
         if normal is not None:
             loc, factor, full = normal
-            return _refine_normal(vae.model, x, loc, factor, full or full_covariance)
+            return _refine_normal(vae.model, x, (loc, factor), full or full_covariance, seed)
         if full_covariance:
             raise ArgumentError("full_covariance: expected a normal guide, got another family. Leave it out.")
-        return _refine_members(vae.model, _searchable(vae.guide, x), x)
+        return _refine_members(vae.model, _searchable(vae.guide, x), x, seed)
 
 
-def _refine_normal(model: LatentModel, x: Tensor, loc: Tensor, factor: Tensor, full: bool) -> Refinement:
+def _refine_normal(model: LatentModel, x: Tensor, normal: tuple[Tensor, Tensor], full: bool, seed: int) -> Refinement:
+    loc, factor = normal
     family = NormalFamily(model, loc.shape[-1], full, like=loc)
-    search = _Search(family, x, _normal_starts(model, x, loc, factor))
+    search = _Search(family, x, _normal_starts(model, x, loc, factor), seed)
     search.run()
     best_loc, best_factor = (part[0] for part in search.state)
     # a diagonal member stays diagonal, because refining it again, or taking its gap, needs the family
@@ -90,9 +94,9 @@ def _refine_normal(model: LatentModel, x: Tensor, loc: Tensor, factor: Tensor, f
     return Refinement(guide, search.converged, search.start)
 
 
-def _refine_members(model: LatentModel, guide: LocalGuide, x: Tensor) -> Refinement:
+def _refine_members(model: LatentModel, guide: LocalGuide, x: Tensor, seed: int) -> Refinement:
     family = MemberFamily(model, guide)
-    search = _Search(family, x, _member_starts(family, x))
+    search = _Search(family, x, _member_starts(family, x, seed), seed)
     search.run()
     return Refinement(PerDatumGuide(x, search.state[0][0], guide.member), search.converged, search.start)
 
@@ -151,22 +155,33 @@ def _normal_starts(model: LatentModel, x: Tensor, loc: Tensor, factor: Tensor) -
 
 
 @torch.no_grad()
-def _member_starts(family: MemberFamily, x: Tensor) -> State:
-    """Two starts for each datum: its own parameters, and the best of those of other data."""
+def _member_starts(family: MemberFamily, x: Tensor, seed: int) -> State:
+    """Two starts for each datum: its own parameters, and the best of those of data that the model makes.
+
+    Other rows of ``x`` would do as well, but a datum's result would then depend on them.
+    """
     own = family.guide.local_parameters(x)
-    others = own[torch.randint(len(x), (min(len(x), _NEIGHBOURS),), device=x.device)]
+    others = family.guide.local_parameters(_simulated(family.model, x))
+    noise = RowNoise(row_keys(x), (seed, _STARTS), row_dim=2)
     bounds = torch.stack(
-        [family.log_ratio((row.expand_as(own)[None],), x, _SCREENING_DRAWS).mean(0)[0] for row in others]
+        [family.log_ratio((row.expand_as(own)[None],), x, _SCREENING_DRAWS, noise).mean(0)[0] for row in others]
     )
     parameters = torch.stack([own, others[bounds.argmax(0)]])
     return parameters, torch.ones_like(parameters)
 
 
+def _simulated(model: LatentModel, x: Tensor) -> Tensor:
+    """Data (M, D) that the model makes, with the dtype of ``x``."""
+    z = model.prior().sample(torch.Size((_NEIGHBOURS,)))
+    return model.likelihood(model.decode(z.reshape(-1, z.shape[-1]))).sample().to(x)
+
+
 class _Search:
     """Members of a family for K starts of N data, climbing their bounds."""
 
-    def __init__(self, family: LocalFamily, x: Tensor, state: State) -> None:
-        self.family, self.x = family, x
+    def __init__(self, family: LocalFamily, x: Tensor, state: State, seed: int) -> None:
+        self.family, self.x, self.keys, self.seed = family, x, row_keys(x), seed
+        self.everything = torch.arange(len(x), device=x.device)
         self.state: State = tuple(part.detach() for part in state)
         self.converged = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.start = torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -179,10 +194,10 @@ class _Search:
     def _screen(self) -> None:
         """One short stage from every start; each datum goes on with its best, and never below its first."""
         first = tuple(part[:1] for part in self.state)
-        moved = self._stage(self.state, self.x, _LEARNING_RATE, _SCREENING_DRAWS)
+        moved = self._stage(self.state, self.everything, 0, _LEARNING_RATE)
         # the encoder's own q is a candidate as it is: a stage may leave a datum worse than it found it
         candidates = tuple(torch.cat(parts) for parts in zip(first, moved, strict=True))
-        bounds = torch.cat([self._bound(first, self.x), self._bound(moved, self.x)])
+        bounds = torch.cat([self._bound(part, self.everything) for part in (first, moved)])
         best = bounds.argmax(0)
         rows = torch.arange(len(self.x), device=self.x.device)
         self.start = (best - 1).clamp(min=0)
@@ -191,12 +206,12 @@ class _Search:
     def _climb(self) -> None:
         """Stages on the data that still rise."""
         rate = _LEARNING_RATE
-        for _ in range(_MAX_STAGES):
+        for number in range(1, _MAX_STAGES + 1):
             rows = (~self.converged).nonzero()[:, 0]
             if len(rows) == 0:
                 return
-            state = self._stage(tuple(part[:, rows] for part in self.state), self.x[rows], rate, _DRAWS_OF_A_STEP)
-            bound = self._bound(state, self.x[rows])[0]
+            state = self._stage(tuple(part[:, rows] for part in self.state), rows, number, rate)
+            bound = self._bound(state, rows)[0]
             better = bound > self.bound[rows]
             self.converged[rows] = bound - self.bound[rows] < _TOLERANCE
             kept = rows[better]
@@ -205,23 +220,26 @@ class _Search:
             self.bound[kept] = bound[better]
             rate *= 0.7
 
-    def _stage(self, state: State, x: Tensor, rate: float, draws: int) -> State:
-        """Adam on offsets in the state's own scale."""
-        state = self.family.prepared(state, x)
+    def _stage(self, state: State, rows: Tensor, number: int, rate: float) -> State:
+        """Adam on offsets in the state's own scale, for the data ``rows``; the draws belong to each datum."""
+        x, keys, draws = self.x[rows], self.keys[rows], _DRAWS_OF_A_STEP if number else _SCREENING_DRAWS
+        state = self.family.prepared(state, x, RowNoise(keys, (self.seed, number, _SCALE), row_dim=2))
         offsets = [offset.requires_grad_() for offset in self.family.zeros(state)]
         adam = _Adam(offsets)
         for step in range(_STEPS_IN_A_STAGE):
             with torch.enable_grad():
-                ratio = self.family.log_ratio(self.family.moved(state, offsets), x, draws)
+                noise = RowNoise(keys, (self.seed, number, step), row_dim=2)
+                ratio = self.family.log_ratio(self.family.moved(state, offsets), x, draws, noise)
                 gradients = torch.autograd.grad(-ratio.sum() / draws, offsets, materialize_grads=True)
             adam.step(gradients, rate * 0.5 * (1 + math.cos(math.pi * step / _STEPS_IN_A_STAGE)))
         with torch.no_grad():
             return self.family.moved(state, offsets)
 
     @torch.no_grad()
-    def _bound(self, state: State, x: Tensor) -> Tensor:
-        """The ELBO (K, N) at draws that are the same at every call."""
-        ratios = [ratio.mean(0) for ratio in self.family.fixed_log_ratios(state, x)]
+    def _bound(self, state: State, rows: Tensor) -> Tensor:
+        """The ELBO (K, N) of the data ``rows`` at draws that are the same at every call."""
+        noise = RowNoise(self.keys[rows], (self.seed, _CHECK), row_dim=2)
+        ratios = [ratio.mean(0) for ratio in self.family.fixed_log_ratios(state, self.x[rows], noise)]
         return torch.stack(ratios).mean(0)
 
 

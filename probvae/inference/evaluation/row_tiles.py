@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from probvae.foundation.onednn import fast_products
 from probvae.foundation.process import reuse_freed_memory
+from probvae.foundation.row_noise import RowNoise, row_keys
 from probvae.inference.densities.traces import LogWeights, weight_terms
 from probvae.inference.evaluation import memory
 from probvae.inference.evaluation.memory import bytes_of_a_draw, current_limit, draw_z, unvalidated, widest_layer
@@ -48,7 +49,7 @@ def tiles_within_limit(vae: VAE, x: Tensor, num_samples: int) -> Iterator[tuple[
 def tiles(vae: VAE, x: Tensor, num_samples: int) -> Iterator[tuple[VAE, Tensor]]:
     """The VAE and tiles of ``x`` (N, D) for :func:`draw_blocks`: rows that make good matrices, for any ``num_samples``.
 
-    Their number depends on the model, the sizes and the device, not on the memory limit; nor do the random numbers.
+    Their number depends on the model, the sizes and the device, not on the memory limit.
     """
     return _tiles(vae, x, num_samples, bytes_of_a_draw(vae, x))
 
@@ -58,27 +59,32 @@ def _tiles(vae: VAE, x: Tensor, num_samples: int, per_draw: int) -> Iterator[tup
     return _split_rows(vae, x, max(room // num_samples, min(room, _ROWS)))
 
 
-def draw_blocks(vae: VAE, x: Tensor, q: Distribution, num_samples: int) -> Iterator[tuple[Tensor, LogWeights]]:
+def draw_blocks(
+    vae: VAE, x: Tensor, q: Distribution, num_samples: int, seed: int
+) -> Iterator[tuple[Tensor, LogWeights]]:
     """Blocks of draws z ~ q (S, N, d) for a tile ``x`` (N, D), ``num_samples`` in all, with the terms of log w (S, N).
 
-    Distributions that do not depend on z (q, the prior) are made once, and no Pyro handler runs. The memory limit cuts
-    the evaluation of a block and not its random numbers. torch's validation runs only where NaN came out, to say where.
+    A row's draws depend on its content and the ``seed``, not on other rows, the tile, or the block. Distributions that
+    do not depend on z (q, the prior) are made once, and no Pyro handler runs. torch's validation runs only where NaN
+    came out, to say where.
     """
     per_draw = bytes_of_a_draw(vae, x)
-    blocks = _draw(_Tile(0, vae, x, q), num_samples, per_draw)
+    blocks = _draw(_Tile(0, vae, x, q), num_samples, per_draw, seed)
     return ((block.z, terms) for block, terms in _evaluated(blocks, x, num_samples, per_draw))
 
 
-def drawn_tiles(vae: VAE, x: Tensor, num_samples: int) -> Iterator[tuple[Tensor, Iterator[tuple[Tensor, LogWeights]]]]:
+def drawn_tiles(
+    vae: VAE, x: Tensor, num_samples: int, seed: int
+) -> Iterator[tuple[Tensor, Iterator[tuple[Tensor, LogWeights]]]]:
     """The rows (n, D) of each tile of ``x`` (N, D), with the :func:`draw_blocks` of the guide's q_x.
 
     The blocks of a tile are to be taken before the next tile. Several blocks, also of different tiles, are evaluated
-    side by side; their random numbers are drawn in order.
+    side by side.
     """
     per_draw = bytes_of_a_draw(vae, x)
     numbered = enumerate(_tiles(vae, x, num_samples, per_draw))
     made = (_Tile(number, part, rows, _encode(part, rows)) for number, (part, rows) in numbered)
-    blocks = (block for tile in made for block in _draw(tile, num_samples, per_draw))
+    blocks = (block for tile in made for block in _draw(tile, num_samples, per_draw, seed))
     found = _evaluated(blocks, x, num_samples, per_draw)
     for _, group in groupby(found, lambda pair: pair[0].tile.number):
         first = next(group)
@@ -117,13 +123,14 @@ def _encode(vae: VAE, x: Tensor) -> Distribution:
         return vae.guide.distribution(x)
 
 
-def _draw(tile: _Tile, num_samples: int, per_draw: int) -> Iterator[_Block]:
+def _draw(tile: _Tile, num_samples: int, per_draw: int, seed: int) -> Iterator[_Block]:
     with fast_products():
         prior = tile.vae.model.prior()
+    noise = RowNoise(row_keys(tile.x), seed)
     size = max(1, _tile_bytes(tile.x) // (per_draw * len(tile.x)))
     for start in range(0, num_samples, size):
         with fast_products():
-            z = draw_z(tile.vae, tile.x, tile.q, min(size, num_samples - start))
+            z = draw_z(tile.vae, tile.x, tile.q, min(size, num_samples - start), noise.starting_at(start))
         yield _Block(tile, z, prior)
 
 

@@ -10,8 +10,10 @@ from torch.distributions import Distribution
 
 from probvae.errors import unknown_name
 from probvae.foundation.checks import check_count
+from probvae.foundation.row_noise import RowNoise, row_keys
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.moments import mean_and_variance
+from probvae.inference.evaluation.memory import draw_z
 from probvae.inference.evaluation.refine import refine
 from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.pair import VAE, check_data, frozen
@@ -92,7 +94,7 @@ def annealed_log_evidence(
     check_data(vae, x)
     options = _Options(num_temperatures, num_chains, num_leapfrog, start)
     with isolated_seed(seed, x.device), frozen(vae):
-        results = [_forward(part, rows, options) for part, rows in tiles_within_limit(vae, x, num_chains)]
+        results = [_forward(part, rows, options, seed) for part, rows in tiles_within_limit(vae, x, num_chains)]
     log_weight = torch.cat([weights for weights, _ in results], dim=1)
     acceptance = torch.cat([accepted for _, accepted in results])
     spread = log_weight.std(0) / math.sqrt(num_chains) if num_chains > 1 else torch.full_like(acceptance, torch.nan)
@@ -130,7 +132,7 @@ def bracket_log_evidence(
         with torch.no_grad():
             z = vae.model.prior().sample(torch.Size((num_data,)))
             x = vae.model.likelihood(vae.model.decode(z)).sample()
-        path = _Path(vae, x, options)
+        path = _Path(vae, x, options, seed)
         steps = path.tune()
         lower, upper = path.forward(steps)[0], path.reverse(steps, z)
     lower_error, upper_error = lower.std(0) / math.sqrt(num_chains), upper.std(0) / math.sqrt(num_chains)
@@ -151,16 +153,17 @@ class _Options:
             raise unknown_name("start", self.start, STARTS)
 
 
-def _forward(vae: VAE, rows: Tensor, options: _Options) -> tuple[Tensor, Tensor]:
-    path = _Path(vae, rows, options)
+def _forward(vae: VAE, rows: Tensor, options: _Options, seed: int) -> tuple[Tensor, Tensor]:
+    path = _Path(vae, rows, options, seed)
     return path.forward(path.tune())
 
 
 class _Path:
     """The densities f_t between the start and p(x, z), and the chains along them."""
 
-    def __init__(self, vae: VAE, x: Tensor, options: _Options) -> None:
-        self.model, self.x, self.options = vae.model, x, options
+    def __init__(self, vae: VAE, x: Tensor, options: _Options, seed: int) -> None:
+        self.vae, self.model, self.x, self.options = vae, vae.model, x, options
+        self.noise = RowNoise(row_keys(x), seed)
         with torch.no_grad():
             self.start = _start(vae, x, options.start)
             # heavy tails may have no variance: the step is then measured in units of z
@@ -199,7 +202,7 @@ class _Path:
 
     def _draw(self) -> Tensor:
         with torch.no_grad():
-            return self.start.sample(torch.Size((self.options.num_chains,)))
+            return draw_z(self.vae, self.x, self.start, self.options.num_chains, self.noise)
 
     @torch.no_grad()
     def _increment(self, z: Tensor, t: int) -> Tensor:
@@ -222,7 +225,7 @@ class _Path:
 
     def _transition(self, z: Tensor, beta: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """One HMC proposal with the mass 1 / scale^2, accepted or not; the acceptance probability (N,)."""
-        momentum = torch.randn_like(z)
+        momentum = self.noise.normal(z)
         before, gradient = self._log_density(z, beta)
         proposal, velocity, after = z, momentum, before
         move = step.unsqueeze(-1)
@@ -233,7 +236,7 @@ class _Path:
             velocity = velocity + 0.5 * move * self.scale * gradient
         change = after - before + 0.5 * (momentum.square() - velocity.square()).sum(-1)
         probability = change.clamp(max=0).exp().nan_to_num(0.0)  # a step into nowhere is refused
-        accept = torch.rand_like(probability) < probability
+        accept = self.noise.uniform(probability) < probability
         return torch.where(accept.unsqueeze(-1), proposal, z), probability.mean(0)
 
 

@@ -53,7 +53,7 @@ def importance_log_evidence(
     check_count(num_samples, "num_samples")
     check_data(vae, x)
     with limited_memory(memory_limit), isolated_seed(seed, x.device), torch.no_grad():
-        parts = [_summed(rows, blocks, num_samples) for rows, blocks in drawn_tiles(vae, x, num_samples)]
+        parts = [_summed(rows, blocks, num_samples) for rows, blocks in drawn_tiles(vae, x, num_samples, seed)]
     return ImportanceResult(*(torch.cat(column).to(x.dtype) for column in zip(*parts, strict=True)))
 
 
@@ -80,15 +80,15 @@ class WeightedDraws(NamedTuple):
 
 @torch.no_grad()
 def weighted_draws(
-    vae: VAE, x: Tensor, num_samples: int, *, q: Distribution | None = None, keep_draws: bool = False
+    vae: VAE, x: Tensor, num_samples: int, seed: int, *, q: Distribution | None = None, keep_draws: bool = False
 ) -> WeightedDraws:
     """Draws of ``q`` (default: the guide's q_x) with log w = log p(x, z) - log q(z), all weights kept, in float64.
 
-    For a tile of the data (see :func:`~probvae.inference.evaluation.row_tiles`): the caller sees to the seed.
+    For a tile of the data, see :mod:`~probvae.inference.evaluation.row_tiles`.
     """
     q = vae.guide.distribution(x) if q is None else q
     weights, kept, size = [], [], x.new_zeros(len(x))
-    for z, terms in draw_blocks(vae, x, q, num_samples):
+    for z, terms in draw_blocks(vae, x, q, num_samples, seed):
         log_joint = terms.log_prior + terms.log_likelihood
         weights.append((log_joint - terms.log_guide).double())
         size = torch.maximum(size, (log_joint.abs() + terms.log_guide.abs()).mean(0))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
-from probvae.foundation.seed import isolated_seed
+from probvae.foundation.row_noise import RowNoise
 from probvae.inference.guides.base import LocalGuide
 from probvae.models import LatentModel
 
@@ -27,7 +27,7 @@ _LEAST_WIDTH, _LEAST_DRAWS = 64, 16
 class LocalFamily(Protocol):
     """The operations of a family that a search for its best members needs; K starts for each of N data."""
 
-    def prepared(self, state: State, x: Tensor) -> State:
+    def prepared(self, state: State, x: Tensor, noise: RowNoise) -> State:
         """The state (K, N, ...) with its own scale brought up to date for ``x`` (N, D)."""
 
     def zeros(self, state: State) -> list[Tensor]:
@@ -36,10 +36,10 @@ class LocalFamily(Protocol):
     def moved(self, state: State, offsets: list[Tensor]) -> State:
         """The state (K, N, ...) moved by the offsets."""
 
-    def log_ratio(self, state: State, x: Tensor, num_draws: int) -> Tensor:
+    def log_ratio(self, state: State, x: Tensor, num_draws: int, noise: RowNoise) -> Tensor:
         """log p(x, z) - log q(z) (S, K, N) at fresh draws, with the path derivative: q's own parameters held fixed."""
 
-    def fixed_log_ratios(self, state: State, x: Tensor) -> Iterator[Tensor]:
+    def fixed_log_ratios(self, state: State, x: Tensor, noise: RowNoise) -> Iterator[Tensor]:
         """log p(x, z) - log q(z) in blocks (S, K, N), at draws that are the same at every call."""
 
 
@@ -53,7 +53,7 @@ class NormalFamily(LocalFamily):
         self.model, self.full = model, full
         self.even = even_draws(_DRAWS_OF_A_CHECK, latent_dim).to(like)
 
-    def prepared(self, state: State, x: Tensor) -> State:
+    def prepared(self, state: State, x: Tensor, noise: RowNoise) -> State:
         return state
 
     def zeros(self, state: State) -> list[Tensor]:
@@ -67,11 +67,10 @@ class NormalFamily(LocalFamily):
             change = change + dependence.tril(-1)
         return loc + _apply(factor, offset), factor @ change
 
-    def log_ratio(self, state: State, x: Tensor, num_draws: int) -> Tensor:
-        loc, _ = state
-        return self.at_noise(state, x, torch.randn(num_draws, *loc.shape, dtype=loc.dtype, device=loc.device))
+    def log_ratio(self, state: State, x: Tensor, num_draws: int, noise: RowNoise) -> Tensor:
+        return self.at_noise(state, x, noise.normal(state[0].detach().expand(num_draws, *state[0].shape)))
 
-    def fixed_log_ratios(self, state: State, x: Tensor) -> Iterator[Tensor]:
+    def fixed_log_ratios(self, state: State, x: Tensor, noise: RowNoise) -> Iterator[Tensor]:
         for part in self.even.split(_draws_at_once(state, x)):
             yield self.at_noise(state, x, part[:, None, None].expand(-1, *state[0].shape))
 
@@ -95,16 +94,17 @@ class MemberFamily(LocalFamily):
     def __init__(self, model: LatentModel, guide: LocalGuide) -> None:
         self.model, self.guide = model, guide
 
-    def prepared(self, state: State, x: Tensor) -> State:
+    def prepared(self, state: State, x: Tensor, noise: RowNoise) -> State:
         parameters = state[0].detach()
         information = torch.zeros_like(parameters)
         draws = min(_DRAWS_OF_A_SCALE, _draws_at_once(state, x))
-        for _ in range(_DRAWS_OF_A_SCALE // draws):
+        with noise.starting_at(0, outer=len(parameters)):
+            z = self.guide.member(parameters).sample(torch.Size((_DRAWS_OF_A_SCALE,)))
+        for part in z.split(draws):
             # a copy for each draw: one pass then gives the gradient of each
             copies = parameters.expand(draws, *parameters.shape).clone().requires_grad_()
             with torch.enable_grad():
-                q = self.guide.member(copies)
-                (scores,) = torch.autograd.grad(q.log_prob(q.sample()).sum(), copies)
+                (scores,) = torch.autograd.grad(self.guide.member(copies).log_prob(part).sum(), copies)
             information += scores.square().sum(0)
         scale = (information / _DRAWS_OF_A_SCALE).clamp(min=1.0).rsqrt()
         return parameters, scale
@@ -116,15 +116,15 @@ class MemberFamily(LocalFamily):
         parameters, scale = state
         return parameters + scale * offsets[0], scale
 
-    def log_ratio(self, state: State, x: Tensor, num_draws: int) -> Tensor:
-        z = self.guide.member(state[0]).rsample(torch.Size((num_draws,)))
+    def log_ratio(self, state: State, x: Tensor, num_draws: int, noise: RowNoise) -> Tensor:
+        with noise.starting_at(noise.first_draw, outer=len(state[0])):
+            z = self.guide.member(state[0]).rsample(torch.Size((num_draws,)))
         return self.model.log_joint(x, z) - self.guide.member(state[0].detach()).log_prob(z)
 
-    def fixed_log_ratios(self, state: State, x: Tensor) -> Iterator[Tensor]:
-        with isolated_seed(0, x.device):
-            draws = _draws_at_once(state, x)
-            for _ in range(_DRAWS_OF_A_CHECK // draws):
-                yield self.log_ratio(state, x, draws)
+    def fixed_log_ratios(self, state: State, x: Tensor, noise: RowNoise) -> Iterator[Tensor]:
+        draws = _draws_at_once(state, x)
+        for first in range(0, _DRAWS_OF_A_CHECK, draws):
+            yield self.log_ratio(state, x, draws, noise.starting_at(first))
 
 
 def as_normal(q: Distribution) -> tuple[Tensor, Tensor, bool] | None:

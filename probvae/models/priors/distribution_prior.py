@@ -82,9 +82,9 @@ def _source(tensor: Tensor) -> nn.Parameter:
     leaf = tensor if tensor.grad_fn is None else getattr(node, "variable", None)
     if not isinstance(leaf, nn.Parameter):
         raise ArgumentError(
-            "prior: expected an nn.Parameter that stands in the distribution as it is, got a number computed from one "
+            "prior: expected an nn.Parameter that stands in the distribution itself, got a number computed from one "
             f"({tensor.grad_fn.name() if tensor.grad_fn else ''}), which a fit could not train. Hand over the "
-            "parameter itself, detach it, or write a Prior whose forward() builds the distribution (NormalPrior is one)."
+            "parameter itself, detach it, or write a Prior whose forward() builds the distribution (see NormalPrior)."
         )
     return leaf
 
