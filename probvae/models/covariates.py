@@ -36,6 +36,7 @@ class ConditionedDecoder(nn.Module):
     y: Tensor
 
     def forward(self, z: Tensor) -> Tensor:
+        """The likelihood's parameters (..., N, num_outputs) for ``z`` (..., N, d)."""
         return decoded(self.decoder, joined(z, self.y))
 
 

@@ -7,7 +7,7 @@ from torch.distributions import Distribution
 
 from probvae.errors import ArgumentError, ShapeError, unknown_name
 from probvae.foundation.checks import check_count, check_event
-from probvae.models.covariates import Covariates, GivenDecoder, GivenPrior
+from probvae.models.covariates import ConditionedDecoder, ConditionedPrior, Covariates
 from probvae.models.decoders import decoded
 from probvae.models.likelihoods import Likelihood
 from probvae.models.priors import DistributionPrior, Prior
@@ -137,7 +137,7 @@ class LatentModel(nn.Module):
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x, z) = log p(z) + log p(x|z), (..., N) for z (..., N, d) and x (N, D), in nats."""
-        self.check_given()
+        self.check_conditioned()
         return self.prior().log_prob(z) + self.likelihood(self.decode(z)).log_prob(x)
 
     def forward(self, x: Tensor | None = None, num_data: int | None = None) -> Tensor:
