@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,17 @@ class ConditionedVAE(VAE):
         raise ConfigError(
             "vae: expected the conditional VAE, got one for given y. Save the VAE that given() was called on."
         )
+
+
+def in_double(vae: VAE, x: Tensor) -> tuple[VAE, Tensor]:
+    """A copy of the pair in float64 with ``x`` (N, D) in float64; both as they are where that is their dtype already.
+
+    What is subtracted from a truth in float64 is computed with it: a float32 log p(x|z) of thousands of nats has a
+    rounding that would be taken for a gap. A program written by hand decides about its own dtype, and stays as it is.
+    """
+    if x.dtype == torch.float64 or vae.model.keeps_dtype:
+        return vae, x
+    return deepcopy(vae).double(), x.double()
 
 
 def load(path: str | Path) -> VAE:

@@ -68,6 +68,9 @@ class LatentModel(nn.Module):
     torch.Size([4, 3])
     """
 
+    # Whether the model decides about the dtype of its numbers, so that .double() would not change it.
+    keeps_dtype = False
+
     def __init__(
         self,
         prior: Prior | Distribution,

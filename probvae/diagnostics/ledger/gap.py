@@ -21,7 +21,7 @@ from probvae.inference.guides.families import as_normal
 from probvae.inference.linear.closed_form_model import has_exact_posterior
 from probvae.inference.linear.exact import exact_posterior
 from probvae.inference.linear.gaussian_gaps import diagonal_gap
-from probvae.inference.pair import VAE, check_data
+from probvae.inference.pair import VAE, check_data, in_double
 
 NUM_SAMPLES = 1000
 # A ledger takes so many data at most: annealing costs a hundred times what the closed form and quadrature do.
@@ -122,6 +122,7 @@ def posterior_gap(
     if (found := vae.groups(len(x))) is not None:
         options: dict[str, Any] = {"truth": truth, "num_samples": num_samples, "seed": seed}
         return _joined([posterior_gap(vae.at(rows[:1]), x[rows], **options) for rows in found], found)
+    vae, x = in_double(vae, x)
     evidence = log_evidence(vae, x, truth, seed=seed)
     if evidence.method == "exact":
         closed = _closed_form(vae, x, evidence)
@@ -158,6 +159,7 @@ def full_covariance_gain(
         return None
     if gap.refined is None and _posterior_is_normal(vae, x):  # a full covariance wins all
         return Gap(gap.approximation.value[: len(x)], gap.approximation.standard_error[: len(x)])
+    vae, x = in_double(vae, x)
     full = refine(vae, x, seed=seed, full_covariance=True).guide
     diagonal = refine(vae, x, seed=seed).guide if gap.refined is None else gap.refined
     first, second = paired_bounds(vae, diagonal, full, x, num_samples, seed)

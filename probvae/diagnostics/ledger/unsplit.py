@@ -21,7 +21,7 @@ from probvae.inference.evaluation.refine import not_refinable
 from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.evidence.importance_sampling import weighted_draws
 from probvae.inference.evidence.log_evidence import Estimate, log_evidence
-from probvae.inference.pair import VAE, check_data
+from probvae.inference.pair import VAE, check_data, in_double
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def total_gap(
     torch.Size([5])
     """
     check_count(num_samples, "num_samples", least=2)
+    vae, x = in_double(vae, x)
     evidence = log_evidence(vae, x, truth, seed=seed)
     with isolated_seed(seed, x.device):
         parts = [weighted_draws(part, rows, num_samples, seed).log_weights for part, rows in tiles(vae, x, num_samples)]

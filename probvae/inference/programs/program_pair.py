@@ -44,6 +44,8 @@ def model_and_guide(model: Program, guide: Program, x: Tensor) -> tuple["Program
 class ProgramModel(LatentModel):
     """p(z) p(x|z) of a program. Its decoder hands z on to the likelihood, which runs the program there."""
 
+    keeps_dtype = True
+
     def __init__(self, programs: Programs) -> None:
         super().__init__(_prior(programs), nn.Identity(), ProgramLikelihood(programs))
         self.programs, self.width = programs, _width(programs)

@@ -37,26 +37,26 @@ class DistributionPrior(Prior):
             fix = "Call .to_event(1) on it, or wrap it: torch.distributions.Independent(p, 1)."
             raise ShapeError(f"prior: expected batch_shape () and event_shape (d,), got {batch} and {event}. {fix}")
         self.latent_dim = int(event[0])
-        # The distribution's own tensors by identity, each with the parameter that it is an expanded view of.
-        self._sources = {id(tensor): (tensor, _source(tensor)) for tensor in _trained_tensors(distribution)}
-        for number, parameter in enumerate({id(p): p for _, p in self._sources.values()}.values()):
-            self.register_parameter(f"parameter_{number}", parameter)
-        memo: dict[int, Any] = {key: tensor for key, (tensor, _) in self._sources.items()}
+        # A trained tensor has a placeholder in the copy, and the name of the parameter that it is an expanded view of.
+        sources = {id(tensor): (tensor, _source(tensor)) for tensor in _trained_tensors(distribution)}
+        names = {id(parameter): f"parameter_{n}" for n, (_, parameter) in enumerate(sources.values())}
+        for _, parameter in sources.values():
+            self.register_parameter(names[id(parameter)], parameter)
+        memo: dict[int, Any] = {key: tensor.detach().clone() for key, (tensor, _) in sources.items()}
+        self._placeholders = [(memo[key], names[id(parameter)]) for key, (_, parameter) in sources.items()]
         self._distribution = _as_pyro(deepcopy(distribution, memo))
 
     def forward(self) -> dist.TorchDistribution:
-        if not self._sources:
+        if not self._placeholders:
             return self._distribution
         # A new view in each step: the old one's gradient has been taken.
-        return _mapped(self._distribution, self._current)
-
-    def _current(self, tensor: Tensor) -> Tensor:
-        known = self._sources.get(id(tensor))
-        return tensor if known is None else known[1].expand_as(tensor)
+        views = {id(held): getattr(self, name).expand_as(held) for held, name in self._placeholders}
+        return _mapped(self._distribution, lambda tensor: views.get(id(tensor), tensor))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._distribution = _mapped(self._distribution, lambda t: t if id(t) in self._sources else fn(t))
+        held = {id(tensor) for tensor, _ in self._placeholders}
+        self._distribution = _mapped(self._distribution, lambda t: t if id(t) in held else fn(t))
         return self
 
     @classmethod

@@ -93,11 +93,11 @@ def test_imputed_entries_belong_to_their_data(double: None) -> None:
     x = torch.randn(9, DIM)
     x[torch.rand(9, DIM) < 0.3] = torch.nan
     for name in ("mean", "lower", "draws"):
-        found = differences(
-            lambda vae, rows: getattr(probvae.impute(vae, rows, num_draws=20), name).movedim(-2, 0),
-            pair(missing="mask"),
-            x,
-        )
+
+        def imputed(vae: VAE, rows: Tensor, name: str = name) -> Tensor:
+            return getattr(probvae.impute(vae, rows, num_draws=20), name).movedim(-2, 0)
+
+        found = differences(imputed, pair(missing="mask"), x)
         assert max(found.values()) < 1e-10, (name, found)
 
 
