@@ -135,7 +135,7 @@ def variance_summary(vae: VAE, x: Tensor) -> dict[str, float | None]:
     if not isinstance(likelihood, GaussianLikelihood):
         return {"variance": None, "squared_error_weight": None}
     with torch.no_grad():
-        c = float(likelihood.variance(vae.model.decoder(posterior_mean(vae, x))).mean())
+        c = float(likelihood.variance(vae.model.decode(posterior_mean(vae, x))).mean())
     return {"variance": c, "squared_error_weight": 1 / (2 * c)}
 
 
