@@ -214,6 +214,9 @@ class RunRecorder(Resumption):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
+        if error is None and self.interruption.signal:
+            # It came while the weights were written, too late for end() to hear of it.
+            raise self._interrupted(self.num_epochs, 0)
 
     def begin(self, state: FitState, reason: str) -> None:
         """Make the folder, or go on in it; a record after the checkpoint belongs to a future that is not."""
@@ -235,6 +238,7 @@ class RunRecorder(Resumption):
 
     def end(self, state: FitState) -> None:
         """Save the weights; a signal that came after the last epoch was saved is heard too."""
+        self.num_epochs = state.epoch
         if self.interruption.signal:
             self._stop(state.epoch, 0)
         self._writer.finish()
@@ -248,10 +252,13 @@ class RunRecorder(Resumption):
             self._stop(saved.epoch, saved.batch)
 
     def _stop(self, epoch: int, batch: int) -> NoReturn:
-        assert self.interruption.signal is not None
         self._writer.finish()
+        raise self._interrupted(epoch, batch)
+
+    def _interrupted(self, epoch: int, batch: int) -> FitInterruptedError:
+        assert self.interruption.signal is not None
         where = f"epoch {epoch}" + (f" and batch {batch} of the next" if batch else "")
-        raise FitInterruptedError(
+        return FitInterruptedError(
             f"interrupted after {where}; all until then is saved. Go on with: probvae fit --resume {self.run.folder}",
             self.interruption.signal,
         )
