@@ -37,7 +37,6 @@ PENDING = {
     "lines",
     "files over 350 lines",
     "functions over 60 code lines",
-    "functions with more than 10 parameters",
     "folders with fewer than 3 or more than 15 files",
     "folders without a page",
     "public tensor functions without a shape",
