@@ -1,16 +1,19 @@
 """Matrix products by oneDNN: in float32's precision or not at all."""
 
+import importlib
+
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
 import probvae
-from probvae.inference.compiled.fast_products import keeps_float32, with_fast_products
+from probvae.foundation.onednn import keeps_float32, product_operator
+from probvae.inference.compiled.fast_products import with_fast_products
 from probvae.inference.compiled.recording import Recording, record
 from probvae.inference.compiled.source import as_function
 
-PRODUCT = torch.ops.probvae.product.default
+PRODUCT = product_operator()
 
 
 def layer(x: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor) -> list[Tensor]:
@@ -85,3 +88,12 @@ def test_wide_fits_agree_with_pyro_and_repeat_themselves(compile: str | bool) ->
     assert results[1].path == ("compiled" if compile is True else compile)
     assert one == two
     assert one == pytest.approx(plain, rel=1e-5)
+
+
+def test_a_module_that_is_loaded_again_defines_the_operator_once() -> None:
+    from probvae.foundation import onednn
+
+    product_operator()
+    again = importlib.reload(onednn).product_operator()
+    a, b, c = torch.randn(4, 5), torch.randn(5, 6), torch.randn(6)
+    assert_close(again(a, b, c), a @ b + c)
