@@ -1,10 +1,11 @@
-"""Torch's compiler among other processes: it ends with this one, and what a killed one left half done is removed."""
+"""Torch's compiler among other processes: a cache folder of its own, and an end when this process ends."""
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, MutableMapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -39,11 +40,48 @@ def _descendants(process: int) -> Iterator[int]:
                 yield from _descendants(child)
 
 
-def remove_unfinished(cache: Path, nested: bool = True) -> None:
-    """Remove what killed processes were building in inductor's ``cache``, unless a living one builds it now.
+@contextmanager
+def own_cache() -> Iterator[None]:
+    """Inside the block inductor builds in a folder ``probvae`` of its cache, and the user's own files stay untouched.
+
+    The parent is ``TORCHINDUCTOR_CACHE_DIR`` where it is set, and torch's default otherwise; the variable is put back.
+    At the start the block removes from that folder what killed processes of this package left half built there.
+    """
+    from torch._inductor import codecache
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    variable = "TORCHINDUCTOR_CACHE_DIR"
+    cache = Path(os.environ.get(variable) or default_cache_dir(), "probvae").absolute()
+    headers = cache / "precompiled_headers"
+    with ExitStack() as stack:
+        stack.enter_context(_set(os.environ, variable, str(cache)))
+        # torch has one folder for the headers of all caches, which a killed process could leave half built as well
+        for name, folder in (("_HEADER_DIR", headers), ("_HEADER_LOCK_DIR", headers / "locks")):
+            if hasattr(codecache, name):
+                stack.enter_context(_set(vars(codecache), name, str(folder)))
+        _remove_unfinished(cache)
+        _remove_unfinished(headers, nested=False)
+        yield
+
+
+@contextmanager
+def _set(values: MutableMapping[str, Any], name: str, value: Any) -> Iterator[None]:
+    before = values.get(name)
+    values[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del values[name]
+        else:
+            values[name] = before
+
+
+def _remove_unfinished(cache: Path, nested: bool = True) -> None:
+    """Remove what killed processes were building in ``cache``, unless a living one builds it now.
 
     Inductor takes every file that is there for a whole one; half a library ends the process that loads it.
-    ``nested``: the files are in folders of the cache, and not in the cache itself.
+    ``nested`` says that the files stand in folders of the cache, and not in the cache itself.
     """
     for mark in cache.glob(f"{'*/' if nested else ''}*{_UNDER_WAY}"):
         name = mark.name.removesuffix(_UNDER_WAY)

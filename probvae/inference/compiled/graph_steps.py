@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import reduce
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -59,11 +60,9 @@ class CompiledUpdate:
         self.numbers = self.scalars.numpy()  # the same memory, written in a tenth of the time
         held = [*program.held(), *self.parameters, *self.first, *self.second, *self.steps]
         inputs = [*batch, self.scalars.to(batch[0].device)]
-        with self._kept(), program.kept_buffers(), numbers_unread():
+        with self._kept(), numbers_unread():
             recording = with_fast_products(simplified(record(self._step, inputs, held), keep_views=False))
-        self.run = torch.no_grad()(compiled(recording))
-        with self._kept(), program.kept_buffers():
-            self.run(*inputs)  # the compiler may put its work off to the first call
+        self.run = torch.no_grad()(compiled(recording, self._kept))
 
     def __call__(self, *batch: Tensor) -> tuple[list[float], bool]:
         number = int(self.steps[0]) + 1
@@ -96,7 +95,8 @@ class CompiledUpdate:
         return [torch.stack([*losses, finite.to(losses[0])])]
 
     def _kept(self) -> AbstractContextManager[None]:
-        return restored([*self.parameters, *self.first, *self.second, *self.steps])
+        buffers = chain.from_iterable(module.buffers() for module in self.program.modules)
+        return restored([*buffers, *self.parameters, *self.first, *self.second, *self.steps])
 
 
 def step_where_finite(

@@ -3,45 +3,47 @@
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from operator import getitem
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from probvae.errors import TraceError
-from probvae.inference.compiled.compiler import ended_by_signals, remove_unfinished
+from probvae.inference.compiled.compiler import ended_by_signals, own_cache
 from probvae.inference.compiled.recording import Recording, Value, mapped
 from probvae.inference.compiled.simplification import constants
 
 # Held tensors stay as they are and inputs are brought into form: they need no check at every step. Not every version
 # of torch knows every one of these.
 _OPTIONS = {"fallback_random": True, "compile_threads": 1, "size_asserts": False, "alignment_asserts": False}
+# The compiler cannot be had, has another interface, cannot lower an operator, or cannot write its files; torch wraps
+# most of the rest into a RuntimeError
+_FAILURES = (ImportError, AttributeError, TypeError, RuntimeError, AssertionError, OSError)
 
 
-def compiled(recording: Recording) -> Callable[..., Sequence[Tensor]]:
+def compiled(recording: Recording, kept: Callable[[], AbstractContextManager[None]]) -> Callable[..., Sequence[Tensor]]:
     """The computation as compiled code: a function of the inputs, which finds the held tensors by itself.
 
+    ``kept`` makes a block that puts back what a run changes: the code is run once here.
     Random numbers are drawn by torch's own operators, in the same order as without the compiler.
     Raises :class:`~probvae.errors.TraceError` where the compiler fails.
     """
     held, module = _graph_module(recording)
     inputs = [value.tensor.detach() for value in recording.inputs]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, of its own old parts
-            import torch._inductor
-            from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
+    with warnings.catch_warnings(), torch.no_grad(), ended_by_signals():
+        warnings.simplefilter("ignore")  # torch's own, of its own old parts
+        try:
+            from torch import _inductor
 
-            remove_unfinished(Path(cache_dir()))
-            remove_unfinished(Path(default_cache_dir(), "precompiled_headers"), nested=False)
             wanted = {**_OPTIONS, "cpp_wrapper": inputs[0].device.type == "cpu"}
-            options = {name: value for name, value in wanted.items() if hasattr(torch._inductor.config, name)}
-            with ended_by_signals():
-                run: Any = torch._inductor.compile(module, [*inputs, *held], options)
-    except Exception as error:  # a compiler has as many ways to fail as it has versions: there is another path
-        raise TraceError(f"inductor: {type(error).__name__}: {error}".split("\n")[0]) from error
+            options = {name: value for name, value in wanted.items() if hasattr(_inductor.config, name)}
+            with own_cache(), kept():
+                run: Any = _inductor.compile(module, [*inputs, *held], options)
+                run(*inputs, *held)  # the compiler may put its work off to the first call
+        except _FAILURES as error:
+            raise TraceError(f"inductor: {type(error).__name__}: {error}".split("\n")[0]) from error
     forms = [_form(tensor) for tensor in inputs]
 
     def call(*batch: Tensor) -> Sequence[Tensor]:
