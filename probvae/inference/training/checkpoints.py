@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self
 
 from probvae.errors import ArgumentError, CheckpointWarning, FitInterruptedError, RunError
-from probvae.foundation.fault_points import fault_point
 from probvae.foundation.signals import noticed_signals
 from probvae.inference.model_file import TRAINING
 from probvae.inference.training.state import FitState, SavedState, StateListener
@@ -58,7 +57,6 @@ def _write(folder: Path, name: str, tensors: Packed, metadata: dict[str, str]) -
     write_packed(folder / name, tensors, {**metadata, "sha256": tensors.digest(metadata)})
     try:
         for file in _newest_first(folder)[NUM_KEPT:]:
-            fault_point("checkpoint-old")
             file.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{folder}: an old checkpoint cannot be removed ({error.strerror or error}).") from error
