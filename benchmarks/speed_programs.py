@@ -115,9 +115,9 @@ def probvae_fit(way: str, compile: str | bool) -> Callable[[Workload], Run]:
         size = sum(parameter.numel() for parameter in vae.parameters())
         _FOR_GOOD.enter_context(threads_for_step(size, workload.batch_size))
         loop = _loop(vae, workload, compile)
-        path, take = loop.stepper.path, loop.stepper.take
-        if path.name != way:
-            raise RuntimeError(f"fit took the {path.name} path: {path.reason}")
+        step, take = loop.stepper.step, loop.stepper.take
+        if step.path != way:
+            raise RuntimeError(f"fit took the {step.path} path: {step.reason}")
         batches = (batch for _ in count() for batch in loop.minibatches())
 
         def run(num_steps: int) -> None:
@@ -137,7 +137,7 @@ def _loop(vae: probvae.VAE, workload: Workload, compile: str | bool) -> Loop:
     )
     loop = Loop(vae, check_and_split(vae, vae, x, options, x.device), _objective(workload), options)
     vae.train()
-    loop.stepper.choose_path(loop.rows)
+    loop.stepper.choose_step(loop.rows)
     return loop
 
 

@@ -1,3 +1,3 @@
 """Training steps that run Pyro's handlers once: the operators are written down, and run without them from then on."""
 
-from probvae.inference.compiled.adam import Adam as Adam
+from probvae.foundation.adam import Adam as Adam

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 from probvae.errors import ArgumentError, CheckpointWarning, FitInterruptedError, RunError
 from probvae.foundation.signals import noticed_signals
+from probvae.inference.compiled.choose_step import current_name
 from probvae.inference.model_file import TRAINING
 from probvae.inference.training.state import FitState, SavedState, StateListener
 from probvae.storage.run_folder import Run
@@ -174,9 +175,9 @@ class Resumption(StateListener):
                 f"checkpoint {name}: holds something else than the state of this fit ({error}). Resume with the "
                 "version of probvae and the recipe that wrote it, or fit anew in another folder."
             ) from error
-        if saved.scalars["path"] != state.path:
+        if (path := current_name(saved.scalars["path"])) != state.path:
             warnings.warn(
-                f"resume: the steps so far took the {saved.scalars['path']} path, here it is {state.path} ({reason}): "
+                f"resume: the steps so far took the {path} path, here it is {state.path} ({reason}): "
                 "the numbers may differ in their last digits.",
                 CheckpointWarning,
                 stacklevel=6,
