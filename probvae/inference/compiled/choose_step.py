@@ -12,8 +12,8 @@ from probvae.foundation.seed import isolated_seed
 from probvae.inference.compiled.check import disagreement
 from probvae.inference.compiled.inductor import check_compiler
 from probvae.inference.compiled.program import LossAndGradient
-from probvae.inference.compiled.recording import Recording
-from probvae.inference.compiled.simplification import simplified
+from probvae.inference.compiled.recording import Trace, results, tensor_of
+from probvae.inference.compiled.simplification import simplify
 from probvae.inference.compiled.step_classes import InductorStep, PyroStep, Step, TracedStep
 from probvae.inference.densities.non_finite import TORCH_ERRORS, short_reason
 
@@ -69,29 +69,34 @@ def choose_step(
         return _because(pyro_step, f"{num_steps} steps are too few to be worth tracing")
     try:
         with isolated_seed(seed, batch[0].device):
-            recording = program.record(batch)
-            traced_step = _traced_step(program, optimizer, recording, batch)
+            trace = program.record(batch)
+            reason = f"{len(trace.operators)} operators"
+            simplify(trace)
+            is_worth_compiling = compile == "auto" and worth_compiling(trace, num_steps)
+            traced_step = _traced_step(program, optimizer, trace, batch, reason)
     except TraceError as error:
         return _instead(pyro_step, f"the program cannot be traced: {error}", compile != "auto")
     except TORCH_ERRORS as error:  # the first step will say where
         return _because(pyro_step, f"the program fails on the first batch: {short_reason(error)}")
-    if compile is not True and not (compile == "auto" and worth_compiling(recording, num_steps)):
+    if compile is not True and not is_worth_compiling:
         return traced_step
     if not may_compile:
         return _instead(traced_step, "several processes exchange gradients", compile is True)
     return _inductor_step(program, optimizer, batch, traced_step, compile is True, seed)
 
 
-def worth_compiling(recording: Recording, num_steps: int) -> bool:
-    """Whether the compiler saves twice the time that it takes."""
-    nodes = simplified(recording).nodes
-    written = [value.tensor.numel() for node in nodes if node.operator not in _PRODUCTS for value in node.outputs]
-    saved = _SAVED_OPERATOR * len(nodes) + _SAVED_NUMBER * sum(written)
-    return num_steps * saved > 2 * (_COMPILING + _COMPILING_OPERATOR * len(nodes))
+def worth_compiling(trace: Trace, num_steps: int) -> bool:
+    """Whether the compiler saves twice the time that it takes for the simplified ``trace``."""
+    operators = trace.operators
+    written = [
+        tensor_of(result).numel() for node in operators if node.target not in _PRODUCTS for result in results(node)
+    ]
+    saved = _SAVED_OPERATOR * len(operators) + _SAVED_NUMBER * sum(written)
+    return num_steps * saved > 2 * (_COMPILING + _COMPILING_OPERATOR * len(operators))
 
 
-def _traced_step(program: LossAndGradient, optimizer: Adam, recording: Recording, batch: Sequence[Tensor]) -> Step:
-    step = TracedStep(program, optimizer, simplified(recording), f"{len(recording.nodes)} operators")
+def _traced_step(program: LossAndGradient, optimizer: Adam, trace: Trace, batch: Sequence[Tensor], reason: str) -> Step:
+    step = TracedStep(program, optimizer, trace, reason)
     if difference := disagreement(step, batch):
         raise TraceError(f"its graph is not trusted: {difference}")
     return step

@@ -9,7 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from probvae.inference.compiled.recording import Recording, record
+from probvae.inference.compiled.recording import Trace, record
 from probvae.inference.compiled.restoring import restored
 
 # a batch's tensors -> the numbers that a step reports, the loss first
@@ -60,7 +60,7 @@ class LossAndGradient:
         """The modules' buffers, of any shapes."""
         return list(dict.fromkeys(chain.from_iterable(module.buffers() for module in self.modules)))
 
-    def record(self, batch: Sequence[Tensor]) -> Recording:
+    def record(self, batch: Sequence[Tensor]) -> Trace:
         """Run once on ``batch``, (B, D) and others, through Pyro's handlers, and write the operators down.
 
         The buffers are left as they were. Raises :class:`~probvae.errors.TraceError` where the structure may depend on

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from probvae.foundation.adam import Adam
 from probvae.foundation.torch_internals import norms
-from probvae.inference.compiled.fast_products import with_fast_products
+from probvae.inference.compiled.fast_products import use_fast_products
 from probvae.inference.compiled.inductor import compiled
 from probvae.inference.compiled.program import LossAndGradient, numbers_unread
-from probvae.inference.compiled.recording import Recording, record
+from probvae.inference.compiled.recording import Trace, record
 from probvae.inference.compiled.restoring import restored
-from probvae.inference.compiled.simplification import simplified
-from probvae.inference.compiled.source import as_function
+from probvae.inference.compiled.simplification import simplify
 
 # the losses, and whether the step was taken
 Taken = tuple[list[float], bool]
@@ -67,14 +66,14 @@ class PyroStep(GradientStep):
 
 
 class TracedStep(GradientStep):
-    """The operators of the losses and gradients, run as they were written down in ``recording``; then Adam."""
+    """The operators of the losses and gradients, run as the simplified ``trace`` has them; then Adam."""
 
     path = "traced"
 
-    def __init__(self, program: LossAndGradient, optimizer: Adam, recording: Recording, reason: str = "") -> None:
+    def __init__(self, program: LossAndGradient, optimizer: Adam, trace: Trace, reason: str = "") -> None:
         super().__init__(program, optimizer, reason)
-        self.run = torch.no_grad()(as_function(with_fast_products(recording)))
-        self.num_losses = len(recording.outputs) - len(program.parameters)
+        self.num_losses = len(trace.outputs) - len(program.parameters)
+        self.run = use_fast_products(trace).function()
         self.places = _places(program, optimizer)
 
     def losses_and_gradients(self, *batch: Tensor) -> tuple[Sequence[Tensor], list[Tensor | None]]:
@@ -104,8 +103,8 @@ class InductorStep(Step):
         held = [*program.held(), *self.parameters, *self.first, *self.second, *self.steps]
         inputs = [*batch, self.scalars.to(batch[0].device)]
         with self._kept(), numbers_unread():
-            recording = with_fast_products(simplified(record(self._step, inputs, held), keep_views=False))
-        self.run = torch.no_grad()(compiled(recording, self._kept))
+            trace = use_fast_products(simplify(record(self._step, inputs, held), keep_views=False))
+        self.run = torch.no_grad()(compiled(trace, self._kept))
 
     def __call__(self, *batch: Tensor) -> Taken:
         """Take one step."""
