@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from probvae.foundation.torch_internals import has_onednn_linear, onednn_linear
+
 # Multiplications below which the way to either product costs more than the product
 _LEAST_MULTIPLICATIONS = 2**22
 # The allowed error in units of float32's rounding of a sum of k products; bfloat16's rounding is 2^16 such units
@@ -33,7 +35,7 @@ def fast_products() -> Iterator[None]:
     >>> torch.allclose(y, layer(x), atol=1e-5)
     True
     """
-    if not onednn_is_there():
+    if not has_onednn_linear():
         yield
         return
     with _Products():
@@ -45,7 +47,7 @@ class _Products(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is torch.nn.functional.linear and len(args) == 3 and not kwargs and _is_large_layer(*args):
-            return torch.ops.mkldnn._linear_pointwise(*args, "none", [], "")
+            return onednn_linear(*args)
         return func(*args, **(kwargs or {}))
 
 
@@ -53,11 +55,6 @@ def _is_large_layer(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     tensors = (x, weight) if bias is None else (x, weight, bias)
     is_plain = not torch.is_grad_enabled() and x.is_contiguous() and _are_float32_on_cpu(tensors)
     return is_plain and x.numel() * len(weight) >= _LEAST_MULTIPLICATIONS
-
-
-def onednn_is_there() -> bool:
-    """Whether this PyTorch has oneDNN's affine layer."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 @cache
@@ -76,8 +73,7 @@ def product_operator() -> Any:
 
 def product_by_onednn(a: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
     """a b + c by oneDNN: a (n, k), b (k, m), c (m,) or None, result (n, m)."""
-    result: Tensor = torch.ops.mkldnn._linear_pointwise.default(a, b.t(), c, "none", [], "")
-    return result
+    return onednn_linear(a, b.t(), c)
 
 
 def is_faster_product(a: Tensor, b: Tensor, c: Sequence[Tensor] = ()) -> bool:

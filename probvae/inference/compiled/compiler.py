@@ -2,14 +2,14 @@
 
 import os
 import signal
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from probvae.foundation.signals import first_signal
+from probvae.foundation.torch_internals import default_compiler_cache, headers_in
 
 # Inductor makes this folder beside a file that it builds, while it builds it
 _UNDER_WAY = "_CxxBuild"
@@ -47,34 +47,30 @@ def own_cache() -> Iterator[None]:
     The parent is ``TORCHINDUCTOR_CACHE_DIR`` where it is set, and torch's default otherwise; the variable is put back.
     At the start the block removes from that folder what killed processes of this package left half built there.
     """
-    from torch._inductor import codecache
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
     variable = "TORCHINDUCTOR_CACHE_DIR"
-    cache = Path(os.environ.get(variable) or default_cache_dir(), "probvae").absolute()
+    cache = Path(os.environ.get(variable) or default_compiler_cache(), "probvae").absolute()
     headers = cache / "precompiled_headers"
     with ExitStack() as stack:
-        stack.enter_context(_set(os.environ, variable, str(cache)))
+        stack.enter_context(_environment(variable, str(cache)))
         # torch has one folder for the headers of all caches, which a killed process could leave half built as well
-        for name, folder in (("_HEADER_DIR", headers), ("_HEADER_LOCK_DIR", headers / "locks")):
-            if hasattr(codecache, name):
-                stack.enter_context(_set(vars(codecache), name, str(folder)))
+        stack.enter_context(headers_in(headers))
         _remove_unfinished(cache)
         _remove_unfinished(headers, nested=False)
         yield
 
 
 @contextmanager
-def _set(values: MutableMapping[str, Any], name: str, value: Any) -> Iterator[None]:
-    before = values.get(name)
-    values[name] = value
+def _environment(name: str, value: str) -> Iterator[None]:
+    """The variable has this value inside the block, and the one that it had before after it."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del values[name]
+            del os.environ[name]
         else:
-            values[name] = before
+            os.environ[name] = before
 
 
 def _remove_unfinished(cache: Path, nested: bool = True) -> None:

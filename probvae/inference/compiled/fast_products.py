@@ -3,7 +3,8 @@
 import torch
 from torch.fx import Node
 
-from probvae.foundation.onednn import is_faster_product, onednn_is_there, product_operator
+from probvae.foundation.onednn import is_faster_product, product_operator
+from probvae.foundation.torch_internals import has_onednn_linear
 from probvae.inference.compiled.recording import Trace, tensor_of
 
 _PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
@@ -11,7 +12,7 @@ _PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
 
 def use_fast_products(trace: Trace) -> Trace:
     """Let oneDNN take the large products in float32 on a CPU, where it keeps float32's precision; the trace itself."""
-    if onednn_is_there():
+    if has_onednn_linear():
         for node in trace.operators:
             if node.target in _PRODUCTS and not node.kwargs:
                 _replace_product(trace, node)

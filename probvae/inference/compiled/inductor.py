@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from probvae.errors import TraceError
+from probvae.foundation.torch_internals import inductor_compile
 from probvae.inference.compiled.compiler import ended_by_signals, own_cache
 from probvae.inference.compiled.recording import Trace, tensor_of
 
@@ -33,12 +34,9 @@ def compiled(trace: Trace, kept: Callable[[], AbstractContextManager[None]]) -> 
     with warnings.catch_warnings(), torch.no_grad(), ended_by_signals():
         warnings.simplefilter("ignore")  # torch's own, of its own old parts
         try:
-            from torch import _inductor
-
-            wanted = {**_OPTIONS, "cpp_wrapper": inputs[0].device.type == "cpu"}
-            options = {name: value for name, value in wanted.items() if hasattr(_inductor.config, name)}
+            options = {**_OPTIONS, "cpp_wrapper": inputs[0].device.type == "cpu"}
             with own_cache(), kept():
-                run: Any = _inductor.compile(module, [*bound, *inputs], options)
+                run: Any = inductor_compile(module, [*bound, *inputs], options)
                 run(*bound, *inputs)  # the compiler may put its work off to the first call
         except _FAILURES as error:
             raise TraceError(f"inductor: {type(error).__name__}: {error}".split("\n")[0]) from error

@@ -1,14 +1,13 @@
 """Model, guide and objective as one function: from a batch to the loss and its gradient."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any
 
-import pyro
 import torch
 from torch import Tensor, nn
 
+from probvae.foundation.pyro_internals import losses_read_no_numbers
 from probvae.inference.compiled.recording import Trace, record
 from probvae.inference.compiled.restoring import restored
 
@@ -66,7 +65,7 @@ class LossAndGradient:
         The buffers are left as they were. Raises :class:`~probvae.errors.TraceError` where the structure may depend on
         data.
         """
-        with self.kept_buffers(), numbers_unread():
+        with self.kept_buffers(), losses_read_no_numbers():
             return record(self, batch, self.held())
 
     def kept_buffers(self) -> AbstractContextManager[None]:
@@ -87,25 +86,3 @@ def clipped_where_there(gradients: Sequence[Tensor | None], limit: float | None)
     """:func:`clipped` of the gradients that there are, each of any shape; None stays None."""
     found = iter(clipped([gradient for gradient in gradients if gradient is not None], limit))
     return [None if gradient is None else next(found) for gradient in gradients]
-
-
-@contextmanager
-def numbers_unread() -> Iterator[None]:
-    """Pyro's losses, while they are written down, look at no number: no NaN check, no validation, no ``.item()``."""
-    with ExitStack() as stack:
-        stack.enter_context(pyro.validation_enabled(False))
-        for name in ("trace_elbo", "trace_mean_field_elbo", "renyi_elbo", "tracegraph_elbo", "traceenum_elbo"):
-            module = getattr(pyro.infer, name)
-            for function, instead in {"torch_item": _detached, "warn_if_nan": _as_it_is}.items():
-                if hasattr(module, function):
-                    stack.callback(setattr, module, function, getattr(module, function))
-                    setattr(module, function, instead)
-        yield
-
-
-def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
-
-
-def _as_it_is(value: Any, *args: Any, **kwargs: Any) -> Any:
-    return value

@@ -17,8 +17,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from probvae.errors import TraceError
-from probvae.foundation.operators import DispatchMode
-from probvae.foundation.torch_internals import is_mutable, written_arguments
+from probvae.foundation.torch_internals import DispatchMode, is_mutable, written_arguments
 
 # storage, offset, shape, strides, dtype
 Place = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]

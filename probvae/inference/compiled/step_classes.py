@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from probvae.foundation.adam import Adam
+from probvae.foundation.pyro_internals import losses_read_no_numbers
 from probvae.foundation.torch_internals import norms
 from probvae.inference.compiled.fast_products import use_fast_products
 from probvae.inference.compiled.inductor import compiled
-from probvae.inference.compiled.program import LossAndGradient, numbers_unread
+from probvae.inference.compiled.program import LossAndGradient
 from probvae.inference.compiled.recording import Trace, record
 from probvae.inference.compiled.restoring import restored
 from probvae.inference.compiled.simplification import simplify
@@ -102,7 +103,7 @@ class InductorStep(Step):
         self.cells = self.scalars.numpy()  # the same memory, written in a tenth of the time
         held = [*program.held(), *self.parameters, *self.first, *self.second, *self.steps]
         inputs = [*batch, self.scalars.to(batch[0].device)]
-        with self._kept(), numbers_unread():
+        with self._kept(), losses_read_no_numbers():
             trace = use_fast_products(simplify(record(self._step, inputs, held), keep_views=False))
         self.run = torch.no_grad()(compiled(trace, self._kept))
 

@@ -94,7 +94,7 @@ class Stepper:
                 raise  # the others are torch's, of numbers out of range: the first step says where they are
 
     def choose_step(self, data: Rows) -> None:
-        """Choose the step, through Pyro's handlers or without them; model and guide have to be in their training mode."""
+        """Choose how steps are taken; model and guide have to be in their training mode."""
         size = self.options.batch_size
         mine = self.processes.my_slice(size)
         batch = self._inputs(Minibatch(self.conditioned.at(mine), data.head(size)[mine], 0, size, 0))
