@@ -183,7 +183,7 @@ def validates(distribution: Distribution) -> bool:
 
 
 def check_value(distribution: Distribution, value: Tensor, is_wanted: bool | None = None) -> None:
-    """Raise :class:`ValueError` where ``value`` (..., event) is not in the support of ``distribution``.
+    """Raise :class:`ValueError` where ``value``, of shape (..., D) or ``(...)``, is not in the distribution's support.
 
     ``is_wanted`` says whether to look; by default a distribution that validates looks.
     """

@@ -23,8 +23,9 @@ _FAILURES = (ImportError, AttributeError, TypeError, RuntimeError, AssertionErro
 
 
 def compiled(trace: Trace, kept: Callable[[], AbstractContextManager[None]]) -> Callable[..., Sequence[Tensor]]:
-    """The computation as compiled code: a function of the inputs, which finds the held tensors by itself.
+    """The computation as compiled code: a function of the inputs, which finds the bound tensors by itself.
 
+    Inputs and outputs have the shapes of the run that was written down.
     ``kept`` makes a block that puts back what a run changes: the code is run once here.
     Random numbers are drawn by torch's own operators, in the same order as without the compiler.
     Raises :class:`~probvae.errors.TraceError` where the compiler fails.

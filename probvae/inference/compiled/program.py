@@ -74,7 +74,10 @@ class LossAndGradient:
 
 
 def clipped(gradients: Sequence[Tensor], limit: float | None) -> Sequence[Tensor]:
-    """The gradients, scaled down where their norm is above ``limit``: ``torch.nn.utils.clip_grad_norm_``'s formula."""
+    """The gradients, of any shapes, scaled down where their norm is above ``limit``.
+
+    The formula is that of ``torch.nn.utils.clip_grad_norm_``.
+    """
     if limit is None:
         return gradients
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))

@@ -72,6 +72,7 @@ class Trace:
     def function(self) -> Callable[..., Sequence[Tensor]]:
         """A function of the inputs that gives the outputs, without gradients; all other tensors are bound in it.
 
+        Inputs and outputs have the shapes of the run that was written down.
         It is fx's own code for the graph, with the operators bound to short names: looking each of them up in
         ``torch.ops`` takes 6 % of a step of a small model.
         """
@@ -90,7 +91,7 @@ class Trace:
         return torch.no_grad()(function)
 
     def module(self) -> tuple[GraphModule, list[Tensor]]:
-        """The graph as a module, and the bound tensors, which are the first arguments of its ``forward``."""
+        """The graph as a module, and the bound tensors (of any shape), the first arguments of its ``forward``."""
         tensors = [tensor_of(node) for node in self.bound]
         for node in self.graph.nodes:
             node.meta.clear()  # the compiler keeps the nodes, and they would keep their tensors

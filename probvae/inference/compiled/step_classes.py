@@ -39,14 +39,14 @@ class Step(ABC):
 
     @abstractmethod
     def __call__(self, *batch: Tensor) -> Taken:
-        """Take one step."""
+        """Take one step on ``batch``, tensors of the shapes of the example."""
 
 
 class GradientStep(Step):
     """A step whose gradients can be had before Adam's part: several processes exchange them there."""
 
     def __call__(self, *batch: Tensor) -> Taken:
-        """Take one step."""
+        """Take one step on ``batch``, tensors of the shapes of the example."""
         return step_where_finite(self.optimizer, *self.losses_and_gradients(*batch))
 
     @abstractmethod
@@ -108,7 +108,7 @@ class InductorStep(Step):
         self.run = torch.no_grad()(compiled(trace, self._kept))
 
     def __call__(self, *batch: Tensor) -> Taken:
-        """Take one step."""
+        """Take one step on ``batch``, tensors of the shapes of the example."""
         self.cells[0], self.cells[1] = self.optimizer.scalars(int(self.steps[0]) + 1)
         *losses, taken = self.run(*batch, self.scalars.to(batch[0].device))[0].tolist()
         return losses, bool(taken)
