@@ -77,7 +77,7 @@ def product_by_onednn(a: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
 
 
 def is_faster_product(a: Tensor, b: Tensor, c: Sequence[Tensor] = ()) -> bool:
-    """Whether a (n, k) times b (k, m), plus the one tensor of ``c`` if there is one, goes to :func:`product_operator`.
+    """True if a (n, k) times b (k, m), plus the one tensor of ``c`` if there is one, goes to :func:`product_operator`.
 
     The tensors must be float32 on a CPU, the addend a vector (m,), and the product large and trusted.
     """
@@ -97,7 +97,7 @@ def _is_trusted(n: int, k: int, m: int) -> bool:
 
 
 def keeps_float32(product: Callable[[Tensor, Tensor, Tensor | None], Tensor], n: int, k: int, m: int) -> bool:
-    r"""Whether ``product`` of random matrices (n, k) and (k, m) has no larger error than float32 arithmetic.
+    r"""True if ``product`` of random matrices (n, k) and (k, m) has no larger error than float32 arithmetic.
 
     The root mean square of the error against float64, relative to that of the product, must be below
     :math:`4 \sqrt{k}\, 2^{-24}`: rounding each of k terms gives no more than a quarter of that.

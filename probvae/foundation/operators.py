@@ -1,4 +1,4 @@
-"""What watches, counts or bounds torch's operators inside a block: calls, work, memory, allocations."""
+"""Blocks that watch torch's operators, and count or bound their work, their memory and their allocations."""
 
 import gc
 import math
@@ -58,7 +58,7 @@ class BoundedAllocation(DispatchMode):
 
 
 def _form(value: Any) -> Any:
-    """What the size of a result depends on."""
+    """All parts of an argument that the size of a result depends on."""
     if isinstance(value, Tensor):
         return value.shape, value.dtype
     if isinstance(value, Mapping):

@@ -31,7 +31,7 @@ _UNDECLARED_WRITES = {torch.ops.aten.native_batch_norm.default: (3, 4)}
 
 
 def has_fused_adam() -> bool:
-    """Whether this torch has the kernel that :func:`fused_adam` calls."""
+    """True if this torch has the kernel that :func:`fused_adam` calls."""
     return _FUSED_ADAM is not None
 
 
@@ -77,12 +77,12 @@ def norms(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def is_mutable(operator: Any) -> bool:
-    """Whether an operator of ``torch.ops`` declares that it writes to an argument."""
+    """True if an operator of ``torch.ops`` declares that it writes to an argument."""
     return bool(operator._schema.is_mutable)
 
 
 def takes_argument(operator: Any, name: str) -> bool:
-    """Whether an operator of ``torch.ops`` has an argument of this name."""
+    """True if an operator of ``torch.ops`` has an argument of this name."""
     return any(argument.name == name for argument in operator._schema.arguments)
 
 
@@ -119,7 +119,7 @@ class DispatchMode(TorchDispatchMode):
 
 
 def has_onednn_linear() -> bool:
-    """Whether this torch has the operator that :func:`onednn_linear` calls."""
+    """True if this torch has the operator that :func:`onednn_linear` calls."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -178,7 +178,7 @@ def validation_kept(inside: bool | None = None) -> Iterator[None]:
 
 
 def validates(distribution: Distribution) -> bool:
-    """Whether a distribution checks the values whose density it is asked for."""
+    """True if a distribution checks the values whose density it is asked for."""
     return bool(getattr(distribution, "_validate_args", False))
 
 

@@ -86,7 +86,7 @@ def choose_step(
 
 
 def worth_compiling(trace: Trace, num_steps: int) -> bool:
-    """Whether the compiler saves twice the time that it takes for the simplified ``trace``."""
+    """True if the compiler saves twice the time that it takes for the simplified ``trace``."""
     operators = trace.operators
     written = [
         tensor_of(result).numel() for node in operators if node.target not in _PRODUCTS for result in results(node)

@@ -204,7 +204,7 @@ def tensor_of(node: Node) -> Tensor:
 
 
 def moves(node: Node) -> bool:
-    """Whether a node depends on an input, a held tensor or a random number; all others are the same in every run."""
+    """True if a node depends on an input, a held tensor or a random number; all others are the same in every run."""
     return bool(node.meta["moves"])
 
 
@@ -216,7 +216,7 @@ def results(node: Node) -> list[Node]:
 
 
 def place(node: Node) -> Place:
-    """Where the numbers of a node lie; two nodes in the same place are the same."""
+    """The place of a node's numbers in memory; two nodes in the same place are the same."""
     return _place(tensor_of(node))
 
 
@@ -241,7 +241,7 @@ def writes(node: Node) -> set[int]:
 
 
 def is_random(operator: Any) -> bool:
-    """Whether an operator draws random numbers."""
+    """True if an operator draws random numbers."""
     return torch.Tag.nondeterministic_seeded in operator.tags
 
 

@@ -139,7 +139,7 @@ def step_where_finite(optimizer: Adam, losses: Sequence[Tensor], gradients: Sequ
     taken.
     """
     sizes = norms([gradient for gradient in gradients if gradient is not None])
-    scalars = torch.stack([*losses, *sizes]).tolist()  # in one transfer
+    scalars = torch.stack([*losses, *sizes]).tolist()  # one transfer, and not one for each
     taken = all(map(math.isfinite, (scalars[0], *scalars[len(losses) :])))
     if taken:
         optimizer.step(gradients)
