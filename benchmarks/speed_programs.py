@@ -108,7 +108,7 @@ def pyro_example(workload: Workload) -> Run:
 
 
 def probvae_fit(way: str, compile: str | bool) -> Callable[[Workload], Run]:
-    """The steps of `fit`, minibatches and checks included, by one of its ways: "plain", "graph" or "compiled"."""
+    """The steps of `fit`, minibatches and checks included, by one of its ways: "pyro", "traced" or "compiled"."""
 
     def build(workload: Workload) -> Run:
         vae = _vae(workload)
@@ -220,8 +220,8 @@ PROGRAMS: dict[str, Callable[[Workload], Run]] = {
     "pyro": pyro_svi,
     "pyro-jit": pyro_jit,
     "pyro-example": pyro_example,
-    "probvae": probvae_fit("plain", False),
-    "probvae graph": probvae_fit("graph", "graph"),
+    "probvae": probvae_fit("pyro", False),
+    "probvae graph": probvae_fit("traced", "graph"),
     "probvae compiled": probvae_fit("compiled", True),
     "products": products,
     "evidence": evidence,
