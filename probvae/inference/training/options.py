@@ -15,7 +15,7 @@ import torch
 
 from probvae.errors import ArgumentError, UnknownOptionError, unknown_name
 from probvae.foundation.checks import check_count, check_positive
-from probvae.inference.compiled.paths import check_compile
+from probvae.inference.compiled.choose_step import check_compile
 from probvae.inference.training.minibatches import Data
 
 Function = TypeVar("Function", bound=Callable[..., Any])

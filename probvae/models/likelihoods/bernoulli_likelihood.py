@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from probvae.errors import SupportError
 from probvae.foundation.checks import check_finite
+from probvae.foundation.torch_internals import check_value, validates
 from probvae.models.likelihoods.base import Likelihood
 
 
@@ -62,8 +63,7 @@ class BinaryEntries(dist.Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p (...) of ``value`` (..., D)."""
-        if self._validate_args or self.base_dist._validate_args:
-            self.base_dist._validate_sample(value)
+        check_value(self.base_dist, value, validates(self) or validates(self.base_dist))
         # Above the threshold torch takes the identity, which is exact there in float64
         return -nn.functional.softplus((1 - 2 * value) * self.base_dist.logits, threshold=40).sum(-1)
 

@@ -7,6 +7,7 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from probvae.foundation.torch_internals import check_value
 from probvae.models.likelihoods._scale import PositiveParameter
 from probvae.models.likelihoods.base import Likelihood, check_counts
 
@@ -67,8 +68,7 @@ class StableNegativeBinomial(dist.NegativeBinomial):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p (..., D) of the counts ``value`` (..., D)."""
-        if self._validate_args:
-            self._validate_sample(value)
+        check_value(self, value)
         # log(theta mu / (theta + mu)), which tends to log mu as theta grows
         log_rate = self.total_count.log() + logsigmoid(self.logits)
         terms = value * log_rate + self.total_count * logsigmoid(-self.logits)
