@@ -20,11 +20,11 @@ from speed_networks import Batches, Guide, ImportanceWeightedLoss, Loss, Model, 
 from speed_worker import Run, Workload, serve
 
 import probvae
+from probvae.foundation.fit_options import FitOptions
 from probvae.foundation.process import threads_for_step
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from probvae.inference.objectives import ELBOObjective, IWAEObjective, Objective
 from probvae.inference.training.loop import Loop
-from probvae.inference.training.options import FitOptions
 from probvae.inference.training.training_data import check_and_split
 
 LEARNING_RATE = 1e-3

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from probvae.errors import ArgumentError, PathWarning, TraceError
+from probvae.errors import PathWarning, TraceError
 from probvae.foundation.adam import Adam
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.compiled.check import disagreement
@@ -30,12 +30,6 @@ _PRODUCTS = {
 }
 # The names of the paths in runs and checkpoints of version 0.1
 _NAMES_BEFORE = {"plain": PyroStep.path, "graph": TracedStep.path}
-
-
-def check_compile(compile: str | bool) -> None:
-    """Raise unless ``compile`` is one of the ways that there are."""
-    if not isinstance(compile, bool) and compile not in ("auto", "graph"):
-        raise ArgumentError(f"compile: expected 'auto', 'graph', True or False, got {compile!r}. Use 'auto'.")
 
 
 def current_name(path: str) -> str:

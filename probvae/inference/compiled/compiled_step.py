@@ -8,8 +8,9 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from probvae.foundation.adam import Adam
+from probvae.foundation.fit_options import check_compile
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.compiled.choose_step import check_compile, choose_step
+from probvae.inference.compiled.choose_step import choose_step
 from probvae.inference.compiled.program import LossAndGradient
 from probvae.inference.compiled.step_classes import PyroStep
 from probvae.inference.densities.traces import PyroProgram

@@ -2,7 +2,9 @@
 
 In: the contract (``base``), Pyro's own losses (``_pyro``), and the registered objectives.
 Out: the steps that follow their gradient (``training``, ``compiled``); bounds of a fitted pair (``evaluation``).
-The door is :class:`~probvae.inference.Objective`. To add an objective: one new file here and one line below.
+The door is :class:`~probvae.inference.Objective`.
+
+To add an objective: one new file here and one line below.
 """
 
 from probvae.foundation.exports import export_public_names

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError, SkippedStepsWarning
+from probvae.foundation.fit_options import FitOptions
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.non_finite import TORCH_ERRORS, short_reason
 from probvae.inference.evaluation.bounds import bound
@@ -24,7 +25,6 @@ from probvae.inference.evaluation.variance import (
 from probvae.inference.objectives import Objective
 from probvae.inference.pair import VAE
 from probvae.inference.training.minibatches import Passes, Rows
-from probvae.inference.training.options import FitOptions
 from probvae.inference.training.processes import Processes
 from probvae.inference.training.progress import EpochProgress
 from probvae.inference.training.state import FitState, StateListener, StepFailure

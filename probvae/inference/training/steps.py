@@ -10,6 +10,7 @@ from torch import Tensor
 
 from probvae.errors import ArgumentError
 from probvae.foundation.adam import Adam
+from probvae.foundation.fit_options import FitOptions
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.compiled.choose_step import choose_step
 from probvae.inference.compiled.program import LossAndGradient, clipped_where_there
@@ -20,7 +21,6 @@ from probvae.inference.densities.traces import paired_traces
 from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.pair import VAE, check_supports
 from probvae.inference.training.minibatches import Rows
-from probvae.inference.training.options import FitOptions
 from probvae.inference.training.processes import Processes
 
 Gradients = Sequence[Tensor | None]

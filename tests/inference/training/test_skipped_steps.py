@@ -11,10 +11,10 @@ from torch.testing import assert_close
 
 import probvae
 from probvae.errors import NonFiniteLossError, SkippedStepsWarning
+from probvae.foundation.fit_options import FitOptions
 from probvae.inference import DiagonalGuide, MLPEncoder, fit
 from probvae.inference.objectives import ELBOObjective
 from probvae.inference.training.loop import Loop
-from probvae.inference.training.options import FitOptions
 from probvae.inference.training.training_data import check_and_split
 from probvae.models import Decoder, GaussianLikelihood, LatentModel, LinearDecoder, MLPDecoder, StandardNormalPrior
 
