@@ -36,8 +36,6 @@ PENDING = {
     "files",
     "lines",
     "folders without a page",
-    "public tensor functions without a shape",
-    "comments and docstrings that begin as riddles",
 }
 LIMITS = {
     "files": 210,
