@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from probvae.foundation.version import __version__ as __version__
+from probvae.foundation.package import __version__ as __version__
 
 if TYPE_CHECKING:
     import probvae.report as _report_room

@@ -8,8 +8,8 @@ Out: the model p(z) p(x|z) (``probvae.models``), and what is concluded from a fi
 The doors are :class:`~probvae.VAE`, :func:`~probvae.fit`, :func:`~probvae.elbo` and :func:`~probvae.log_evidence`.
 """
 
-from probvae.foundation.exports import export_public_names
 from probvae.foundation.fit_options import FitOptions as FitOptions
+from probvae.foundation.package import export_public_names
 
 from .compiled.compiled_step import CompiledStep as CompiledStep
 from .densities.kl import analytic_kl as analytic_kl

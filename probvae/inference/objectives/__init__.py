@@ -7,7 +7,7 @@ The door is :class:`~probvae.inference.Objective`.
 To add an objective: one new file here and one line below.
 """
 
-from probvae.foundation.exports import export_public_names
+from probvae.foundation.package import export_public_names
 
 from .analytic_kl import AnalyticKLObjective as AnalyticKLObjective
 from .base import Objective as Objective
