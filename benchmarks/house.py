@@ -139,7 +139,7 @@ def show(found: list[Measure], names: bool, console: Console) -> None:
             console.print(f"\n[bold]{measure.name}[/bold]")
             items = measure.places.items() if isinstance(measure.places, dict) else measure.places
             for item in items:
-                console.print(f"  {item}", highlight=False, markup=False)
+                console.print(f"  {item}", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:

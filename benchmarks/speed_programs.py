@@ -20,11 +20,11 @@ from speed_networks import Batches, Guide, ImportanceWeightedLoss, Loss, Model, 
 from speed_worker import Run, Workload, serve
 
 import probvae
+from probvae.foundation.fit_options import FitOptions
 from probvae.foundation.process import threads_for_step
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from probvae.inference.objectives import ELBOObjective, IWAEObjective, Objective
 from probvae.inference.training.loop import Loop
-from probvae.inference.training.options import FitOptions
 from probvae.inference.training.training_data import check_and_split
 
 LEARNING_RATE = 1e-3
@@ -108,16 +108,16 @@ def pyro_example(workload: Workload) -> Run:
 
 
 def probvae_fit(way: str, compile: str | bool) -> Callable[[Workload], Run]:
-    """The steps of `fit`, minibatches and checks included, by one of its ways: "plain", "graph" or "compiled"."""
+    """The steps of `fit`, minibatches and checks included, by one of its ways: "pyro", "traced" or "compiled"."""
 
     def build(workload: Workload) -> Run:
         vae = _vae(workload)
         size = sum(parameter.numel() for parameter in vae.parameters())
         _FOR_GOOD.enter_context(threads_for_step(size, workload.batch_size))
         loop = _loop(vae, workload, compile)
-        path, take = loop.stepper.path, loop.stepper.take
-        if path.name != way:
-            raise RuntimeError(f"fit took the {path.name} path: {path.reason}")
+        step, take = loop.stepper.step, loop.stepper.take
+        if step.path != way:
+            raise RuntimeError(f"fit took the {step.path} path: {step.reason}")
         batches = (batch for _ in count() for batch in loop.minibatches())
 
         def run(num_steps: int) -> None:
@@ -137,7 +137,7 @@ def _loop(vae: probvae.VAE, workload: Workload, compile: str | bool) -> Loop:
     )
     loop = Loop(vae, check_and_split(vae, vae, x, options, x.device), _objective(workload), options)
     vae.train()
-    loop.stepper.choose_path(loop.rows)
+    loop.stepper.choose_step(loop.rows)
     return loop
 
 
@@ -220,8 +220,8 @@ PROGRAMS: dict[str, Callable[[Workload], Run]] = {
     "pyro": pyro_svi,
     "pyro-jit": pyro_jit,
     "pyro-example": pyro_example,
-    "probvae": probvae_fit("plain", False),
-    "probvae graph": probvae_fit("graph", "graph"),
+    "probvae": probvae_fit("pyro", False),
+    "probvae graph": probvae_fit("traced", "graph"),
     "probvae compiled": probvae_fit("compiled", True),
     "products": products,
     "evidence": evidence,

@@ -1,15 +1,20 @@
 """The variational autoencoder as a Bayesian model, which says how wrong its posterior is.
 
-Every public name of a room (``probvae.models``, ``probvae.inference``, ...) is a name of the package too. A name is
-written once, in its room's ``__init__``, and looked up when it is first used: ``import probvae`` imports neither torch
-nor Pyro.
+In: one folder for each room. ``foundation`` and ``storage`` carry the others; ``models`` has p, ``inference`` has q and
+the fit, ``data`` what is fitted, ``diagnostics`` how wrong the posterior is, ``experiments`` whole runs,
+``applications`` what one does with a fitted model, ``report`` the page, ``cli`` the command line. Imports go one way.
+Out: recipes, notebooks and benchmarks, which stand beside the package.
+
+The doors are :class:`~probvae.VAE`, :func:`~probvae.fit` and :func:`~probvae.diagnose`. Every public name of a room
+(``probvae.models``, ``probvae.inference``, ...) is a name of the package too. A name is written once, in its room's
+``__init__``, and looked up when it is first used: ``import probvae`` imports neither torch nor Pyro.
 """
 
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from probvae.foundation.version import __version__ as __version__
+from probvae.foundation.package import __version__ as __version__
 
 if TYPE_CHECKING:
     import probvae.report as _report_room

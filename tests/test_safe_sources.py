@@ -10,9 +10,9 @@ import probvae
 
 PACKAGE = Path(probvae.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-# `exec` of the source that the package itself has just written for a traced step; program_file runs what the user names
+# `exec` of the source that torch.fx has just written for a traced step; program_file runs what the user names
 ALLOWED = {
-    ("inference/compiled/source.py", "exec"),
+    ("inference/compiled/recording.py", "exec"),
     ("inference/programs/program_file.py", "exec_module"),
 }
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle", "yaml"}
@@ -25,7 +25,7 @@ FORBIDDEN_CALLS = {
 REQUIRED = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
 FORBIDDEN_ARGUMENTS = {"shell": True, "allow_pickle": True, "weights_only": False}
 # these make no code object of a text
-OTHER_COMPILES = {"torch.compile", "torch._inductor.compile", "re.compile"}
+OTHER_COMPILES = {"torch.compile", "_inductor.compile", "re.compile"}
 
 
 def faults(source: str, name: str = "it.py") -> list[str]:

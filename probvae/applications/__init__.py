@@ -8,7 +8,7 @@ Out: the mathematics, which is :mod:`probvae.inference`; whether the model can b
 The door is :func:`open_run`; each task is one function.
 """
 
-from probvae.foundation.exports import export_public_names
+from probvae.foundation.package import export_public_names
 
 from .encoding import Codes as Codes
 from .encoding import encode as encode

@@ -10,7 +10,7 @@ import click
 from probvae.cli.run_options import memory_option
 from probvae.experiments import recipe as recipes
 from probvae.experiments.recipe import Recipe
-from probvae.inference.training.options import OPTIONS
+from probvae.foundation.fit_options import OPTIONS
 
 # option -> key of the recipe that it sets
 KEYS = {

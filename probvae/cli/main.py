@@ -20,10 +20,10 @@ from probvae.errors import (
     nearest_name,
     unknown_name,
 )
+from probvae.foundation.package import __version__
 from probvae.foundation.process import keep_freed_memory, launched_rank, local_rank, num_launched, wait_briefly
 from probvae.foundation.signals import first_signal, terminate
 from probvae.foundation.text import printable
-from probvae.foundation.version import __version__
 
 COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",

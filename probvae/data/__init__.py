@@ -7,7 +7,7 @@ Out: the split into training and held-out rows, which is :mod:`probvae.experimen
 The door is :func:`load_data`, which returns a :class:`Dataset`.
 """
 
-from probvae.foundation.exports import export_public_names
+from probvae.foundation.package import export_public_names
 
 from .dataset import Dataset as Dataset
 from .dataset import LinearGaussianTruth as LinearGaussianTruth

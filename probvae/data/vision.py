@@ -17,11 +17,9 @@ from probvae.errors import ConfigError, DataError
 # the library of operators cannot be loaded, and the import fails, although reading data sets needs none of them.
 # Declaring their schemas, without an implementation, lets the import go through.
 _SCHEMAS = {
-    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-# The declarations last as long as this list
-_declarations: list[Any] = []
 TAKES = ("data_dir", "split", "download")
 
 
@@ -104,8 +102,6 @@ def _forget_half_imported() -> None:
 def _declare_missing_operators() -> None:
     import torch
 
-    library = torch.library.Library("torchvision", "FRAGMENT")
     for name, schema in _SCHEMAS.items():
         if not hasattr(torch.ops.torchvision, name):
-            library.define(schema)
-    _declarations.append(library)
+            torch.library.define(f"torchvision::{name}", schema)

@@ -10,7 +10,7 @@ latents carry, ``prediction/`` whether the model makes data like these. ``advice
 The door is :func:`diagnose`, which runs them all.
 """
 
-from probvae.foundation.exports import export_public_names
+from probvae.foundation.package import export_public_names
 
 from .calibration.c2st import C2ST as C2ST
 from .calibration.c2st import c2st as c2st

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from probvae.errors import ConfigError, RunError, unknown_name
-from probvae.inference.training.options import OPTIONS
+from probvae.foundation.fit_options import OPTIONS
 from probvae.storage.untrusted import check_file, check_run_format, read_run_text
 
 Recipe = dict[str, dict[str, Any]]

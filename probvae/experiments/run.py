@@ -34,9 +34,9 @@ from probvae.experiments.recipe_data import (
     with_columns,
 )
 from probvae.experiments.summary import check_summary, evaluate, first_ledger, for_other_data, weight_summary
+from probvae.foundation.package import __version__
 from probvae.foundation.process import launched_rank, num_launched
 from probvae.foundation.seed import isolated_seed
-from probvae.foundation.version import __version__
 from probvae.inference import FitOptions, FitResult, Objective, fit
 from probvae.inference.pair import VAE
 from probvae.inference.training.processes import process_group

@@ -1,13 +1,18 @@
 """Checks of tensors at public boundaries."""
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from probvae.errors import ArgumentError, DataError, ShapeError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def check_matrix(x: Tensor, data_dim: int | None = None, name: str = "x") -> None:
+
+def check_matrix(x: "Tensor", data_dim: int | None = None, name: str = "x") -> None:
     """Raise unless ``x`` is a real (N, D) tensor with N, D >= 1 and, unless ``data_dim`` is None, D = ``data_dim``."""
+    # The command line checks numbers with this file, before torch is there.
+    from torch import Tensor
+
     if not isinstance(x, Tensor):
         raise ArgumentError(
             f"{name}: expected a torch.Tensor, got {type(x).__name__}. Convert it with torch.as_tensor({name})."
@@ -26,15 +31,15 @@ def check_matrix(x: Tensor, data_dim: int | None = None, name: str = "x") -> Non
         )
 
 
-def check_finite(x: Tensor, name: str = "x") -> None:
+def check_finite(x: "Tensor", name: str = "x") -> None:
     """Raise unless every entry of ``x`` (N, D) is finite; the message names the first row that is not."""
-    finite = torch.isfinite(x).all(dim=1)
+    finite = x.isfinite().all(dim=1)
     if finite.all():
         return
     raise non_finite_rows((~finite).nonzero()[:, 0], len(x), name)
 
 
-def non_finite_rows(bad: Tensor, num_data: int, name: str = "x") -> DataError:
+def non_finite_rows(bad: "Tensor", num_data: int, name: str = "x") -> DataError:
     """The error for rows that are not finite; ``bad`` (B,) are their row numbers, of ``num_data`` rows in all."""
     return DataError(
         f"{name}: {len(bad)} of {num_data} rows contain NaN or infinity (first: row {int(bad[0])}). "
@@ -42,7 +47,7 @@ def non_finite_rows(bad: Tensor, num_data: int, name: str = "x") -> DataError:
     )
 
 
-def check_event(value: Tensor, size: int, name: str, fix: str) -> None:
+def check_event(value: "Tensor", size: int, name: str, fix: str) -> None:
     """Raise unless ``value`` has shape (..., size); the message ends with ``fix``."""
     if value.ndim == 0 or value.shape[-1] != size:
         raise ShapeError(f"{name}: expected trailing shape ({size},), got {tuple(value.shape)}. {fix}")

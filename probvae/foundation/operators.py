@@ -1,4 +1,4 @@
-"""What watches, counts or bounds torch's operators inside a block: calls, work, memory, allocations."""
+"""Blocks that watch torch's operators, and count or bound their work, their memory and their allocations."""
 
 import gc
 import math
@@ -9,31 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from probvae.errors import RunError
-
-
-class DispatchMode(TorchDispatchMode):
-    """torch's own, without its guard against its compiler, which imports that, for longer than a short fit takes.
-
-    >>> import torch
-    >>> class Count(DispatchMode):
-    ...     number = 0
-    ...
-    ...     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-    ...         self.number += 1
-    ...         return func(*args, **(kwargs or {}))
-    >>> with Count() as count:
-    ...     x = torch.ones(3) + 1
-    >>> count.number
-    2
-    """
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
+from probvae.foundation.torch_internals import (
+    DispatchMode,
+    is_mutable,
+    takes_argument,
+    tree_leaves,
+    tree_map_only,
+)
 
 
 class BoundedAllocation(DispatchMode):
@@ -74,7 +58,7 @@ class BoundedAllocation(DispatchMode):
 
 
 def _form(value: Any) -> Any:
-    """What the size of a result depends on."""
+    """All parts of an argument that the size of a result depends on."""
     if isinstance(value, Tensor):
         return value.shape, value.dtype
     if isinstance(value, Mapping):
@@ -84,12 +68,12 @@ def _form(value: Any) -> Any:
 
 def _size_of_result(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
     """How many numbers ``func`` would make; 0 where that depends on values, which are in memory then."""
-    if func._schema.is_mutable:
+    if is_mutable(func):
         return 0
     if torch.Tag.pointwise in func.tags:  # on the meta device some of these import torch's compiler
         return _size_together(leaf.shape for leaf in tree_leaves((tuple(args), kwargs)) if isinstance(leaf, Tensor))
     args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (tuple(args), kwargs))
-    if "device" in kwargs or any(argument.name == "device" for argument in func._schema.arguments):
+    if "device" in kwargs or takes_argument(func, "device"):
         kwargs["device"] = torch.device("meta")
     try:
         result = func(*args, **kwargs)

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from probvae.foundation.torch_internals import DispatchMode, is_mutable
 
 # The multipliers and the increment of SplitMix64, as signed numbers. Source: Steele, Lea and Flood (2014), "Fast
 # splittable pseudorandom number generators", figure 14.
@@ -38,7 +39,7 @@ class NoRowsError(RuntimeError):
     """A random operator drew numbers that belong to no row."""
 
 
-class RowNoise(TorchDispatchMode):
+class RowNoise(DispatchMode):
     r"""Inside the block, row n of a random operator's result is drawn from the stream of ``keys[n]``.
 
     .. math:: u_{s,n,e} = h\big( k_n, \text{seed}, \text{operator}, (s_0 + s) E + e \big)
@@ -93,7 +94,7 @@ class RowNoise(TorchDispatchMode):
             return self._multinomial(*args, **kwargs)
         transform = _TRANSFORMS.get(name)
         if transform is not None:
-            target = args[0] if func._schema.is_mutable else _empty(name, args, kwargs)
+            target = args[0] if is_mutable(func) else _empty(name, args, kwargs)
             return target.copy_(transform(self._uniform(target.shape), args))
         return self._row_by_row(func, args, kwargs)
 
@@ -148,7 +149,7 @@ class RowNoise(TorchDispatchMode):
             own = [self._of_row(argument, row, shape) for argument in args]
             rows.append(func(*own, **{**kwargs, "generator": generator.manual_seed(seed)}))
         drawn = torch.stack(rows, dim=self.row_dim)
-        return args[0].copy_(drawn) if func._schema.is_mutable else drawn
+        return args[0].copy_(drawn) if is_mutable(func) else drawn
 
     def _of_row(self, argument: Any, row: int, shape: torch.Size) -> Any:
         matches = isinstance(argument, Tensor) and argument.shape == shape

@@ -8,7 +8,8 @@ Out: the model p(z) p(x|z) (``probvae.models``), and what is concluded from a fi
 The doors are :class:`~probvae.VAE`, :func:`~probvae.fit`, :func:`~probvae.elbo` and :func:`~probvae.log_evidence`.
 """
 
-from probvae.foundation.exports import export_public_names
+from probvae.foundation.fit_options import FitOptions as FitOptions
+from probvae.foundation.package import export_public_names
 
 from .compiled.compiled_step import CompiledStep as CompiledStep
 from .densities.kl import analytic_kl as analytic_kl
@@ -57,7 +58,6 @@ from .pair import VAE as VAE
 from .pair import load as load
 from .training.fit import fit as fit
 from .training.loop import FitResult as FitResult
-from .training.options import FitOptions as FitOptions
 from .training.probabilistic_pca import fit_probabilistic_pca as fit_probabilistic_pca
 from .training.probabilistic_pca import num_active_directions as num_active_directions
 from .training.probabilistic_pca import ppca_max_elbo as ppca_max_elbo

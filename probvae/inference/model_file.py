@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from probvae.errors import ConfigError, NotLinearGaussianError, RunError, unknown_name
+from probvae.foundation.package import __version__
 from probvae.foundation.registry import Registered, option_names
-from probvae.foundation.version import __version__
 from probvae.inference.encoders import Encoder
 from probvae.inference.guides import Guide
 from probvae.models import Covariates, Decoder, LatentModel, Likelihood, Prior

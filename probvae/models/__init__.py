@@ -7,7 +7,7 @@ Out: everything about q and about fitting, which is :mod:`probvae.inference`. No
 The door is :class:`LatentModel`; a component is reached by its name through ``Prior.named(...)`` and its kin.
 """
 
-from probvae.foundation.exports import export_public_names
+from probvae.foundation.package import export_public_names
 
 from .covariates import Covariates as Covariates
 from .covariates import LabelCovariates as LabelCovariates

@@ -1,14 +1,14 @@
 """Normalising flows by zuko: the one place that imports it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import cycle, islice
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Transform
+from torch.distributions import Transform
 
 from probvae.foundation.checks import check_count
+from probvae.foundation.torch_internals import validation_kept
 
 # A layer moves one half of the dimensions by means of the other half: two passes invert it in any dimension
 _PASSES = 2
@@ -43,7 +43,8 @@ def flow_transform(
     check_count(context, "context", least=0)
     for width in hidden:
         check_count(width, "hidden")
-    with _validation_kept():
+    # zuko switches torch's argument validation off when it is imported, for all distributions there are
+    with validation_kept():
         from zuko.flows.autoregressive import MaskedAutoregressiveTransform
         from zuko.lazy import LazyComposedTransform
     options = {
@@ -82,13 +83,3 @@ def _begin_as_identity(layer: nn.Module) -> None:
     last = linear[-1] if linear else layer
     for parameter in last.parameters():
         parameter.zero_()
-
-
-@contextmanager
-def _validation_kept() -> Iterator[None]:
-    """Keep torch's argument validation, which zuko switches off for all distributions when it is imported."""
-    before = Distribution._validate_args
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)

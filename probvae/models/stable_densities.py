@@ -11,6 +11,8 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
+from probvae.foundation.torch_internals import check_value
+
 # Beyond this many multiples of sqrt(nu) the square of the residual is taken apart, so that it cannot overflow.
 _FAR = 1e3
 # The arguments of the series below are shifted up to this number, where eight terms are exact to 1e-17.
@@ -40,8 +42,7 @@ class StableStudentT(dist.StudentT):
         return StableStudentT(self.degrees, self.loc.expand(shape), self.scale.expand(shape), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
+        check_value(self, value)
         constant = log_gamma_half_step(self.degrees / 2) - 0.5 * math.log(2 * math.pi)
         ratio = (value - self.loc) / (self.scale * math.sqrt(self.degrees))
         return constant - 0.5 * (self.degrees + 1) * _log1p_square(ratio) - self.scale.log()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probvae.errors import RunError
-from probvae.foundation.fault_points import fault_point
 from probvae.storage.untrusted import refuse_link
 
 if TYPE_CHECKING:
@@ -28,14 +27,10 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
-        fault_point("file-opened")
         write(temporary)
-        fault_point("file-written")
         make_readable(temporary)
         _flush_to_disk(temporary)
-        fault_point("file-flushed")
         temporary.replace(path)
-        fault_point("file-renamed")
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:

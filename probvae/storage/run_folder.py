@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from probvae.errors import RunError
-from probvae.foundation.fault_points import fault_point
 from probvae.storage.files import make_readable, write_text
 from probvae.storage.untrusted import read_run_json, refuse_link
 
@@ -79,7 +78,6 @@ class Run:
             self._lock = _acquired(stage / LOCK)  # the lock stays with the folder when the folder gets its name
             make_readable(stage)
             self._fill(stage)
-            fault_point("run-filled")
             stage.replace(self.folder)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
@@ -149,9 +147,7 @@ class Run:
         file = self.folder / "metrics.jsonl"
         try:
             with file.open("a", encoding="utf-8") as stream:
-                fault_point("metrics-opened")
                 stream.write(line + "\n")
-            fault_point("metrics-appended")
         except OSError as error:
             raise RunError(f"{file}: cannot be written ({error.strerror}).") from error
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.killing import with_fault
 from tests.support.command_line import Run
 from tests.support.launching import environment, torchrun
 
@@ -39,8 +40,8 @@ def test_run_goes_on_with_another_number_of_processes(first: int, probvae: Run, 
     assert whole.returncode == 0, whole.stderr
     commands = {number: [sys.executable] if number == 1 else torchrun("--standalone") for number in (1, 2)}
     begun = [*commands[first], "-m", "probvae", *FIT, "--epochs", "6", "--out", "run"]
-    fault = {"PROBVAE_FAULT": "metrics-appended:4:kill"}
-    killed = subprocess.run(begun, cwd=tmp_path, env={**environment(), **fault}, capture_output=True, timeout=120)
+    faulty = with_fault(environment(), "metrics-appended:4:kill")
+    killed = subprocess.run(begun, cwd=tmp_path, env=faulty, capture_output=True, timeout=120)
     assert killed.returncode != 0
     assert not (tmp_path / "run" / "model.safetensors").exists()
     rest = [*commands[3 - first], "-m", "probvae", "fit", "--resume", "run", "--no-gap", "--no-figures"]

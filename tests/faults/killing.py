@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -57,10 +57,16 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "probvae", *map(str, arguments)]
 
 
+def with_fault(environment: Mapping[str, str], fault: str) -> dict[str, str]:
+    """The environment of a process that ends at a step of its writing; see ``inside/sitecustomize.py``."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent / "inside"), environment.get("PYTHONPATH")]))
+    return {**environment, "PYTHONPATH": path, "PROBVAE_FAULT": fault}
+
+
 def start(home: Path, arguments: Sequence[object], fault: str | None = None) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     if fault is not None:
-        environment["PROBVAE_FAULT"] = fault
+        environment = with_fault(environment, fault)
     return subprocess.Popen(
         command(*arguments), cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

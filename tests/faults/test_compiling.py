@@ -22,10 +22,10 @@ GO_ON = "Go on with: probvae fit --resume run\n"
 
 
 class Fit:
-    """A fit in a process of its own; ``cache`` is the compiler's."""
+    """A fit in a process of its own; it builds in the folder ``probvae`` of the compiler's ``cache``."""
 
     def __init__(self, home: Path, cache: Path) -> None:
-        self.run, self.cache = home / "run", cache
+        self.run, self.cache = home / "run", cache / "probvae"
         self.before = self._checkpoints()
         what = ("fit", "--resume", "run") if self.run.exists() else FIT
         # with the processors' abilities as the system tells them: to try each takes the compiler seconds
@@ -81,7 +81,7 @@ class Fit:
 
 def library(cache: Path) -> Path:
     """What the compiler makes of the step."""
-    return max(cache.glob("*/*.so"), key=lambda file: file.stat().st_size)
+    return max(cache.glob("probvae/*/*.so"), key=lambda file: file.stat().st_size)
 
 
 def check_whole(fit: Fit) -> None:
@@ -100,6 +100,9 @@ def test_compiled_fit_is_stopped_everywhere(tmp_path: Path) -> None:
     check_whole(whole)
     shutil.copytree(full, cache)
     library(cache).unlink()
+    # what somebody else is building in the folder above is nobody's business here
+    others = cache / "aa" / "aa_CxxBuild"
+    others.mkdir(parents=True)
 
     fit = Fit(home, cache)
     code, err = fit.ended_by(signal.SIGTERM, Fit.is_compiling)
@@ -128,3 +131,5 @@ def test_compiled_fit_is_stopped_everywhere(tmp_path: Path) -> None:
     fit = Fit(home, cache)
     check_whole(fit)
     assert content_of(fit.run) == content_of(whole.run)
+    assert [path.name for path in cache.iterdir() if path != others.parent] == ["probvae"]
+    assert others.is_dir()

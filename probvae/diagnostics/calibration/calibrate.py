@@ -68,7 +68,7 @@ def calibration(
 def calibrate_pairs(
     pairs: Pairs, *, num_draws: int = NUM_DRAWS, seed: int = 0, section: str = SIMULATED, source: str = "given pairs"
 ) -> CalibrationResult | NotComputed:
-    """:func:`calibration` with ``pairs`` of the caller: each z must be a draw of the **true** posterior of its x.
+    """:func:`calibration` with ``pairs`` of your own: each z must be a draw of the **true** posterior of its x.
 
     ``section`` and ``source`` say what the pairs are, for the report.
 

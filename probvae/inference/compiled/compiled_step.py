@@ -7,11 +7,12 @@ import pyro
 from pyro import poutine
 from torch import Tensor, nn
 
+from probvae.foundation.adam import Adam
+from probvae.foundation.fit_options import check_compile
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.compiled.adam import Adam
-from probvae.inference.compiled.graph_steps import step_where_finite
-from probvae.inference.compiled.paths import check_compile, choose_path
+from probvae.inference.compiled.choose_step import choose_step
 from probvae.inference.compiled.program import LossAndGradient
+from probvae.inference.compiled.step_classes import PyroStep
 from probvae.inference.densities.traces import PyroProgram
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
 
@@ -34,16 +35,17 @@ class CompiledStep:
     example
         The arguments of model and guide, tensors; batches of other shapes go through Pyro's handlers.
     optimizer
-        What makes an :class:`~probvae.inference.compiled.Adam` of the parameters: ``lambda p: Adam(p, 0.01)``.
+        A function that makes an :class:`~probvae.inference.compiled.Adam` of the parameters, as in
+        ``lambda p: Adam(p, 0.01)``.
     compile
         ``"graph"``: run the operators as they are; True: compile them, a quarter of a minute; False: Pyro's handlers.
     gradient_clip
         The largest norm of the gradient; None for no limit.
 
-    A step whose loss or gradient is not finite leaves parameters and moments as they are. What cannot be traced, or
-    does not agree with Pyro's loss and gradients (relative 1e-5 in float32, with the same noise), goes through Pyro's
-    handlers: :attr:`path` is then ``"plain"``, :attr:`reason` says why, and a :class:`~probvae.errors.PathWarning` is
-    given.
+    A step whose loss or gradient is not finite leaves parameters and moments as they are. A program that cannot be
+    traced, or whose step does not agree with Pyro's and Adam's (relative 1e-5 in float32, with the same noise), goes
+    through Pyro's handlers: :attr:`path` is then ``"pyro"``, :attr:`reason` says why, and a
+    :class:`~probvae.errors.PathWarning` is given.
 
     >>> import pyro, torch
     >>> from pyro import plate, sample
@@ -63,7 +65,7 @@ class CompiledStep:
     >>> step = CompiledStep(model, guide, pyro.infer.Trace_ELBO(), example=[x], optimizer=lambda p: Adam(p, 0.05))
     >>> losses = [step(x) for _ in range(200)]
     >>> step.path, bool((guide.loc - x.mean()).abs() < 0.2)
-    ('graph', True)
+    ('traced', True)
     """
 
     def __init__(
@@ -83,20 +85,21 @@ class CompiledStep:
         modules = [part for part in (model, guide) if isinstance(part, nn.Module)]
         parameters = list(dict.fromkeys(self._parameters(modules, example)))
         self.optimizer: Adam = optimizer(parameters)
-        self.program = LossAndGradient(self._losses, modules, parameters, gradient_clip)
+        program = LossAndGradient(self._losses, modules, parameters, gradient_clip)
         self._shapes = [part.shape for part in example]
-        self._parameters_of_program = parameters
-        # as many steps as nobody takes: the caller has decided that they are worth it
-        found = choose_path(self.program, self.optimizer, example, 2**62, compile)
-        self.path, self.reason, self._update = found
+        # more steps than anybody takes: the caller has decided that they are worth it
+        self._step = choose_step(program, self.optimizer, example, 2**62, compile)
+        self._step_of_other_shapes = PyroStep(program, self.optimizer)
+        self.path, self.reason = self._step.path, self._step.reason
 
     def __call__(self, *batch: Tensor) -> StepLoss | Tensor:
-        """Take one step; the loss before it, with KL and plain ELBO for this package's own objectives."""
-        if self._update is not None and [part.shape for part in batch] == self._shapes:
-            numbers, _ = self._update(*batch)
-        else:
-            numbers, _ = self._by_handlers(batch)
-        losses = self.optimizer.parameters[0].new_tensor(numbers)
+        """Take one step on ``batch``, (B, D) and others, and give the loss before it, a scalar ().
+
+        This package's own objectives give KL and plain ELBO too.
+        """
+        is_like_example = [part.shape for part in batch] == self._shapes
+        scalars, _ = (self._step if is_like_example else self._step_of_other_shapes)(*batch)
+        losses = self.optimizer.parameters[0].new_tensor(scalars)
         return StepLoss(*losses) if isinstance(self.objective, Objective) else losses[0]
 
     @property
@@ -132,11 +135,3 @@ class CompiledStep:
             if site["type"] == "param":
                 found: Any = site["value"]
                 yield found.unconstrained()
-
-    def _by_handlers(self, batch: Sequence[Tensor]) -> tuple[list[float], bool]:
-        program = LossAndGradient(self._losses, self.program.modules, self._parameters_of_program, self.program.clip)
-        outputs = program(*batch)
-        number = len(outputs) - len(program.parameters)
-        found = {id(p): gradient for p, gradient in zip(program.parameters, outputs[number:], strict=True)}
-        gradients = [found.get(id(parameter)) for parameter in self._parameters_of_program]
-        return step_where_finite(self.optimizer, outputs[:number], gradients)

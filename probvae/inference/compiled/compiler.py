@@ -1,14 +1,15 @@
-"""Torch's compiler among other processes: it ends with this one, and what a killed one left half done is removed."""
+"""Torch's compiler among other processes: a cache folder of its own, and an end when this process ends."""
 
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from probvae.foundation.signals import first_signal
+from probvae.foundation.torch_internals import default_compiler_cache, headers_in
 
 # Inductor makes this folder beside a file that it builds, while it builds it
 _UNDER_WAY = "_CxxBuild"
@@ -39,11 +40,44 @@ def _descendants(process: int) -> Iterator[int]:
                 yield from _descendants(child)
 
 
-def remove_unfinished(cache: Path, nested: bool = True) -> None:
-    """Remove what killed processes were building in inductor's ``cache``, unless a living one builds it now.
+@contextmanager
+def own_cache() -> Iterator[None]:
+    """Inside the block inductor builds in a folder ``probvae`` of its cache, and the user's own files stay untouched.
+
+    The parent is ``TORCHINDUCTOR_CACHE_DIR`` where it is set, and torch's default otherwise; the variable is put back.
+    At the start the block removes from that folder what killed processes of this package left half built there.
+    """
+    variable = "TORCHINDUCTOR_CACHE_DIR"
+    cache = Path(os.environ.get(variable) or default_compiler_cache(), "probvae").absolute()
+    headers = cache / "precompiled_headers"
+    with ExitStack() as stack:
+        stack.enter_context(_environment(variable, str(cache)))
+        # torch has one folder for the headers of all caches, which a killed process could leave half built as well
+        stack.enter_context(headers_in(headers))
+        _remove_unfinished(cache)
+        _remove_unfinished(headers, nested=False)
+        yield
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """The variable has this value inside the block, and the one that it had before after it."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _remove_unfinished(cache: Path, nested: bool = True) -> None:
+    """Remove what killed processes were building in ``cache``, unless a living one builds it now.
 
     Inductor takes every file that is there for a whole one; half a library ends the process that loads it.
-    ``nested``: the files are in folders of the cache, and not in the cache itself.
+    ``nested`` says that the files stand in folders of the cache, and not in the cache itself.
     """
     for mark in cache.glob(f"{'*/' if nested else ''}*{_UNDER_WAY}"):
         name = mark.name.removesuffix(_UNDER_WAY)

@@ -1,51 +1,50 @@
-"""A recorded computation, compiled by torch's inductor; its compiler is imported here and nowhere else."""
+"""A traced computation, compiled by torch's inductor; its compiler is imported here and nowhere else."""
 
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
-from operator import getitem
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from probvae.errors import TraceError
-from probvae.inference.compiled.compiler import ended_by_signals, remove_unfinished
-from probvae.inference.compiled.recording import Recording, Value, mapped
-from probvae.inference.compiled.simplification import constants
+from probvae.foundation.torch_internals import inductor_compile
+from probvae.inference.compiled.compiler import ended_by_signals, own_cache
+from probvae.inference.compiled.recording import Trace, tensor_of
 
 # Held tensors stay as they are and inputs are brought into form: they need no check at every step. Not every version
 # of torch knows every one of these.
 _OPTIONS = {"fallback_random": True, "compile_threads": 1, "size_asserts": False, "alignment_asserts": False}
+# The compiler cannot be had, has another interface, cannot lower an operator, or cannot write its files; torch wraps
+# most of the rest into a RuntimeError
+_FAILURES = (ImportError, AttributeError, TypeError, RuntimeError, AssertionError, OSError)
 
 
-def compiled(recording: Recording) -> Callable[..., Sequence[Tensor]]:
-    """The computation as compiled code: a function of the inputs, which finds the held tensors by itself.
+def compiled(trace: Trace, kept: Callable[[], AbstractContextManager[None]]) -> Callable[..., Sequence[Tensor]]:
+    """The computation as compiled code: a function of the inputs, which finds the bound tensors by itself.
 
+    Inputs and outputs have the shapes of the run that was written down.
+    ``kept`` makes a block that puts back what a run changes: the code is run once here.
     Random numbers are drawn by torch's own operators, in the same order as without the compiler.
     Raises :class:`~probvae.errors.TraceError` where the compiler fails.
     """
-    held, module = _graph_module(recording)
-    inputs = [value.tensor.detach() for value in recording.inputs]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, of its own old parts
-            import torch._inductor
-            from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
-
-            remove_unfinished(Path(cache_dir()))
-            remove_unfinished(Path(default_cache_dir(), "precompiled_headers"), nested=False)
-            wanted = {**_OPTIONS, "cpp_wrapper": inputs[0].device.type == "cpu"}
-            options = {name: value for name, value in wanted.items() if hasattr(torch._inductor.config, name)}
-            with ended_by_signals():
-                run: Any = torch._inductor.compile(module, [*inputs, *held], options)
-    except Exception as error:  # a compiler has as many ways to fail as it has versions: there is another path
-        raise TraceError(f"inductor: {type(error).__name__}: {error}".split("\n")[0]) from error
+    inputs = [tensor_of(node).detach() for node in trace.inputs]
+    module, bound = trace.module()
+    with warnings.catch_warnings(), torch.no_grad(), ended_by_signals():
+        warnings.simplefilter("ignore")  # torch's own, of its own old parts
+        try:
+            options = {**_OPTIONS, "cpp_wrapper": inputs[0].device.type == "cpu"}
+            with own_cache(), kept():
+                run: Any = inductor_compile(module, [*bound, *inputs], options)
+                run(*bound, *inputs)  # the compiler may put its work off to the first call
+        except _FAILURES as error:
+            raise TraceError(f"inductor: {type(error).__name__}: {error}".split("\n")[0]) from error
     forms = [_form(tensor) for tensor in inputs]
 
     def call(*batch: Tensor) -> Sequence[Tensor]:
-        return run(*map(_in_form, batch, forms), *held)
+        return run(*bound, *map(_in_form, batch, forms))
 
     return call
 
@@ -66,21 +65,3 @@ def check_compiler(device: torch.device) -> None:
     """Raise :class:`~probvae.errors.TraceError` where inductor would have no compiler to call."""
     if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         raise TraceError("there is no C++ compiler (g++ or clang++)")
-
-
-def _graph_module(recording: Recording) -> tuple[list[Tensor], torch.fx.GraphModule]:
-    """The tensors that are bound, and the graph with one placeholder for each input and each of them."""
-    graph, bound = torch.fx.Graph(), list(constants(recording))
-    nodes: dict[Value, Any] = {value: graph.placeholder(f"x{i}") for i, value in enumerate(recording.inputs)}
-    nodes |= {value: graph.placeholder(f"k{i}") for i, value in enumerate(bound)}
-    for node in recording.nodes:
-        arguments, options = (mapped(Value, nodes.__getitem__, part) for part in (node.arguments, node.options))
-        made = graph.call_function(node.operator, arguments, options)
-        if not node.several:
-            nodes[node.outputs[0]] = made
-            continue
-        for index, value in enumerate(node.results):
-            if value is not None:
-                nodes[value] = graph.call_function(getitem, (made, index))
-    graph.output(tuple(nodes[value] for value in recording.outputs))
-    return [value.tensor.detach() for value in bound], torch.fx.GraphModule(torch.nn.Module(), graph)

@@ -1,26 +1,26 @@
 """Model, guide and objective as one function: from a batch to the loss and its gradient."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any
 
-import pyro
 import torch
 from torch import Tensor, nn
 
-from probvae.inference.compiled.recording import Recording, record
+from probvae.foundation.pyro_internals import losses_read_no_numbers
+from probvae.inference.compiled.recording import Trace, record
 from probvae.inference.compiled.restoring import restored
 
-# a batch's tensors -> what a step reports, the loss first
+# a batch's tensors -> the numbers that a step reports, the loss first
 Losses = Callable[..., Sequence[Tensor]]
 
 
 class LossAndGradient:
-    """``losses(*batch)``, a loss and what else is reported, and the gradient of the loss in ``parameters``.
+    """The program ``losses(*batch)``, whose first loss is the one that falls, and its gradient in ``parameters``.
 
-    ``modules`` are those whose buffers the losses read; ``clip`` is the largest norm that the gradient may have.
-    Parameters that the loss does not depend on have no gradient, and are left out of ``parameters``.
+    ``modules`` have the buffers that the losses read; ``clip`` is the largest norm that the gradient may have, or None.
+    ``all_parameters`` are the parameters that may move. Once the program has run, ``parameters`` are those of them that
+    the loss depends on.
     """
 
     def __init__(
@@ -31,37 +31,53 @@ class LossAndGradient:
         clip: float | None = None,
     ) -> None:
         self.losses, self.modules, self.clip = losses, list(modules), clip
-        self.parameters = [parameter for parameter in dict.fromkeys(parameters) if parameter.requires_grad]
+        self.all_parameters = [parameter for parameter in dict.fromkeys(parameters) if parameter.requires_grad]
+        self.parameters = self.all_parameters
 
     def __call__(self, *batch: Tensor) -> list[Tensor]:
-        """The losses, detached, then the gradients."""
+        """The losses, scalars (), detached, then the gradients, each of its parameter's shape.
+
+        Afterwards ``parameters`` are those that the loss depends on.
+        """
+        losses, found = self.losses_and_gradients(*batch)
+        self.parameters = [p for p, g in zip(self.all_parameters, found, strict=True) if g is not None]
+        return [*losses, *(gradient for gradient in found if gradient is not None)]
+
+    def losses_and_gradients(self, *batch: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+        """The losses, scalars (), detached, and for each of ``all_parameters`` its gradient, of its shape, or None."""
         with torch.enable_grad():
             losses = self.losses(*batch)
-            found = torch.autograd.grad(losses[0], self.parameters, allow_unused=True)
-        self.parameters = [p for p, g in zip(self.parameters, found, strict=True) if g is not None]
-        gradients = [gradient for gradient in found if gradient is not None]
-        return [*(loss.detach() for loss in losses), *clipped(gradients, self.clip)]
+            found = torch.autograd.grad(losses[0], self.all_parameters, allow_unused=True)
+        return [loss.detach() for loss in losses], clipped_where_there(found, self.clip)
 
     def held(self) -> list[Tensor]:
-        """The tensors whose numbers a step reads, and which stay in their place."""
-        tensors = chain.from_iterable(chain(module.parameters(), module.buffers()) for module in self.modules)
-        return list(dict.fromkeys(chain(tensors, self.parameters)))
+        """The tensors, of any shapes, whose numbers a step reads, and which stay in their place."""
+        weights = chain.from_iterable(module.parameters() for module in self.modules)
+        return list(dict.fromkeys(chain(weights, self.buffers(), self.all_parameters)))
 
-    def record(self, batch: Sequence[Tensor]) -> Recording:
-        """Run once, through Pyro's handlers, and write the operators down; the buffers are left as they were.
+    def buffers(self) -> list[Tensor]:
+        """The modules' buffers, of any shapes."""
+        return list(dict.fromkeys(chain.from_iterable(module.buffers() for module in self.modules)))
 
-        Raises :class:`~probvae.errors.TraceError` where the structure may depend on data.
+    def record(self, batch: Sequence[Tensor]) -> Trace:
+        """Run once on ``batch``, (B, D) and others, through Pyro's handlers, and write the operators down.
+
+        The buffers are left as they were. Raises :class:`~probvae.errors.TraceError` where the structure may depend on
+        data.
         """
-        with self.kept_buffers(), numbers_unread():
+        with self.kept_buffers(), losses_read_no_numbers():
             return record(self, batch, self.held())
 
     def kept_buffers(self) -> AbstractContextManager[None]:
-        """What the losses change in place is put back: batch normalisation's running means."""
-        return restored(chain.from_iterable(module.buffers() for module in self.modules))
+        """A block after which the buffers are put back: the losses move batch normalisation's running means."""
+        return restored(self.buffers())
 
 
 def clipped(gradients: Sequence[Tensor], limit: float | None) -> Sequence[Tensor]:
-    """The gradients, scaled down where their norm is above ``limit``: ``torch.nn.utils.clip_grad_norm_``'s formula."""
+    """The gradients, of any shapes, scaled down where their norm is above ``limit``.
+
+    The formula is that of ``torch.nn.utils.clip_grad_norm_``.
+    """
     if limit is None:
         return gradients
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
@@ -69,23 +85,7 @@ def clipped(gradients: Sequence[Tensor], limit: float | None) -> Sequence[Tensor
     return [gradient * factor for gradient in gradients]
 
 
-@contextmanager
-def numbers_unread() -> Iterator[None]:
-    """Pyro's losses, while they are written down, look at no number: no NaN check, no validation, no ``.item()``."""
-    with ExitStack() as stack:
-        stack.enter_context(pyro.validation_enabled(False))
-        for name in ("trace_elbo", "trace_mean_field_elbo", "renyi_elbo", "tracegraph_elbo", "traceenum_elbo"):
-            module = getattr(pyro.infer, name)
-            for function, instead in {"torch_item": _detached, "warn_if_nan": _as_it_is}.items():
-                if hasattr(module, function):
-                    stack.callback(setattr, module, function, getattr(module, function))
-                    setattr(module, function, instead)
-        yield
-
-
-def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
-
-
-def _as_it_is(value: Any, *args: Any, **kwargs: Any) -> Any:
-    return value
+def clipped_where_there(gradients: Sequence[Tensor | None], limit: float | None) -> list[Tensor | None]:
+    """:func:`clipped` of the gradients that there are, each of any shape; None stays None."""
+    found = iter(clipped([gradient for gradient in gradients if gradient is not None], limit))
+    return [None if gradient is None else next(found) for gradient in gradients]

@@ -1,4 +1,4 @@
-"""Tensors that get their numbers back."""
+"""A block that puts tensors back at its end."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @contextmanager
 def restored(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """What the block changes in place is put back at its end.
+    """A block that puts ``tensors``, of any shape, back at its end, whatever it changed in place.
 
     >>> import torch
     >>> x = torch.zeros(2)

@@ -1,11 +1,22 @@
-"""The same computation with fewer operators."""
+"""The same computation with fewer operators: passes over a graph of ``torch.fx`` that know what is changed in place."""
 
-from collections.abc import Iterable
+from operator import getitem
 from typing import Any
 
 import torch
+from torch.fx import Node
 
-from probvae.inference.compiled.recording import Node, Recording, Value, mapped
+from probvae.inference.compiled.recording import (
+    Place,
+    Trace,
+    is_random,
+    moves,
+    place,
+    results,
+    storage,
+    tensor_of,
+    writes,
+)
 
 _ATEN = torch.ops.aten
 # op(a, number) = a, exactly
@@ -20,118 +31,103 @@ _NEUTRAL: dict[Any, float] = {
 }
 
 
-def simplified(recording: Recording, keep_views: bool = True) -> Recording:
-    """What is left when views are taken once, what never moves is kept, and what nobody reads is dropped.
+def simplify(trace: Trace, keep_views: bool = True) -> Trace:
+    """Take views once, keep what never moves, compute nothing twice, and drop what nobody reads; the trace itself.
 
     With ``keep_views`` the views of held tensors are taken now, and not in every run.
     Random operators stay, read or not: the stream of random numbers is the program's own.
     """
-    return without_dead_nodes(_Simplifier(recording, keep_views).run())
+    simplifier = _Simplifier(trace, keep_views)
+    for node in trace.operators:
+        simplifier.visit(node)
+    drop_dead_nodes(trace)
+    return trace
 
 
 class _Simplifier:
-    def __init__(self, recording: Recording, keep_views: bool) -> None:
-        self.recording, self.keep_views = recording, keep_views
-        self.changed: set[int] = set().union(*(node.writes() for node in recording.nodes))
-        self.instead: dict[Value, Value] = {}
-        self.places = {value.place: value for value in recording.inputs}
-        self.computed: dict[Any, Value] = {}
+    def __init__(self, trace: Trace, keep_views: bool) -> None:
+        self.trace, self.keep_views = trace, keep_views
+        self.changed: set[int] = set().union(*map(writes, trace.operators))
+        self.places: dict[Place, Node] = {place(node): node for node in trace.inputs}
+        self.computed: dict[Any, Node] = {}
 
-    def run(self) -> Recording:
-        nodes = [node for node in map(self._renamed, self.recording.nodes) if not self._needless(node)]
-        outputs = [self._now(value) for value in self.recording.outputs]
-        return Recording(nodes, self.recording.inputs, self.recording.held, outputs)
+    def visit(self, node: Node) -> None:
+        """Let the users of the node's results use something cheaper, where there is something."""
+        found = results(node)
+        if writes(node):
+            return
+        read = {storage(part) for part in node.all_input_nodes}
+        if not is_random(node.target) and all(storage(result) in read for result in found):
+            for result in found:
+                self._view(result)
+            return
+        # views of views of a result may turn out to be the result
+        self.places.update({place(result): result for result in found})
+        if is_random(node.target) or any(storage(result) in self.changed for result in found):
+            return
+        if not any(moves(result) for result in found):
+            for result in found:
+                self._bind(result)
+        elif found == [node] and (instead := self._neutral(node) or self._computed_before(node)):
+            node.replace_all_uses_with(instead)
 
-    def _now(self, value: Value) -> Value:
-        return self.instead.get(value, value)
-
-    def _renamed(self, node: Node) -> Node:
-        arguments, options = (mapped(Value, self._now, part) for part in (node.arguments, node.options))
-        return Node(node.operator, arguments, options, node.results, node.several)
-
-    def _needless(self, node: Node) -> bool:
-        if node.random or node.writes():
-            return self._kept(node) if node.random and not node.writes() else False
-        reads = {value.storage for value in node.reads()}
-        if all(value.storage in reads for value in node.outputs):
-            return self._needless_view(node)
-        if any(value.storage in self.changed for value in node.outputs):
-            return self._kept(node)
-        if not any(value.moves or value.storage in self.changed for value in node.outputs):
-            return True  # its outputs are constants, kept from this run
-        return self._neutral(node) or self._computed_before(node) or self._kept(node)
-
-    def _kept(self, node: Node) -> bool:
-        """It computes: views of views of its outputs may turn out to be the outputs."""
-        self.places.update({value.place: value for value in node.outputs})
-        return False
-
-    def _needless_view(self, node: Node) -> bool:
+    def _view(self, result: Node) -> None:
         """A view that there is already, or one of memory that stays where it is."""
-        if all(self._stays(value) for value in node.outputs):
-            return True
-        known = [self.places.setdefault(value.place, value) for value in node.outputs]
-        if all(one is two for one, two in zip(known, node.outputs, strict=True)):
-            return False
-        if len(known) == 1:
-            self.instead[node.outputs[0]] = known[0]
-            return True
-        return False
+        if self._stays(result):
+            self._bind(result)
+        elif (known := self.places.setdefault(place(result), result)) is not result:
+            result.replace_all_uses_with(known)
 
-    def _stays(self, value: Value) -> bool:
-        if value.storage in self.recording.held:
+    def _stays(self, view: Node) -> bool:
+        if storage(view) in self.trace.held:
             return self.keep_views
-        return not (value.moves or value.storage in self.changed)
+        return not (moves(view) or storage(view) in self.changed)
 
-    def _neutral(self, node: Node) -> bool:
-        if node.operator not in _NEUTRAL or len(node.arguments) != 2 or node.options:
-            return False
-        first, number = node.arguments
-        if isinstance(number, Value) or number != _NEUTRAL[node.operator]:
-            return False
-        out = node.outputs[0]
-        if first.storage in self.changed | self.recording.held or _form(first) != _form(out):
-            return False
-        self.instead[out] = first
-        return True
+    def _bind(self, result: Node) -> None:
+        result.replace_all_uses_with(self.trace.bind(tensor_of(result)))
 
-    def _computed_before(self, node: Node) -> bool:
-        if any(value.storage in self.changed for value in node.reads()):
-            return False
-        key = (node.operator, _hashable(node.arguments), _hashable(tuple(sorted(node.options.items()))))
-        known = self.computed.setdefault(key, node.outputs[0]) if not node.several else node.outputs[0]
-        if known is node.outputs[0]:
-            return False
-        self.instead[node.outputs[0]] = known
-        return True
+    def _neutral(self, node: Node) -> Node | None:
+        if node.target not in _NEUTRAL or len(node.args) != 2 or node.kwargs:
+            return None
+        first, number = node.args
+        if isinstance(number, Node) or number != _NEUTRAL[node.target] or not isinstance(first, Node):
+            return None
+        return first if storage(first) not in self.changed | self.trace.held and _form(first) == _form(node) else None
+
+    def _computed_before(self, node: Node) -> Node | None:
+        if any(storage(part) in self.changed for part in node.all_input_nodes):
+            return None
+        key = (node.target, _hashable(node.args), _hashable(tuple(sorted(node.kwargs.items()))))
+        known = self.computed.setdefault(key, node)
+        return None if known is node else known
 
 
-def without_dead_nodes(recording: Recording) -> Recording:
-    """Only the nodes on which the outputs, the held tensors or the stream of random numbers depend."""
-    live = set(recording.outputs)
-    memory = {value.storage for value in live} | recording.held
-    kept = []
-    for node in reversed(recording.nodes):
-        if node.random or not live.isdisjoint(node.outputs) or not memory.isdisjoint(node.writes()):
-            kept.append(node)
-            live |= set(node.reads())
-            memory |= {value.storage for value in node.reads()}
-    return Recording(kept[::-1], recording.inputs, recording.held, recording.outputs)
+def drop_dead_nodes(trace: Trace) -> None:
+    """Keep only the nodes on which outputs, held tensors or the stream of random numbers depend.
+
+    ``Graph.eliminate_dead_code`` of fx would keep all that is written in place, or none of it.
+    """
+    memory = set(trace.held)
+    for node in reversed(trace.graph.nodes):
+        if node.op == "output" or node in trace.inputs or node.users:
+            needed = True
+        elif node.op == "placeholder" or node.target is getitem:
+            needed = False
+        else:
+            needed = is_random(node.target) or not memory.isdisjoint(writes(node))
+        if needed:
+            memory |= {storage(part) for part in node.all_input_nodes if "tensor" in part.meta}
+        else:
+            trace.graph.erase_node(node)
 
 
-def constants(recording: Recording) -> Iterable[Value]:
-    """What is read and no node makes: tensors that are kept as they are."""
-    made = set(recording.inputs).union(*(set(node.outputs) - set(node.reads()) for node in recording.nodes))
-    read = [value for node in recording.nodes for value in node.reads()] + recording.outputs
-    return dict.fromkeys(value for value in read if value not in made)
-
-
-def _form(value: Value) -> tuple[Any, ...]:
-    return (value.tensor.shape, value.tensor.stride(), value.tensor.dtype)
+def _form(node: Node) -> tuple[Any, ...]:
+    tensor = tensor_of(node)
+    return (tensor.shape, tensor.stride(), tensor.dtype)
 
 
 def _hashable(structure: Any) -> Any:
     if isinstance(structure, tuple | list):
         return tuple(_hashable(part) for part in structure)
     # 1, 1.0 and True are equal, and not the same
-    return structure if isinstance(structure, Value) else (type(structure), structure)
+    return structure if isinstance(structure, Node) else (type(structure), structure)

@@ -8,7 +8,7 @@ The door is :class:`~probvae.inference.Guide`. To add a family: one new file her
 ``LocalGuide``, and one line below.
 """
 
-from probvae.foundation.exports import export_public_names
+from probvae.foundation.package import export_public_names
 
 from .base import Guide as Guide
 from .base import LocalGuide as LocalGuide

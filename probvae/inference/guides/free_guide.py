@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from probvae.errors import ArgumentError, ShapeError
 from probvae.foundation.checks import check_count, check_matrix
+from probvae.foundation.torch_internals import version_of
 from probvae.inference.guides.base import LocalGuide
 from probvae.inference.guides.diagonal_guide import diagonal_normal
 from probvae.inference.guides.full_covariance_guide import full_normal
@@ -40,7 +41,7 @@ class PerDatumGuide(LocalGuide):
         self.register_buffer("x", x.detach().clone())
         self.parameters_of_data = nn.Parameter(parameters.detach().clone())
         self._member = member
-        self._keys: tuple[tuple[Tensor, int], Tensor, Tensor] | None = None
+        self._keys: tuple[tuple[Tensor, object], Tensor, Tensor] | None = None
 
     def member(self, parameters: Tensor) -> TorchDistribution:
         return self._member(parameters)
@@ -64,8 +65,8 @@ class PerDatumGuide(LocalGuide):
         return rows
 
     def _sorted_keys(self) -> tuple[Tensor, Tensor]:
-        if self._keys is None or self._keys[0][0] is not self.x or self._keys[0][1] != self.x._version:
-            self._keys = ((self.x, self.x._version), *_key(self.x).sort())
+        if self._keys is None or self._keys[0][0] is not self.x or self._keys[0][1] != version_of(self.x):
+            self._keys = ((self.x, version_of(self.x)), *_key(self.x).sort())
         return self._keys[1:]
 
     @classmethod

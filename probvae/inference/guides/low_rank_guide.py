@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
+from probvae.foundation.torch_internals import check_value, instance_for_expand
 from probvae.inference.encoders import MLPEncoder
 from probvae.inference.guides.base import AmortizedGuide, bounded_scale
 
@@ -75,12 +76,11 @@ class StableLowRankNormal(dist.LowRankMultivariateNormal):
     """
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "StableLowRankNormal":
-        new: StableLowRankNormal = self._get_checked_instance(StableLowRankNormal, _instance)
+        new: StableLowRankNormal = instance_for_expand(self, StableLowRankNormal, _instance)
         return super().expand(batch_shape, new)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
+        check_value(self, value)
         scale = self.cov_diag.double().sqrt()
         y = (value.double() - self.loc.double()) / scale
         a = self.cov_factor.double() / scale.unsqueeze(-1)

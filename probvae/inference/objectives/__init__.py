@@ -2,10 +2,12 @@
 
 In: the contract (``base``), Pyro's own losses (``_pyro``), and the registered objectives.
 Out: the steps that follow their gradient (``training``, ``compiled``); bounds of a fitted pair (``evaluation``).
-The door is :class:`~probvae.inference.Objective`. To add an objective: one new file here and one line below.
+The door is :class:`~probvae.inference.Objective`.
+
+To add an objective: one new file here and one line below.
 """
 
-from probvae.foundation.exports import export_public_names
+from probvae.foundation.package import export_public_names
 
 from .analytic_kl import AnalyticKLObjective as AnalyticKLObjective
 from .base import Objective as Objective

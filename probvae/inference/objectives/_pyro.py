@@ -3,42 +3,39 @@
 from typing import Any
 
 import torch
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine import Trace
-from pyro.poutine.scale_messenger import ScaleMessenger
 from torch import Tensor
 
+from probvae.foundation.pyro_internals import LatentScale, SeeingTraceELBO, SeeingTraceMeanFieldELBO
 from probvae.inference.densities.kl import analytic_kl
 from probvae.inference.densities.traces import PyroProgram
 from probvae.inference.objectives.base import StepLoss, Weight, latent_sites
 
 
-class TraceELBO(Trace_ELBO):
+class TraceELBO(SeeingTraceELBO):
     """Pyro's loss, which also remembers the parts of the traces it has just used, at the KL's weight one."""
 
     kl: Tensor
     log_likelihood: Tensor
 
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
-        model_trace, guide_trace = super()._get_trace(model, guide, args, kwargs)
+    def see(self, model_trace: Trace, guide_trace: Trace) -> None:
+        """Note the KL and the log likelihood, scalars ()."""
         sites = [(guide_trace.nodes[n], model_trace.nodes[n]) for n in latent_sites(guide_trace)]
         terms = [((q["log_prob_sum"] - p["log_prob_sum"]) / q["scale"]).detach() for q, p in sites]
         self.kl = torch.stack(terms).sum()
         self.log_likelihood = _observed(model_trace)
-        return model_trace, guide_trace
 
 
-class TraceMeanFieldELBO(TraceMeanField_ELBO):
+class TraceMeanFieldELBO(SeeingTraceMeanFieldELBO):
     """The same for the loss with an analytic KL, which must have a closed form."""
 
     kl: Tensor
     log_likelihood: Tensor
 
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
-        traces: tuple[Trace, Trace] = super()._get_trace(model, guide, args, kwargs)
-        self.kl = trace_kl(*traces).detach().sum()
-        self.log_likelihood = _observed(traces[0])
-        return traces
+    def see(self, model_trace: Trace, guide_trace: Trace) -> None:
+        """Note the KL and the log likelihood, scalars ()."""
+        self.kl = trace_kl(model_trace, guide_trace).detach().sum()
+        self.log_likelihood = _observed(model_trace)
 
 
 def pyro_step(
@@ -53,18 +50,10 @@ def pyro_step(
     # max_plate_nesting is told, or Pyro would run model and guide once more at every step to find it out
     loss = loss_class(num_particles=num_particles, vectorize_particles=num_particles > 1, max_plate_nesting=1)
     if isinstance(weight, Tensor) or weight != 1.0:
-        model, guide = _LatentScale(weight)(model), _LatentScale(weight)(guide)
+        model, guide = LatentScale(weight)(model), LatentScale(weight)(guide)
     value = loss.differentiable_loss(model, guide, x)
     kl, log_likelihood = (part / (num_particles * len(x)) for part in (loss.kl, loss.log_likelihood))
     return StepLoss(value / len(x), kl, log_likelihood - kl)
-
-
-class _LatentScale(ScaleMessenger):
-    """Scales the log densities of the latent sites, in the model and in the guide: that weights the KL."""
-
-    def _process_message(self, msg: Any) -> None:
-        if msg["type"] == "sample" and not msg["is_observed"]:
-            super()._process_message(msg)
 
 
 def _observed(model_trace: Trace) -> Tensor:

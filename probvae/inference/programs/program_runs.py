@@ -1,16 +1,16 @@
 """Runs of a model and a guide that were written by hand, for any rows of data, and the trial that they must pass."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine import Trace, runtime
+from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from probvae.errors import ArgumentError, SupportError
+from probvae.foundation.pyro_internals import plates_of_its_own
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.programs.program_sites import Layout, latents_of, layout_of
 
@@ -87,7 +87,7 @@ class Programs:
             program = poutine.condition(program, data=self.layout.values(z.to(self.dtype)))
         rows = x.to(self.dtype).reshape(-1, *self.row_shape)
         name = "guide" if program is self.guide else "model"
-        with _plates_of_its_own(), pyro.get_param_store().scope(self._store), poutine.block():
+        with plates_of_its_own(), pyro.get_param_store().scope(self._store), poutine.block():
             return _tried(name, rows, poutine.trace(program).get_trace, rows)
 
     def _rows(self, x: Tensor | None, z: Tensor) -> Tensor:
@@ -177,14 +177,3 @@ def _widest(traces: list[Trace], programs: list[Program]) -> int:
 def _close(one: Tensor, two: Tensor) -> bool:
     size = 1 + one.abs().max()
     return bool(((one - two).abs() <= _ROUNDINGS * torch.finfo(one.dtype).eps * size).all())
-
-
-@contextmanager
-def _plates_of_its_own() -> Iterator[None]:
-    """Plates inside are placed and named as if there were none outside: the program runs as a part of one site."""
-    allocator = runtime._DIM_ALLOCATOR
-    outside, allocator._stack = allocator._stack, []
-    try:
-        yield
-    finally:
-        allocator._stack = outside

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self
 
 from probvae.errors import ArgumentError, CheckpointWarning, FitInterruptedError, RunError
-from probvae.foundation.fault_points import fault_point
 from probvae.foundation.signals import noticed_signals
+from probvae.inference.compiled.choose_step import current_name
 from probvae.inference.model_file import TRAINING
 from probvae.inference.training.state import FitState, SavedState, StateListener
 from probvae.storage.run_folder import Run
@@ -58,7 +58,6 @@ def _write(folder: Path, name: str, tensors: Packed, metadata: dict[str, str]) -
     write_packed(folder / name, tensors, {**metadata, "sha256": tensors.digest(metadata)})
     try:
         for file in _newest_first(folder)[NUM_KEPT:]:
-            fault_point("checkpoint-old")
             file.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{folder}: an old checkpoint cannot be removed ({error.strerror or error}).") from error
@@ -176,9 +175,9 @@ class Resumption(StateListener):
                 f"checkpoint {name}: holds something else than the state of this fit ({error}). Resume with the "
                 "version of probvae and the recipe that wrote it, or fit anew in another folder."
             ) from error
-        if saved.scalars["path"] != state.path:
+        if (path := current_name(saved.scalars["path"])) != state.path:
             warnings.warn(
-                f"resume: the steps so far took the {saved.scalars['path']} path, here it is {state.path} ({reason}): "
+                f"resume: the steps so far took the {path} path, here it is {state.path} ({reason}): "
                 "the numbers may differ in their last digits.",
                 CheckpointWarning,
                 stacklevel=6,
@@ -214,6 +213,9 @@ class RunRecorder(Resumption):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
+        if error is None and self.interruption.signal:
+            # It came while the weights were written, too late for end() to hear of it.
+            raise self._interrupted(self.num_epochs, 0)
 
     def begin(self, state: FitState, reason: str) -> None:
         """Make the folder, or go on in it; a record after the checkpoint belongs to a future that is not."""
@@ -235,6 +237,7 @@ class RunRecorder(Resumption):
 
     def end(self, state: FitState) -> None:
         """Save the weights; a signal that came after the last epoch was saved is heard too."""
+        self.num_epochs = state.epoch
         if self.interruption.signal:
             self._stop(state.epoch, 0)
         self._writer.finish()
@@ -248,10 +251,13 @@ class RunRecorder(Resumption):
             self._stop(saved.epoch, saved.batch)
 
     def _stop(self, epoch: int, batch: int) -> NoReturn:
-        assert self.interruption.signal is not None
         self._writer.finish()
+        raise self._interrupted(epoch, batch)
+
+    def _interrupted(self, epoch: int, batch: int) -> FitInterruptedError:
+        assert self.interruption.signal is not None
         where = f"epoch {epoch}" + (f" and batch {batch} of the next" if batch else "")
-        raise FitInterruptedError(
+        return FitInterruptedError(
             f"interrupted after {where}; all until then is saved. Go on with: probvae fit --resume {self.run.folder}",
             self.interruption.signal,
         )

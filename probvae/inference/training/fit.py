@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from probvae.errors import ArgumentError, RunError
+from probvae.foundation.fit_options import FitOptions, chosen, described
 from probvae.foundation.process import local_rank, threads_for_step
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.objectives import Objective, resolve_objective
@@ -15,7 +16,6 @@ from probvae.inference.training.checkpoints import Checkpoint, Resumption, RunRe
 from probvae.inference.training.dataset_rows import labels_of
 from probvae.inference.training.loop import FitResult, train
 from probvae.inference.training.minibatches import Data
-from probvae.inference.training.options import FitOptions, chosen, described
 from probvae.inference.training.processes import Processes
 from probvae.inference.training.state import StateListener
 from probvae.inference.training.training_data import TrainingData, check_and_split

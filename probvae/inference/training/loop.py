@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError, SkippedStepsWarning
+from probvae.foundation.fit_options import FitOptions
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.non_finite import TORCH_ERRORS, short_reason
 from probvae.inference.evaluation.bounds import bound
@@ -24,7 +25,6 @@ from probvae.inference.evaluation.variance import (
 from probvae.inference.objectives import Objective
 from probvae.inference.pair import VAE
 from probvae.inference.training.minibatches import Passes, Rows
-from probvae.inference.training.options import FitOptions
 from probvae.inference.training.processes import Processes
 from probvae.inference.training.progress import EpochProgress
 from probvae.inference.training.state import FitState, StateListener, StepFailure
@@ -45,14 +45,14 @@ class FitResult:
     ``validation_elbo``, ``validation_kl``, ``validation_standard_error`` where there are validation data;
     ``skipped_steps`` counts the steps that could not be taken, whose rows are not in these means.
     ``best_epoch`` is the epoch whose weights were kept, ``stopped`` says why the fit ended. ``path`` is the way that
-    its steps took (``"plain"``, ``"graph"``, ``"compiled"``: see :mod:`probvae.inference.compiled`), ``path_reason``
+    its steps took (``"pyro"``, ``"traced"``, ``"compiled"``: see :mod:`probvae.inference.compiled`), ``path_reason``
     says why. ``seconds_before`` is the time of the processes before this one, in a fit that was resumed.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = "all epochs done"
-    path: str = "plain"
+    path: str = "pyro"
     path_reason: str = ""
     seconds_before: float = 0.0
 
@@ -97,8 +97,8 @@ class Loop:
         self.processes.end(self.vae.state_dict())
         if self.processes.is_writer:
             self._warn()
-        path, state = self.stepper.path, self.state
-        return FitResult(state.history, state.best_epoch, stopped, path.name, path.reason, before)
+        step, state = self.stepper.step, self.state
+        return FitResult(state.history, state.best_epoch, stopped, step.path, step.reason, before)
 
     def _prepare(self) -> None:
         """Refuse parts that do not fit together, choose the path of the steps, and tell the listener of the start."""
@@ -106,10 +106,10 @@ class Loop:
         with isolated_seed(self.options.seed, self.state.device):
             self.stepper.dry_run(self.rows.head(2))
         self.vae.train()
-        self.stepper.choose_path(self.rows)
-        self.state.path = self.stepper.path.name
+        self.stepper.choose_step(self.rows)
+        self.state.path = self.stepper.step.path
         self.vae.train(False)
-        self.listener.begin(self.state, self.stepper.path.reason)
+        self.listener.begin(self.state, self.stepper.step.reason)
 
     def _reason_to_stop(self) -> str:
         since = self.state.epoch - max(self.state.best_epoch, self.options.kl_warmup)

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from probvae.errors import ArgumentError, DataError, RankError
-from probvae.foundation.operators import DispatchMode
 from probvae.foundation.process import launched_rank, num_launched
+from probvae.foundation.torch_internals import DispatchMode, is_mutable
 from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.pair import VAE
@@ -284,7 +284,7 @@ class UnionNoise(DispatchMode):
 
     def _draw(self, func: Any, dim: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         wide = func(*(self._widened(argument, dim) for argument in args), **kwargs)
-        if func._schema.is_mutable:
+        if is_mutable(func):
             return args[0].copy_(self._own(wide, dim))
         return tuple(self._own(each, dim) for each in wide) if isinstance(wide, tuple) else self._own(wide, dim)
 

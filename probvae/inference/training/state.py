@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probvae.errors import RunError
-from probvae.inference.compiled.adam import Adam
+from probvae.foundation.adam import Adam
 from probvae.inference.pair import VAE
 from probvae.inference.training.minibatches import Minibatches
 

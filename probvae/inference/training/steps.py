@@ -9,23 +9,21 @@ import torch
 from torch import Tensor
 
 from probvae.errors import ArgumentError
+from probvae.foundation.adam import Adam
+from probvae.foundation.fit_options import FitOptions
 from probvae.foundation.seed import isolated_seed
-from probvae.inference.compiled.adam import Adam
-from probvae.inference.compiled.graph_steps import GraphUpdate, step_where_finite
-from probvae.inference.compiled.paths import StepPath, choose_path
-from probvae.inference.compiled.program import LossAndGradient, clipped
+from probvae.inference.compiled.choose_step import choose_step
+from probvae.inference.compiled.program import LossAndGradient, clipped_where_there
 from probvae.inference.compiled.restoring import restored
+from probvae.inference.compiled.step_classes import GradientStep, PyroStep, Step, Taken, step_where_finite
 from probvae.inference.densities.non_finite import TORCH_ERRORS, short_reason
 from probvae.inference.densities.traces import paired_traces
 from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.pair import VAE, check_supports
 from probvae.inference.training.minibatches import Rows
-from probvae.inference.training.options import FitOptions
 from probvae.inference.training.processes import Processes
 
 Gradients = Sequence[Tensor | None]
-# The losses, and whether the step was taken
-Taken = tuple[list[float], bool]
 
 
 class Minibatch(NamedTuple):
@@ -79,7 +77,8 @@ class Stepper:
         # a norm is that of the whole minibatch's gradient, which several processes have only after their exchange
         self.clip_own = options.gradient_clip if processes.size == 1 else None
         self.clip_whole = options.gradient_clip if processes.size > 1 else None
-        self.path = StepPath("plain", "not chosen yet")
+        self.program = LossAndGradient(self._losses, self.modules, self.parameters, self.clip_own)
+        self.step: Step = PyroStep(self.program, self.optimizer, "not chosen yet")
         self.num_batches = math.ceil(num_rows / options.batch_size)
         self.num_whole_batches = num_rows // options.batch_size
         self.refused: str | None = None
@@ -94,21 +93,20 @@ class Stepper:
             if isinstance(error, ArgumentError):
                 raise  # the others are torch's, of numbers out of range: the first step says where they are
 
-    def choose_path(self, data: Rows) -> None:
-        """Choose Pyro's handlers or a path without them; model and guide have to be in their training mode."""
+    def choose_step(self, data: Rows) -> None:
+        """Choose how steps are taken; model and guide have to be in their training mode."""
         size = self.options.batch_size
         mine = self.processes.my_slice(size)
         batch = self._inputs(Minibatch(self.conditioned.at(mine), data.head(size)[mine], 0, size, 0))
-        program = LossAndGradient(self._losses, list(self.modules), self.parameters, self.clip_own)
         num_steps = self.options.epochs * self.num_whole_batches
         compile, seed, alone = self.options.compile, self.options.seed, self.processes.size == 1
-        self.path = choose_path(program, self.optimizer, batch, num_steps, compile, seed, alone)
+        self.step = choose_step(self.program, self.optimizer, batch, num_steps, compile, seed, alone)
 
     def take(self, batch: Minibatch) -> StepNumbers:
         """Take one step where its loss and gradient are finite; elsewhere nothing moves, buffers neither."""
         self.refused = None
         self.optimizer.learning_rate = self._learning_rate(batch.step)
-        traced = self.path.update is not None and batch.num_rows == self.options.batch_size
+        traced = not isinstance(self.step, PyroStep) and batch.num_rows == self.options.batch_size
         before = [buffer.clone() for buffer in self.moving]
         (loss, kl, elbo), taken = self._traced_step(batch) if traced else self._plain_step(batch)
         if not taken:
@@ -139,13 +137,12 @@ class Stepper:
 
     def _traced_step(self, batch: Minibatch) -> Taken:
         """Take a step without Pyro's handlers."""
-        update, inputs = self.path.update, self._inputs(batch)
-        assert update is not None
+        step, inputs = self.step, self._inputs(batch)
         try:
             if self.processes.size == 1:
-                return update(*inputs)
-            assert isinstance(update, GraphUpdate)
-            losses, gradients = update.losses_and_gradients(*inputs)
+                return step(*inputs)
+            assert isinstance(step, GradientStep)
+            losses, gradients = step.losses_and_gradients(*inputs)
         except TORCH_ERRORS:
             return self._plain_step(batch)  # which says why, and skips
         return self._exchanged_step(StepLoss(*losses), gradients, batch)
@@ -158,13 +155,13 @@ class Stepper:
             # the mean over a smaller minibatch has its data's weight only
             weighted = step.loss * (batch.num_rows / self.options.batch_size)
             found = torch.autograd.grad(weighted, self.parameters, allow_unused=True)
-            gradients = _clipped(found, self.clip_own)
+            gradients = clipped_where_there(found, self.clip_own)
         return self._exchanged_step(step._replace(loss=step.loss.detach()), gradients, batch)
 
     def _exchanged_step(self, step: StepLoss, gradients: Gradients, batch: Minibatch) -> Taken:
         """Take Adam's step down the gradient of the whole minibatch."""
         step, gradients = self.processes.reduce(step, gradients, self.parameters, batch.weight)
-        return step_where_finite(self.optimizer, step, _clipped(gradients, self.clip_whole))
+        return step_where_finite(self.optimizer, step, clipped_where_there(gradients, self.clip_whole))
 
     def binarized(self, rows: Tensor) -> Tensor:
         """The ``rows`` (n, D) as a step sees them, (n, D); ``binarization="fresh"`` draws them anew.
@@ -212,12 +209,6 @@ class Stepper:
             return self.options.learning_rate
         done = step / (self.options.epochs * self.num_batches)
         return self.options.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _clipped(gradients: Gradients, limit: float | None) -> Gradients:
-    """The gradients that there are, clipped; None stays None."""
-    found = iter(clipped([gradient for gradient in gradients if gradient is not None], limit))
-    return [None if gradient is None else next(found) for gradient in gradients]
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from probvae.data.on_disk import RowsOnDisk, blocks, fits_in_memory, is_mapped
 from probvae.errors import ArgumentError, DataError
 from probvae.foundation.checks import check_matrix, non_finite_rows
+from probvae.foundation.fit_options import FitOptions
 from probvae.inference.pair import VAE, check_data, check_num_rows
 from probvae.inference.training.dataset_rows import DatasetRows, unwrapped
 from probvae.inference.training.minibatches import (
@@ -22,7 +23,6 @@ from probvae.inference.training.minibatches import (
     Rows,
     TensorMinibatches,
 )
-from probvae.inference.training.options import FitOptions
 
 
 class TrainingData(NamedTuple):

@@ -6,7 +6,7 @@ Out: networks, which are decoders (:mod:`probvae.models.decoders`): a likelihood
 The door is :class:`Likelihood`, the contract. To add a likelihood: one new file here and one line below.
 """
 
-from probvae.foundation.exports import export_public_names
+from probvae.foundation.package import export_public_names
 
 from .base import Likelihood as Likelihood
 from .bernoulli_likelihood import BernoulliLikelihood as BernoulliLikelihood

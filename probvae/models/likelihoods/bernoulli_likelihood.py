@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from probvae.errors import SupportError
 from probvae.foundation.checks import check_finite
+from probvae.foundation.torch_internals import check_value, instance_for_expand, validates
 from probvae.models.likelihoods.base import Likelihood
 
 
@@ -58,7 +59,7 @@ class StableBernoulli(dist.Bernoulli):
     """torch's, with a variance p (1 - p) that keeps its digits where p is nearly one."""
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "StableBernoulli":
-        return super().expand(batch_shape, self._get_checked_instance(StableBernoulli, _instance))
+        return super().expand(batch_shape, instance_for_expand(self, StableBernoulli, _instance))
 
     @property
     def variance(self) -> Tensor:
@@ -74,8 +75,7 @@ class BinaryEntries(dist.Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p (...) of ``value`` (..., D)."""
-        if self._validate_args or self.base_dist._validate_args:
-            self.base_dist._validate_sample(value)
+        check_value(self.base_dist, value, validates(self) or validates(self.base_dist))
         # Above the threshold torch takes the identity, which is exact there in float64
         return -nn.functional.softplus((1 - 2 * value) * self.base_dist.logits, threshold=40).sum(-1)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions.utils import broadcast_all
 
 from probvae.foundation.checks import check_finite
+from probvae.foundation.torch_internals import check_value
 from probvae.models.likelihoods.base import Likelihood
 from probvae.models.likelihoods.bernoulli_likelihood import check_unit_interval
 
@@ -63,8 +64,7 @@ class StableContinuousBernoulli(dist.TorchDistribution):
         return StableContinuousBernoulli(self.logits.expand(torch.Size(batch_shape)), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
+        check_value(self, value)
         rate = _rate(self.logits)
         from_end = torch.where(self.logits > 0, 1 - value, value)
         return _log_normaliser(rate) - rate * from_end

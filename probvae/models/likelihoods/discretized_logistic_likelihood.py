@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from probvae.foundation.checks import check_count
+from probvae.foundation.torch_internals import check_value
 from probvae.models.likelihoods._scale import PositiveParameter
 from probvae.models.likelihoods.base import Likelihood, check_entries
 
@@ -105,8 +106,7 @@ class DiscretizedLogistic(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log P (..., D) of the levels ``value`` (..., D)."""
-        if self._validate_args:
-            self._validate_sample(value)
+        check_value(self, value)
         steps = self.num_levels - 1
         level = (value * steps).round()
         above = logsigmoid(((level + 0.5) / steps - self.loc) / self.scale)

@@ -10,6 +10,7 @@ from torch.distributions import Independent, constraints
 
 from probvae.errors import ArgumentError, ConfigError, SupportError, unknown_name
 from probvae.foundation.registry import option_names
+from probvae.foundation.torch_internals import instance_for_expand, with_own_modules
 from probvae.models.likelihoods.base import Likelihood
 
 # guess() takes whole numbers with at most so many values for categories
@@ -63,8 +64,7 @@ class MixedLikelihood(Likelihood, name="mixed"):
     def given_exposure(self, exposure: Tensor) -> Self:
         mixed = super().given_exposure(exposure)
         parts = [part.given_exposure(exposure) if part.takes_exposure else part for part in self._parts()]
-        # The copy shares its dictionary of modules with the original, and needs one of its own
-        mixed._modules = {**mixed._modules, "parts": nn.ModuleList(parts)}
+        with_own_modules(mixed).parts = nn.ModuleList(parts)
         return mixed
 
     def own_parameters(self) -> dict[str, Tensor]:
@@ -161,7 +161,7 @@ class MixedColumns(TorchDistribution):
         return _in_order([part.variance for part in self.parts], self.columns)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "MixedColumns":
-        expanded = self._get_checked_instance(MixedColumns, _instance)
+        expanded = instance_for_expand(self, MixedColumns, _instance)
         shape = torch.Size(batch_shape)[:-1]
         expanded.columns, expanded.has_rsample = self.columns, self.has_rsample
         expanded.parts = [p.expand((*shape, len(c))) for p, c in zip(self.parts, self.columns, strict=True)]

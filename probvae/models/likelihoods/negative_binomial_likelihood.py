@@ -8,6 +8,7 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from probvae.foundation.torch_internals import check_value
 from probvae.models.likelihoods._scale import PositiveParameter
 from probvae.models.likelihoods.base import Likelihood, check_counts
 from probvae.models.stable_densities import deviance, stirling_error
@@ -85,8 +86,7 @@ class StableNegativeBinomial(dist.NegativeBinomial):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p (..., D) of the counts ``value`` (..., D)."""
-        if self._validate_args:
-            self._validate_sample(value)
+        check_value(self, value)
         count, theta, logits = torch.broadcast_tensors(value.double(), self.total_count.double(), self.logits.double())
         some = count.clamp(min=1)
         # With x = r theta and mu = m theta both distances are ratios in which theta alone never overflows.

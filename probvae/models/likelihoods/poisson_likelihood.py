@@ -7,6 +7,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
+from probvae.foundation.torch_internals import check_value, instance_for_expand
 from probvae.models.likelihoods.base import Likelihood, check_counts
 from probvae.models.stable_densities import deviance, stirling_error
 
@@ -56,14 +57,13 @@ class LogPoisson(dist.Poisson):
         super().__init__(log_rate.exp(), validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "LogPoisson":
-        new: LogPoisson = self._get_checked_instance(LogPoisson, _instance)
+        new = instance_for_expand(self, LogPoisson, _instance)
         new.log_rate = self.log_rate.expand(batch_shape)
         return super().expand(batch_shape, new)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p (..., D) of the counts ``value`` (..., D)."""
-        if self._validate_args:
-            self._validate_sample(value)
+        check_value(self, value)
         count, log_rate = value.double(), self.log_rate.double()
         rate, some = log_rate.exp(), count.clamp(min=1)
         distance = deviance((rate - some) / some, log_rate - some.log())

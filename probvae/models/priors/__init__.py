@@ -6,7 +6,7 @@ Out: distributions of z for one datum, which are guides (:mod:`probvae.inference
 The door is :class:`Prior`, the contract. To add a prior: one new file here and one line below.
 """
 
-from probvae.foundation.exports import export_public_names
+from probvae.foundation.package import export_public_names
 
 from .base import Prior as Prior
 from .conditional_normal_prior import ConditionalNormalPrior as ConditionalNormalPrior

@@ -9,9 +9,9 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
-from torch.distributions.transforms import _InverseTransform
 
 from probvae.errors import ArgumentError, ShapeError
+from probvae.foundation.torch_internals import moved_transform
 from probvae.models.priors.base import Prior
 
 
@@ -111,22 +111,5 @@ def _mapped(distribution: Any, fn: Callable[[Tensor], Tensor]) -> Any:
         elif isinstance(value, Distribution):
             vars(moved)[name] = _mapped(value, fn)
         elif isinstance(value, list) and any(isinstance(item, Transform) for item in value):
-            vars(moved)[name] = [_moved_transform(item, fn) for item in value]
-    return moved
-
-
-def _moved_transform(transform: Transform, fn: Callable[[Tensor], Tensor]) -> Transform:
-    """A copy with ``fn`` applied to every tensor in it, and in the transforms that it is made of."""
-    moved = copy(transform)
-    for name, value in vars(transform).items():
-        if isinstance(value, Tensor):
-            setattr(moved, name, fn(value))
-        elif isinstance(value, Transform) and (name != "_inv" or isinstance(transform, _InverseTransform)):
-            setattr(moved, name, _moved_transform(value, fn))
-        elif isinstance(value, list) and any(isinstance(item, Transform) for item in value):
-            setattr(moved, name, [_moved_transform(item, fn) for item in value])
-    if not isinstance(transform, _InverseTransform):
-        # log_prob goes through the inverse, and a copy would keep the inverse of the old tensors
-        moved._inv = None
-    moved._cached_x_y = (None, None)
+            vars(moved)[name] = [moved_transform(item, fn) for item in value]
     return moved

@@ -55,7 +55,7 @@ def test_functions_and_the_parameter_store_are_pyros_svi(loss: pyro.infer.ELBO) 
     expected = store()
     pyro.clear_param_store()
     step = probvae.CompiledStep(regression, factored, loss, batches[0], lambda p: Adam(p, 0.05))
-    assert step.path == "graph"
+    assert step.path == "traced"
     torch.manual_seed(2)
     assert [float(step(*batch)) for batch in batches] == pytest.approx(losses, rel=1e-10)
     for name, value in store().items():
@@ -72,7 +72,7 @@ def test_pyro_module_in_a_function() -> None:
 
     step = probvae.CompiledStep(regression, guide, Trace_ELBO(), data(), lambda p: Adam(p, 0.05))
     before = encoder.weight.detach().clone()
-    assert step.path == "graph"
+    assert step.path == "traced"
     first, last = step(*data()), [step(*data()) for _ in range(100)][-1]
     assert not torch.equal(before, encoder.weight)
     assert last < first
@@ -89,7 +89,7 @@ def test_modules_and_our_objectives(name: str) -> None:
         torch.manual_seed(1)
         reports = [step(torch.randn(rows, 3).double()) for rows in (8, 8, 3, 8)]
         pairs.append((step.path, reports, list(vae.parameters())))
-    assert [path for path, _, _ in pairs] == ["plain", "graph"]
+    assert [path for path, _, _ in pairs] == ["pyro", "traced"]
     for one, two in zip(pairs[0][1], pairs[1][1], strict=True):
         assert_close(tuple(two), tuple(one), **EXACT)
     for one, two in zip(pairs[0][2], pairs[1][2], strict=True):
@@ -138,7 +138,7 @@ def test_structure_that_depends_on_data_takes_the_handlers() -> None:
 
     with pytest.warns(PathWarning, match="reads the value of a tensor"):
         step = probvae.CompiledStep(model, factored, Trace_ELBO(), data())
-    assert step.path == "plain"
+    assert step.path == "pyro"
     assert torch.isfinite(torch.as_tensor(step(*data())))
 
 
@@ -146,7 +146,7 @@ def test_structure_that_depends_on_data_takes_the_handlers() -> None:
 def test_every_objective(name: str) -> None:
     vae, x = probvae.VAE.example(), torch.randn(8, 3)
     step = probvae.CompiledStep(vae.model, vae.guide, name, [x], gradient_clip=1.0)
-    assert (step.path, len(step(x))) == ("graph", 3)
+    assert (step.path, len(step(x))) == ("traced", 3)
 
 
 @pytest.mark.slow
@@ -160,5 +160,5 @@ def test_a_batch_that_is_laid_out_otherwise() -> None:
         step = probvae.CompiledStep(vae.model, vae.guide, "elbo", [torch.randn(8, 3)], compile=compile)
         torch.manual_seed(1)
         found.append((step.path, [float(step(batch).loss) for batch in (x, x.T.contiguous().T, x[:, :1].expand(8, 3))]))
-    assert [path for path, _ in found] == ["compiled", "graph"]
+    assert [path for path, _ in found] == ["compiled", "traced"]
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)

@@ -66,13 +66,13 @@ def fitted(case: str, **options: object) -> tuple[probvae.VAE, probvae.FitResult
     return (vae := vae.double()), fit(vae, x, **{**given, **options})
 
 
-def check_same(case: str, path: str = "graph", compile: str | bool = "graph", **options: object) -> None:
+def check_same(case: str, path: str = "traced", compile: str | bool = "graph", **options: object) -> None:
     """50 = 3 * 16 + 2: the last, smaller batch of each epoch is among the steps."""
     (plain, by_handlers), (traced, by_graph) = (
         fitted(case, compile=False, **options),
         fitted(case, compile=compile, **options),
     )
-    assert (by_handlers.path, by_graph.path) == ("plain", path), by_graph.path_reason
+    assert (by_handlers.path, by_graph.path) == ("pyro", path), by_graph.path_reason
     for one, two in zip(plain.parameters(), traced.parameters(), strict=True):
         assert_close(two, one, rtol=1e-9, atol=1e-10)
     for one, two in zip(by_handlers.history, by_graph.history, strict=True):
@@ -110,16 +110,16 @@ def test_same_seed_same_bits_on_the_graph() -> None:
 
 
 def test_auto_counts_steps() -> None:
-    assert fitted("gaussian", epochs=33)[1].path == "plain"  # 99 whole batches
+    assert fitted("gaussian", epochs=33)[1].path == "pyro"  # 99 whole batches
     few, many = fitted("gaussian", epochs=2)[1], fitted("gaussian", epochs=34)[1]
-    assert (few.path, many.path) == ("plain", "graph")
+    assert (few.path, many.path) == ("pyro", "traced")
     assert "6 steps are too few" in few.path_reason
 
 
 def test_path_is_written_to_the_run(tmp_path: Path) -> None:
     result = fitted("gaussian", compile="graph", out=tmp_path / "run")[1]
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
-    assert environment == {"path": "graph", "path_reason": result.path_reason}
+    assert environment == {"path": "traced", "path_reason": result.path_reason}
 
 
 @pytest.mark.parametrize("kind", ["free", "exact"])
@@ -127,9 +127,9 @@ def test_what_cannot_be_traced_takes_the_plain_path_and_says_why(kind: str) -> N
     x = torch.randn(40, 3)
     model = LatentModel(StandardNormalPrior(2), LinearDecoder(2, 3), GaussianLikelihood(3))
     guide = ExactGuide(model) if kind == "exact" else FreeGuide(2, 3, 40).start_from(x)
-    with pytest.warns(PathWarning, match="compile: the plain path is taken; the program cannot be traced"):
+    with pytest.warns(PathWarning, match="compile: the pyro path is taken; the program cannot be traced"):
         result = fit(probvae.VAE(model, guide), x, epochs=1, batch_size=20, compile="graph", progress=False)
-    assert result.path == "plain"
+    assert result.path == "pyro"
     assert result.path_reason.startswith("the program cannot be traced: aten._local_scalar_dense")
 
 
@@ -146,7 +146,7 @@ def test_a_random_number_of_pythons_own_is_found_out() -> None:
     vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(3, (5,)), 2))
     with pytest.warns(PathWarning, match="not trusted"):
         result = fit(vae, torch.randn(40, 3), epochs=1, batch_size=20, compile="graph", progress=False)
-    assert result.path == "plain"
+    assert result.path == "pyro"
     assert "not trusted: the loss differs from Pyro's by" in result.path_reason
 
 
@@ -172,10 +172,10 @@ def test_another_value_of_compile_is_an_error(value: object) -> None:
 
 def test_without_a_compiler_the_graph_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.warns(PathWarning, match="the graph path is taken; it cannot be compiled: there is no C.. compiler"):
+    with pytest.warns(PathWarning, match="the traced path is taken; it cannot be compiled: there is no C.. compiler"):
         result = fitted("gaussian", compile=True)[1]
     assert (result.path, result.path_reason) == (
-        "graph",
+        "traced",
         "it cannot be compiled: there is no C++ compiler (g++ or clang++)",
     )
 

@@ -1,5 +1,7 @@
 """The traced graph against Pyro's own loss and gradients, with the same noise, at other weights and other data."""
 
+from typing import Any
+
 import pyro
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.testing import assert_close
 
 import probvae
 from probvae.errors import TraceError
+from probvae.foundation.adam import Adam
 from probvae.foundation.seed import isolated_seed
 from probvae.inference import (
     ConstrainedGuide,
@@ -27,8 +30,8 @@ from probvae.inference import (
 )
 from probvae.inference.compiled.check import disagreement
 from probvae.inference.compiled.program import LossAndGradient
-from probvae.inference.compiled.simplification import simplified
-from probvae.inference.compiled.source import as_function
+from probvae.inference.compiled.simplification import simplify
+from probvae.inference.compiled.step_classes import Taken, TracedStep, step_where_finite
 from probvae.models import (
     BernoulliLikelihood,
     Decoder,
@@ -57,7 +60,7 @@ class Pair(nn.Module):
 
 def check(program: LossAndGradient, example: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> None:
     """Traced at one batch, equal at another, with other weights and other noise; and the stream ends in one place."""
-    run = as_function(simplified(program.record(example)))
+    run = simplify(program.record(example)).function()
     with torch.no_grad():
         for parameter in program.parameters:
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -103,37 +106,98 @@ def test_objectives(name: str, dtype: torch.dtype) -> None:
     check_pair(small_vae(), Objective.registry[name].example(), torch.randn(6, 3), dtype)
 
 
+def step_of(program: LossAndGradient, x: Tensor) -> TracedStep:
+    return TracedStep(program, Adam(program.all_parameters), simplify(program.record((x,))))
+
+
 def test_the_check_knows_the_rounding_of_importance_weights() -> None:
     """log w is about -500, and has a rounding of 3e-5: so has each weight, and a gradient that is their mean."""
     model = LatentModel(StandardNormalPrior(4), MLPDecoder(4, 784, (30,)), BernoulliLikelihood(784))
     vae = probvae.VAE(model, DiagonalGuide(MLPEncoder(784, (30,)), 4))
     program, x = program_of(vae, IWAEObjective(num_particles=20)), torch.rand(64, 784).round()
-    exact, loosest = as_function(simplified(program.record((x,)))), 1e-3
-    assert disagreement(program, exact, (x,)) is None
+    step, loosest = step_of(program, x), 1e-3
+    exact = step.run
+    assert disagreement(step, (x,)) is None
     losses, gradients = slice(len(program(x)) - len(program.parameters)), slice(-len(program.parameters), None)
 
     def off(x: Tensor) -> list[Tensor]:
         found = list(exact(x))
         return [*found[losses], *(gradient + loosest * gradient.abs().max() for gradient in found[gradients])]
 
-    assert "output" in str(disagreement(program, off, (x,)))
+    step.run = off
+    assert "the gradient of parameter" in str(disagreement(step, (x,)))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("error", [2e-5, 1e-3])
-def test_the_check_sees_an_error_of_a_gradient_and_of_a_loss(error: float) -> None:
+def test_the_check_sees_an_error_of_a_gradient_and_of_a_loss(error: float, dtype: torch.dtype) -> None:
     """Relative to the largest entry of the gradient, and to the largest of the losses."""
-    program, x = program_of(small_vae(), ELBOObjective()), torch.randn(32, 3)
-    exact = as_function(simplified(program.record((x,))))
-    assert disagreement(program, exact, (x,)) is None
+    program, x = program_of(small_vae().to(dtype), ELBOObjective()), torch.randn(32, 3, dtype=dtype)
+    step = step_of(program, x)
+    exact = step.run
+    assert disagreement(step, (x,)) is None
     num_losses = len(program(x)) - len(program.parameters)
     for number in range(len(program(x))):
 
         def off(x: Tensor, number: int = number) -> list[Tensor]:
             found = list(exact(x))
             size = max(found[:num_losses]) if number < num_losses else found[number].abs().max()
-            return [*found[:number], found[number] + error * size, *found[number + 1 :]]
+            wrong = found[number] + error * TOLERANCE[dtype] / 1e-5 * size
+            return [*found[:number], wrong, *found[number + 1 :]]
 
-        assert ("the loss" if number == 0 else f"output {number} ") in str(disagreement(program, off, (x,)))
+        step.run = off
+        place = "the loss" if number == 0 else f"output {number} "
+        expected = place if number < num_losses else f"the gradient of parameter {number - num_losses} "
+        assert expected in str(disagreement(step, (x,)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("part", ["step", "second", "buffer"])
+def test_the_check_sees_a_wrong_weight_a_wrong_moment_and_a_wrong_buffer(part: str, dtype: torch.dtype) -> None:
+    """The losses and gradients are right, and the state after the step is not: all is put back afterwards."""
+    pair = small_vae().to(dtype).train()
+    pair.guide.encoder.network.append(nn.BatchNorm1d(5, dtype=dtype))
+    program, x = program_of(pair, ELBOObjective()), torch.randn(32, 3, dtype=dtype)
+    step = step_of(program, x)
+    assert disagreement(step, (x,)) is None
+    tensors = [*step.optimizer.parameters, *step.optimizer.first, *step.optimizer.second, *program.buffers()]
+    before = [tensor.clone() for tensor in tensors]
+    changed, what = {
+        "step": (step.optimizer.parameters[3], "the step of parameter 3 "),
+        "second": (step.optimizer.second[3], "the squared gradient of parameter 3 "),
+        "buffer": (program.buffers()[-2], "buffer "),
+    }[part]
+
+    class Wrong(type(step)):  # type: ignore[misc]
+        """Adds a little after the step."""
+
+        def __call__(self, *batch: Tensor) -> Taken:
+            taken = super().__call__(*batch)
+            with torch.no_grad():
+                changed.add_(3 * TOLERANCE[dtype] * changed.abs().max())
+            return taken
+
+    step.__class__ = Wrong
+    assert what in str(disagreement(step, (x,)))
+    assert all(torch.equal(one, two) for one, two in zip(tensors, before, strict=True))
+
+
+@pytest.mark.parametrize("change", [{"betas": (0.95, 0.999)}, {"betas": (0.9, 0.99)}, {"eps": 1e-2}], ids=str)
+def test_the_check_sees_another_adam(change: dict[str, Any]) -> None:
+    program, x = program_of(small_vae(), ELBOObjective()), torch.randn(32, 3)
+    step = step_of(program, x)
+
+    class OtherAdam(TracedStep):
+        """Takes the step of an optimizer whose constants are not those of the fit."""
+
+        def __call__(self, *batch: Tensor) -> Taken:
+            ours, others = self.optimizer, Adam(program.all_parameters, **change)
+            others.first, others.second, others.steps = ours.first, ours.second, ours.steps
+            others.learning_rate = ours.learning_rate
+            return step_where_finite(others, *self.losses_and_gradients(*batch))
+
+    step.__class__ = OtherAdam
+    assert disagreement(step, (x,)) is not None
 
 
 @pytest.mark.parametrize("free_bits", [0.0, 0.4])
@@ -277,4 +341,5 @@ def test_a_program_that_keeps_a_state_of_its_own_is_refused() -> None:
 
 def test_simplification_leaves_fewer_operators() -> None:
     recording = program_of(small_vae(), ELBOObjective()).record((torch.randn(6, 3),))
-    assert len(simplified(recording).nodes) < 0.75 * len(recording.nodes)
+    num_operators = len(recording.operators)
+    assert len(simplify(recording).operators) < 0.75 * num_operators

@@ -13,8 +13,8 @@ import probvae
 from probvae.cli.fit_command import command
 from probvae.errors import ArgumentError, ConfigError, UnknownOptionError
 from probvae.experiments.recipe import DEFAULT, KEYS, TRAINING
+from probvae.foundation.fit_options import OPTIONS, described, option, options_of
 from probvae.inference import FitOptions, fit
-from probvae.inference.training.options import OPTIONS, described, option, options_of
 
 FLAGS = {parameter.name: parameter for parameter in command.params}
 # A value of each option that its check refuses
@@ -109,8 +109,8 @@ def test_a_new_option_is_one_field(monkeypatch: pytest.MonkeyPatch) -> None:
         weight_decay: float = option(0.5, positive, "How fast weights shrink.")
 
     more = options_of(MoreOptions)
-    monkeypatch.setattr("probvae.inference.training.options.OPTIONS", more)
-    monkeypatch.setattr("probvae.inference.training.options.FitOptions", MoreOptions)
+    monkeypatch.setattr("probvae.foundation.fit_options.OPTIONS", more)
+    monkeypatch.setattr("probvae.foundation.fit_options.FitOptions", MoreOptions)
 
     @described
     def train(x: object, **training: Any) -> None:

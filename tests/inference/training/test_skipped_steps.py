@@ -11,10 +11,10 @@ from torch.testing import assert_close
 
 import probvae
 from probvae.errors import NonFiniteLossError, SkippedStepsWarning
+from probvae.foundation.fit_options import FitOptions
 from probvae.inference import DiagonalGuide, MLPEncoder, fit
 from probvae.inference.objectives import ELBOObjective
 from probvae.inference.training.loop import Loop
-from probvae.inference.training.options import FitOptions
 from probvae.inference.training.training_data import check_and_split
 from probvae.models import Decoder, GaussianLikelihood, LatentModel, LinearDecoder, MLPDecoder, StandardNormalPrior
 
@@ -67,7 +67,7 @@ def test_fit_is_that_of_the_minibatches_that_have_a_loss(compile: str | bool) ->
             compile=compile,
             progress=False,
         )
-    assert result.path == {False: "plain", "graph": "graph", True: "compiled"}[compile]
+    assert result.path == {False: "pyro", "graph": "traced", True: "compiled"}[compile]
     assert [record["elbo"] for record in result.history] == pytest.approx(by_hand(hand, x, 3), rel=1e-10)
     assert [record["skipped_steps"] for record in result.history] == [1, 1, 1]
     for one, two in zip(ours.parameters(), hand.parameters(), strict=True):
@@ -89,7 +89,7 @@ def loop_of(vae: probvae.VAE, x: Tensor, compile: str | bool) -> Loop:
     options = FitOptions(epochs=1, batch_size=BATCH, compile=compile)
     loop = Loop(vae, check_and_split(vae, vae, x, options, x.device), ELBOObjective(), options)
     vae.train()
-    loop.stepper.choose_path(loop.rows)
+    loop.stepper.choose_step(loop.rows)
     return loop
 
 

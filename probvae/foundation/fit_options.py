@@ -2,7 +2,8 @@
 
 The signature and the docstring of :func:`~probvae.fit`, the keys of a recipe's table [training], the flags of
 ``probvae fit`` and the options that a checkpoint remembers are read from the fields. A new option is one field here,
-and the line of the fit that uses it.
+and the line of the fit that uses it. The table stands at the bottom of the house, because the command line reads it for
+``--help``, before torch is there.
 """
 
 import inspect
@@ -11,12 +12,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from types import UnionType
 from typing import Any, TypeVar, get_args
 
-import torch
-
 from probvae.errors import ArgumentError, UnknownOptionError, unknown_name
 from probvae.foundation.checks import check_count, check_positive
-from probvae.inference.compiled.paths import check_compile
-from probvae.inference.training.minibatches import Data
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Check = Callable[[Any, str], None]
@@ -79,9 +76,17 @@ def _check_validation(value: Any, name: str) -> None:
         raise ArgumentError(f"{name}: expected a share between 0 and 1, or data (M, D), got {value!r}.")
 
 
+def check_compile(value: Any, name: str = "compile") -> None:
+    """Raise unless ``value`` is one of the ways that a fit's steps can take."""
+    if not isinstance(value, bool) and value not in ("auto", "graph"):
+        raise ArgumentError(f"{name}: expected 'auto', 'graph', True or False, got {value!r}. Use 'auto'.")
+
+
 def _check_device(value: Any, name: str) -> None:
     if value == "auto":
         return
+    import torch
+
     try:
         torch.zeros(1, device=value).item()  # "meta" is a device too, without numbers
     except (RuntimeError, AssertionError, TypeError) as error:
@@ -110,7 +115,7 @@ class FitOptions:
         "cosine", one_of(*SCHEDULES), "constant, or cosine: the step size falls to zero along half a cosine."
     )
     gradient_clip: float | None = option(None, check_positive, "The largest norm of the gradient of one step.")
-    validation: Data | float | None = option(  # noqa: RUF009  # a field like the others
+    validation: Any = option(  # noqa: RUF009  # a field like the others
         None,
         _check_validation,
         "The share of the data to set aside, to which the bound is reported after every epoch.",
@@ -131,7 +136,7 @@ class FitOptions:
     seed: int = option(0, count(0), "Seed of everything random.")
     compile: str | bool = option(
         "auto",
-        lambda value, name: check_compile(value),
+        check_compile,
         "Steps without Pyro's handlers: traced, or compiled; auto where it pays.",
         words={"auto": "auto", "yes": True, "graph": "graph", "no": False},
         may_change=True,

@@ -1,13 +1,16 @@
-"""Adam, with torch's arithmetic."""
+"""Adam, for every path that a training step can take: torch's kernel, and the same formula in operators."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from probvae.foundation.torch_internals import add_to_all, fused_adam, has_fused_adam
+
 
 class Adam:
-    r"""Adam on given tensors: torch's own kernel, without the class that imports torch's compiler.
+    r"""Adam on the tensors ``parameters``, each of any shape; its moments have the same shapes.
 
     .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \qquad
               \theta \leftarrow \theta - \eta\, \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
@@ -36,7 +39,7 @@ class Adam:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None]) -> None:
-        """One step down; a parameter whose gradient is None stays where it is."""
+        """One step down the ``gradients``, one of each parameter's shape; where it is None the parameter stays."""
         found = [(index, gradient) for index, gradient in enumerate(gradients) if gradient is not None]
         if len(found) == len(self.parameters):
             self._update(self.parameters, [g for _, g in found], self.first, self.second, self.steps)
@@ -53,55 +56,52 @@ class Adam:
         second: list[Tensor],
         steps: list[Tensor],
     ) -> None:
-        torch._foreach_add_(steps, 1)
-        torch._fused_adam_(
-            parameters,
-            gradients,
-            first,
-            second,
-            [],
-            steps,
-            lr=self.learning_rate,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            weight_decay=0.0,
-            eps=self.eps,
-            amsgrad=False,
-            maximize=False,
-        )
+        add_to_all(steps, 1)
+        if has_fused_adam():
+            fused_adam(parameters, gradients, (first, second), steps, self.learning_rate, self.betas, self.eps)
+            return
+        for index, step in enumerate(steps):
+            scalars = step.new_tensor(self.scalars(int(step)))
+            moments = first[index], second[index]
+            self.step_as_operators(parameters[index], gradients[index], moments, scalars.to(first[index].dtype))
+
+    def scalars(self, number: int) -> tuple[float, float]:
+        r"""The parts of the formula that change from step to step, at step ``number`` = t, counted from one.
+
+        They are :math:`\eta / (1 - \beta_1^t)` and :math:`\sqrt{1 - \beta_2^t}`.
+        """
+        return self.learning_rate / (1 - self.betas[0] ** number), math.sqrt(1 - self.betas[1] ** number)
+
+    def step_as_operators(
+        self,
+        parameter: Tensor,
+        gradient: Tensor,
+        moments: tuple[Tensor, Tensor],
+        scalars: Tensor,
+        finite: Tensor | None = None,
+    ) -> None:
+        """The same step of one ``parameter`` in torch's operators, which can be traced: in place.
+
+        ``gradient`` and the two ``moments`` have the parameter's shape; ``scalars`` (2,) holds :meth:`scalars`. Where
+        the scalar ``finite`` is false, nothing moves.
+        """
+        (first, second), (size, correction) = moments, scalars.unbind()
+        mean = first.lerp(gradient, 1 - self.betas[0])
+        square = second * self.betas[1] + gradient * gradient * (1 - self.betas[1])
+        moved = parameter - size * mean / (square.sqrt() / correction + self.eps)
+        for old, new in ((first, mean), (second, square), (parameter, moved)):
+            old.copy_(new if finite is None else torch.where(finite, new, old))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The moments and the number of steps of each parameter, by name."""
+        """The moments (of the parameter's shape) and the number of steps (a scalar) of each parameter, by name."""
         return {f"{kind}.{index}": tensor for kind, part in self._parts() for index, tensor in enumerate(part)}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        """Take up what :meth:`state_dict` gave, in place."""
+        """Copy the tensors of a :meth:`state_dict` into this optimiser's own, in place."""
         for kind, part in self._parts():
             for index, tensor in enumerate(part):
                 tensor.copy_(state_dict[f"{kind}.{index}"])
 
     def _parts(self) -> list[tuple[str, list[Tensor]]]:
         return [("first_moment", self.first), ("second_moment", self.second), ("step", self.steps)]
-
-
-def adam_update(
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    moments: tuple[Sequence[Tensor], Sequence[Tensor]],
-    scalars: Tensor,
-    finite: Tensor,
-    betas: tuple[float, float],
-    eps: float,
-) -> None:
-    """The same step as operators, for a graph: in place, or not at all where ``finite`` is false.
-
-    ``scalars`` are the step size eta / (1 - beta_1^t) and sqrt(1 - beta_2^t), which change from step to step.
-    """
-    size, correction = scalars.unbind()
-    for parameter, gradient, first, second in zip(parameters, gradients, *moments, strict=True):
-        mean = first.lerp(gradient, 1 - betas[0])
-        square = second * betas[1] + gradient * gradient * (1 - betas[1])
-        moved = parameter - size * mean / (square.sqrt() / correction + eps)
-        for old, new in ((first, mean), (second, square), (parameter, moved)):
-            old.copy_(torch.where(finite, new, old))

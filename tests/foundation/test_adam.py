@@ -4,11 +4,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from probvae.inference.compiled.adam import Adam
+from probvae.foundation import torch_internals
+from probvae.foundation.adam import Adam
 
 
+@pytest.mark.parametrize("has_kernel", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_adam_is_torchs(dtype: torch.dtype) -> None:
+def test_adam_is_torchs(dtype: torch.dtype, has_kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's kernel, and by the operators that a graph holds and that are the way round a torch without it."""
+    if not has_kernel:
+        monkeypatch.setattr(torch_internals, "_FUSED_ADAM", None)
     start = [torch.randn(3, 2, dtype=dtype), torch.randn((), dtype=dtype), torch.randn(40, dtype=dtype)]
     ours, theirs = [p.clone() for p in start], [p.clone().requires_grad_() for p in start]
     adam, reference = Adam(ours, 0.1, (0.8, 0.95), 1e-6), torch.optim.Adam(theirs, 0.1, (0.8, 0.95), 1e-6)

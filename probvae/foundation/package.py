@@ -1,7 +1,9 @@
-"""The names that a room offers, each written once: in the line of the room's ``__init__`` that imports it."""
+"""The package's version, and the names that a room offers, each written once."""
 
 import sys
 from types import ModuleType
+
+__version__ = "0.2.0.dev0"
 
 
 def export_public_names(room: str) -> None:
