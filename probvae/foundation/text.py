@@ -1,4 +1,4 @@
-"""Words of others: text that strangers chose is made fit to be shown, and ArviZ is imported without its announcement."""
+"""Words of others: text that strangers chose, made fit to be shown; ArviZ, imported without its announcement."""
 
 import unicodedata
 import warnings
