@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.datasets  # noqa: F401  its import adds to the warnings' filters, and draws a number of Python's
+import sympy  # noqa: F401  torch imports it where shapes are broadcast first, and it adds to the warnings' filters
 import torch
 from torch import Tensor
 

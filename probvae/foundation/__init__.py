@@ -4,7 +4,7 @@ In: ``package`` (the version, and the names that a room offers), ``checks`` (arg
 ``fit_options`` (the options of a fit, which the command line reads before torch is there), ``registry`` (components by
 name, plug-ins of other packages), ``seed`` (random numbers that leave the caller's alone), ``adam``, ``operators`` and
 ``onednn`` (torch's operators watched, counted, replaced), ``torch_internals`` and ``pyro_internals`` (all private names
-of theirs), ``process`` and ``signals`` (threads, memory, launchers, Ctrl-C), ``text`` and ``arviz_import``.
+of theirs), ``process`` and ``signals`` (threads, memory, launchers, Ctrl-C), and ``text``.
 Out: the package's exceptions, which stand below in :mod:`probvae.errors`, and files, which are :mod:`probvae.storage`.
 There is no single door: each file is imported by its name. A component family begins at
 :class:`~probvae.foundation.registry.Registered`.

@@ -1,6 +1,8 @@
-"""Text that strangers chose (names of files, columns, labels), made fit to be shown."""
+"""Words of others: text that strangers chose, made fit to be shown; ArviZ, imported without its announcement."""
 
 import unicodedata
+import warnings
+from types import ModuleType
 
 # Marks that turn the direction of the text after them: a name with one could make a sentence read otherwise
 _TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -22,3 +24,15 @@ def printable(text: str) -> str:
 
 def _is_hidden(sign: str) -> bool:
     return sign in _TURNS or (unicodedata.category(sign) in _HIDDEN and sign not in "\n\t")
+
+
+def quiet_arviz() -> ModuleType:
+    """The module ``arviz``, 0.23 or 1.x.
+
+    Once a day 0.23 announces 1.0 with a ``FutureWarning`` at import. The warning is no news for a reader of our
+    results, and under ``-W error`` it would stop the import half way.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import arviz
+    return arviz

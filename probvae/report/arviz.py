@@ -9,10 +9,10 @@ from torch import Tensor
 
 from probvae.diagnostics.weights.importance import importance_diagnostic
 from probvae.errors import ArgumentError, ShapeError
-from probvae.foundation.arviz_import import quiet_arviz
 from probvae.foundation.checks import check_count
 from probvae.foundation.package import __version__
 from probvae.foundation.seed import isolated_seed
+from probvae.foundation.text import quiet_arviz
 from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.pair import VAE, check_data
 

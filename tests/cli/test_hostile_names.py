@@ -17,8 +17,8 @@ from probvae.diagnostics.verdicts import Verdict
 from probvae.report.figures import save_figure
 from probvae.report.page import Page, PageSection, Picture, render
 from probvae.report.tables import Grid, TableRow
-from tests.browser import browse, needs_browser
 from tests.cli.conftest import QUICK_REPORT
+from tests.support.browser import browse, needs_browser
 
 PAYLOADS = [
     "<img src=x onerror=hacked()>",

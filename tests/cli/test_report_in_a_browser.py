@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.browser import browse, console, measure, needs_browser, screenshot
+from tests.support.browser import browse, console, measure, needs_browser, screenshot
 
 pytestmark = needs_browser
 

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 import probvae
 from probvae.errors import ArgumentError, DataError, ShapeError
-from probvae.foundation.arviz_import import quiet_arviz
+from probvae.foundation.text import quiet_arviz
 from probvae.inference import DiagonalGuide, ExactGuide, MaskedEncoder, MLPEncoder
 from probvae.models import GaussianLikelihood, LatentModel, LinearDecoder, NumberCovariates, StandardNormalPrior
 from tests.support import example_a

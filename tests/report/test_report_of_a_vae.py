@@ -21,7 +21,7 @@ from probvae.errors import ArgumentError, DataError, RunError, ShapeError
 from probvae.inference import DiagonalGuide, MLPEncoder
 from probvae.models import GaussianLikelihood, LabelCovariates, LatentModel, MLPDecoder, StandardNormalPrior
 from probvae.report.build_report import Report
-from tests.browser import measure, needs_browser, screenshot
+from tests.support.browser import measure, needs_browser, screenshot
 
 NUM_ROWS = 25
 WEIGHT = torch.tensor([[1.0, 0.5, -1.0]])

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from probvae.foundation.arviz_import import quiet_arviz
+from probvae.foundation.text import quiet_arviz
 
 arviz = quiet_arviz()
 

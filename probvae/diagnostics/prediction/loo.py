@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from probvae.diagnostics.verdicts import NotComputed, mean_with_error
-from probvae.foundation.arviz_import import quiet_arviz
 from probvae.foundation.row_noise import RowNoise, row_keys
 from probvae.foundation.seed import isolated_seed
+from probvae.foundation.text import quiet_arviz
 from probvae.inference.evaluation.memory import draw_z
 from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.evidence.pareto_smoothing import good_pareto_k

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from probvae.errors import FitError
-from probvae.foundation.arviz_import import quiet_arviz
 from probvae.foundation.checks import check_count, check_matrix
 from probvae.foundation.seed import isolated_seed
+from probvae.foundation.text import quiet_arviz
 from probvae.models import LatentModel
 
 # Vehtari et al. (2021): draws may be trusted below this R-hat, and with this many effective draws over all chains
