@@ -68,7 +68,7 @@ class LatentModel(nn.Module):
     torch.Size([4, 3])
     """
 
-    # Whether the model decides about the dtype of its numbers, so that .double() would not change it.
+    # True for a model that decides about the dtype of its numbers, so that .double() would not change it.
     keeps_dtype = False
 
     def __init__(

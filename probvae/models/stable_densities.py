@@ -42,6 +42,7 @@ class StableStudentT(dist.StudentT):
         return StableStudentT(self.degrees, self.loc.expand(shape), self.scale.expand(shape), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """log p (..., D) of ``value`` (..., D), in nats."""
         check_value(self, value)
         constant = log_gamma_half_step(self.degrees / 2) - 0.5 * math.log(2 * math.pi)
         ratio = (value - self.loc) / (self.scale * math.sqrt(self.degrees))

@@ -80,6 +80,7 @@ class StableLowRankNormal(dist.LowRankMultivariateNormal):
         return super().expand(batch_shape, new)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """log q (...) of z = ``value`` (..., d), in nats."""
         check_value(self, value)
         scale = self.cov_diag.double().sqrt()
         y = (value.double() - self.loc.double()) / scale

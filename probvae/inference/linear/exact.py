@@ -196,7 +196,7 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
 def _components(parts: LinearGaussian, data: _Data) -> _Components:
     means, factors = parts.prior.means.unsqueeze(0), parts.prior.scale_trils.unsqueeze(0)
     information = _information(parts, data.weights).unsqueeze(1)
-    # In units of the prior every precision is I + something >= 0, whatever the prior's own scales are.
+    # Every precision in units of the prior is I + something >= 0, whatever the prior's own scales are.
     whitened_trils = _inverse_factors(parts, data.weights)
     pull = ((data.centred * data.weights) @ parts.weight).unsqueeze(1) - _apply(information, means)
     whitened_means = _apply(whitened_trils, _apply(whitened_trils.mT, _apply(factors.mT, pull)))

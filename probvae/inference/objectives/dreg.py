@@ -55,7 +55,7 @@ class DReGObjective(IWAEObjective, name="dreg"):
 
 
 class _Factor:
-    """What the guide's gradient is multiplied by on its way through z, (K, N); it is known after the forward pass."""
+    """The factor (K, N) of the guide's gradient on its way through z; the forward pass sets it."""
 
     value: Tensor
 

@@ -64,6 +64,7 @@ class StableContinuousBernoulli(dist.TorchDistribution):
         return StableContinuousBernoulli(self.logits.expand(torch.Size(batch_shape)), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """log p (..., D) of ``value`` (..., D) in [0, 1], in nats."""
         check_value(self, value)
         rate = _rate(self.logits)
         from_end = torch.where(self.logits > 0, 1 - value, value)
@@ -71,24 +72,25 @@ class StableContinuousBernoulli(dist.TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """E[x] = 1 / (1 - exp(-l)) - 1 / l, of batch_shape."""
+        """E[x] = 1 / (1 - exp(-l)) - 1 / l, (..., D)."""
         from_end = _mean_from_end(_rate(self.logits))
         return torch.where(self.logits > 0, 1 - from_end, from_end)
 
     @property
     def variance(self) -> Tensor:
-        """1 / l^2 - 1 / (4 sinh(l/2)^2), of batch_shape."""
+        """1 / l^2 - 1 / (4 sinh(l/2)^2), (..., D)."""
         rate = _rate(self.logits)
         large = rate.clamp(min=_SMALL)
         half = torch.exp(-large / 2) / -torch.expm1(-large)  # 1 / (2 sinh(a/2)), which underflows and never overflows
         return torch.where(rate < _SMALL, _series(_VARIANCE, rate), large.reciprocal().square() - half.square())
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Draws (S, ..., D) that can be differentiated in the log-odds."""
         uniform = torch.rand(self.shape(sample_shape), dtype=self.logits.dtype, device=self.logits.device)
         return self.icdf(uniform)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """x with P(X <= x) = ``value``, both of batch_shape after any sample dimensions."""
+        """x (..., D) with P(X <= x) = ``value`` (..., D)."""
         rate = _rate(self.logits)
         tiny = torch.finfo(rate.dtype).tiny
         quantile = torch.where(self.logits > 0, 1 - value, value)
@@ -97,7 +99,7 @@ class StableContinuousBernoulli(dist.TorchDistribution):
         return torch.where(self.logits > 0, 1 - from_end, from_end)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """P(X <= ``value``), of batch_shape after any sample dimensions."""
+        """P(X <= ``value``) (..., D) for ``value`` (..., D)."""
         rate = _rate(self.logits)
         from_end = torch.where(self.logits > 0, 1 - value, value)
         large = rate.clamp(min=torch.finfo(rate.dtype).eps)

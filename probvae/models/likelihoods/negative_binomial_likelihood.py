@@ -76,12 +76,12 @@ class StableNegativeBinomial(dist.NegativeBinomial):
 
     @property
     def mean(self) -> Tensor:
-        """mu, of batch_shape."""
+        """mu, (..., D)."""
         return (self.logits + self.total_count.log()).exp()
 
     @property
     def variance(self) -> Tensor:
-        """mu + mu^2 / theta, of batch_shape."""
+        """mu + mu^2 / theta, (..., D)."""
         return self.mean * (1 + self.logits.exp())
 
     def log_prob(self, value: Tensor) -> Tensor:
