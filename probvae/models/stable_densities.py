@@ -1,6 +1,7 @@
 """Densities that keep their digits where the textbook formula subtracts large numbers from each other.
 
-In: Student t for any degrees of freedom, and the pieces of Loader's saddle-point form for counts of any size.
+In: Student t for any degrees of freedom, the normal by its Cholesky factor, and the pieces of Loader's saddle-point
+form for counts of any size.
 Out: the likelihoods and priors themselves, which build their distributions from these.
 """
 
@@ -11,7 +12,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from probvae.foundation.torch_internals import check_value
+from probvae.foundation.torch_internals import check_value, instance_for_expand
 
 # Beyond this many multiples of sqrt(nu) the square of the residual is taken apart, so that it cannot overflow.
 _FAR = 1e3
@@ -47,6 +48,30 @@ class StableStudentT(dist.StudentT):
         constant = log_gamma_half_step(self.degrees / 2) - 0.5 * math.log(2 * math.pi)
         ratio = (value - self.loc) / (self.scale * math.sqrt(self.degrees))
         return constant - 0.5 * (self.degrees + 1) * _log1p_square(ratio) - self.scale.log()
+
+
+class StableMultivariateNormal(dist.MultivariateNormal):
+    r"""N(m, L L^T) by its Cholesky factor L, whose log density keeps its digits where the entries of a row of L cancel.
+
+    .. math:: \log p(x) = -\tfrac12 |L^{-1} (x - m)|^2 - \sum_i \log L_{ii} - \tfrac d2 \log 2\pi
+
+    Nearly dependent coordinates make L^-1 (x - m) a difference of large numbers, so it is taken in float64; the result
+    has the dtype of ``loc`` (..., d).
+    """
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "StableMultivariateNormal":
+        new = instance_for_expand(self, StableMultivariateNormal, _instance)
+        return super().expand(batch_shape, new)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p (...) of ``value`` (..., d), in nats."""
+        check_value(self, value)
+        factor, offset = self.scale_tril.double(), value.double() - self.loc.double()
+        inverse = torch.linalg.solve_triangular(factor, torch.eye(factor.shape[-1]).to(factor), upper=False)
+        noise = torch.einsum("...ij,...j->...i", inverse, offset)
+        log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        constant = 0.5 * noise.shape[-1] * math.log(2 * math.pi)
+        return (-0.5 * noise.square().sum(-1) - log_det - constant).to(self.loc.dtype)
 
 
 def log_gamma_half_step(h: float) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from probvae.inference.encoders import MLPEncoder
 from probvae.inference.guides.base import AmortizedGuide, bounded_scale
 from probvae.models.cholesky import num_dependences, scale_tril
+from probvae.models.stable_densities import StableMultivariateNormal
 
 
 class FullCovarianceGuide(AmortizedGuide, name="full-covariance"):
@@ -50,4 +51,4 @@ def full_normal(parameters: Tensor) -> dist.TorchDistribution:
     """N(m, L L^T) from (m, raw log s, T), (..., d + d + d (d - 1) / 2)."""
     d = (math.isqrt(9 + 8 * parameters.shape[-1]) - 3) // 2
     loc, log_scale, dependence = parameters.split([d, d, num_dependences(d, "full")], dim=-1)
-    return dist.MultivariateNormal(loc, scale_tril=scale_tril(bounded_scale(log_scale), dependence))
+    return StableMultivariateNormal(loc, scale_tril=scale_tril(bounded_scale(log_scale), dependence))

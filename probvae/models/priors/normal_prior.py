@@ -9,6 +9,7 @@ from torch import nn
 from probvae.foundation.checks import check_count
 from probvae.models.cholesky import check_covariance, num_dependences, scale_tril
 from probvae.models.priors.base import Prior
+from probvae.models.stable_densities import StableMultivariateNormal
 
 
 class NormalPrior(Prior, name="normal"):
@@ -44,7 +45,7 @@ class NormalPrior(Prior, name="normal"):
         scale = self.log_scale.exp()
         if self.dependence is None:
             return dist.Normal(self.loc, scale).to_event(1)
-        return dist.MultivariateNormal(self.loc, scale_tril=scale_tril(scale, self.dependence))
+        return StableMultivariateNormal(self.loc, scale_tril=scale_tril(scale, self.dependence))
 
     @classmethod
     def example(cls) -> Self:
