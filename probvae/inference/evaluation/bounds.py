@@ -31,7 +31,7 @@ def elbo(vae: VAE, x: Tensor, num_samples: int = 1, *, memory_limit: int | None 
     .. math:: \widehat{\mathrm{ELBO}}(x_n) = \frac1S \sum_s \log p(x_n|z_s) + \log p(z_s) - \log q_{x_n}(z_s)
 
     ``x`` is (N, D); the result is (N,), in nats per datum, unbiased for the bound; no gradient is kept. The draws of a
-    datum depend on its content and torch's seed, not on the other rows of ``x``.
+    datum depend on its content and torch's seed, not on the other rows of ``x``: equal rows have equal draws.
     ``memory_limit`` is in bytes, see :func:`limited_memory`; memory does not grow with N or S beyond it.
     Raises :class:`~probvae.errors.ShapeError` or :class:`~probvae.errors.DataError` for data that do not fit, and
     :class:`~probvae.errors.NonFiniteError` where they overflow in the networks.

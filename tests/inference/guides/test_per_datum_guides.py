@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 import probvae
 from probvae.errors import ArgumentError, ShapeError, UnknownNameError
+from probvae.foundation.row_noise import RowNoise, row_keys
 from probvae.inference import (
     DiagonalGuide,
     FreeGuide,
@@ -113,7 +114,8 @@ def test_members_search_agrees_with_the_normals_own() -> None:
 def test_scale_of_a_member_is_its_standard_deviation() -> None:
     guide = DiagonalGuide(LinearEncoder(3), 2).double()
     parameters = torch.tensor([0.3, -0.2, -3.0, -1.0], dtype=torch.float64).expand(1, 400, 4)
-    _, scale = MemberFamily(example_a.model(), guide).prepared((parameters,), example_a.X[:1].expand(400, 3))
+    noise = RowNoise(torch.arange(400), seed=0, row_dim=2)  # keys of 400 different data
+    _, scale = MemberFamily(example_a.model(), guide).prepared((parameters,), example_a.X[:1].expand(400, 3), noise)
     information = 1 / scale.square()
     error = information.std(1) / 20
     expected = 1 / guide.member(parameters).variance[0, 0]  # Fisher information of a normal's mean
@@ -125,7 +127,8 @@ def test_ratio_of_the_normals_is_the_evidence_at_the_posterior() -> None:
     posterior = exact_posterior(example_a.model(), example_a.X)
     state = (posterior.loc.detach()[None], posterior.scale_tril.detach()[None])
     family = NormalFamily(example_a.model(), 2, True, like=posterior.loc)
-    for part in family.fixed_log_ratios(state, example_a.X):
+    noise = RowNoise(row_keys(example_a.X), seed=0, row_dim=2)
+    for part in family.fixed_log_ratios(state, example_a.X, noise):
         assert_close(part, example_a.LOG_P.expand_as(part), rtol=0, atol=1e-10)
 
 

@@ -42,15 +42,21 @@ def test_trace_elbo_with_the_exact_guide_is_the_evidence(seed: int) -> None:
 def test_bound_of_the_best_diagonal_guide() -> None:
     vae = best_diagonal_vae()
     num = 40_000
-    values = bound(vae, example_a.X[:1].expand(num, 3))
+    terms = log_weights(vae.model, vae.guide, example_a.X[:1], num)
+    values = bound(vae, example_a.X[:1], num_samples=num)
     p = example_a.precision()
     gap = 0.5 * (p.diagonal().log().sum() - torch.logdet(p)).item()
     assert gap == pytest.approx(0.04580320226440815, abs=1e-12)
     rho = 0.2958644610950393
-    assert values.elbo.std().item() == pytest.approx(rho, rel=0.05)  # sd of log w
-    assert abs(values.elbo.mean().item() - (-5.037948468714025 - gap)) < 5 * rho / num**0.5
-    for part, expected in ((values.log_likelihood, -3.88449058314407), (values.kl, 1.1992610878343628)):
-        assert abs(part.mean().item() - expected) < 5 * part.std().item() / num**0.5
+    assert terms.log_weight.std().item() == pytest.approx(rho, rel=0.05)
+    assert abs(values.elbo.item() - (-5.037948468714025 - gap)) < 5 * rho / num**0.5
+    kl = terms.log_guide - terms.log_prior
+    for draws, part, expected in (
+        (terms.log_likelihood, values.log_likelihood, -3.88449058314407),
+        (kl, values.kl, 1.1992610878343628),
+    ):
+        for mean in (draws.mean(), part[0]):
+            assert abs(mean.item() - expected) < 5 * draws.std().item() / num**0.5
 
 
 def test_plug_in_loss_is_optimistic_by_half_the_trace() -> None:
@@ -138,7 +144,7 @@ def test_analytic_kl_never_falls_back_silently() -> None:
     vae.model.prior = LaplaceForTest()
     objective = Objective.registry["analytic-kl"]()
     for call in (objective, objective.step_loss):
-        with pytest.raises(ArgumentError, match=r"no.*from MultivariateNormal.*objective='elbo'"):
+        with pytest.raises(ArgumentError, match=r"no.*from \w*MultivariateNormal.*objective='elbo'"):
             call(vae.model, vae.guide, x)
 
 
