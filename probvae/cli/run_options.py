@@ -69,7 +69,7 @@ def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
     """The run's own data, after a note that says which file they are, or ``source`` prepared in the same way."""
     from probvae.applications import fitted_run
 
-    data = fitted_run.load_data_for(run, vae, source)
+    data = fitted_run.load_data_for(run, vae, source).data
     _tell_path(run, source)
     return data
 

@@ -178,7 +178,7 @@ def _accepted(source: str, arguments: Mapping[str, Any], takes: tuple[str, ...])
     for name, value in arguments.items():
         if value is not None and name not in takes:
             raise ConfigError(f"{name}: {source!r} does not take it (got {value!r}). Leave it out.")
-    return {name: arguments[name] for name in takes}
+    return {name: arguments.get(name) for name in takes}
 
 
 def _existing(source: str | Path) -> Path:

@@ -141,10 +141,7 @@ class RawData:
         for start in range(0, data.num_data, _CHUNK):
             digest.update(np.ascontiguousarray(x[start : start + _CHUNK], dtype=dtype).tobytes())
         for values in (data.labels, data.covariates, data.exposure):
-            if values is None:
-                digest.update(b"none")
-            else:
-                digest.update(repr(values.tolist()).encode() if values.ndim == 1 else np.ascontiguousarray(values))
+            digest.update(repr(None if values is None else values.tolist()).encode())
         return digest.hexdigest()
 
 

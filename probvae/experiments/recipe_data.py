@@ -1,7 +1,7 @@
 """The data of a recipe: loaded, checked, split into training and held-out rows, with their covariates."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from probvae.data.raw_data import RawData
 from probvae.errors import ConfigError, DataError, RunError
 from probvae.experiments.recipe import Recipe, merge, read_run_recipe
 from probvae.inference.pair import VAE
-from probvae.models import MixedLikelihood
+from probvae.models import Likelihood, MixedLikelihood
 from probvae.storage.run_folder import Run
 from probvae.storage.untrusted import read_run_json
 
@@ -28,15 +28,19 @@ _HELD_OUT_DATA = 64 * 2**20
 
 
 class RecipeData(NamedTuple):
-    """The data of a recipe: ``raw`` in the units of the user, and ``data``, the same rows scaled by ``transform``."""
+    """The data of a recipe: ``raw`` in the units of the user, and ``data``, the same rows scaled by ``transform``.
+
+    ``is_older``: they belong to a run that stores no transform, and its fingerprint is that of the scaled values.
+    """
 
     raw: RawData
     transform: Transform
     data: Dataset
+    is_older: bool = False
 
     def take(self, rows: np.ndarray | slice) -> "RecipeData":
         """The rows that ``rows`` selects."""
-        return RecipeData(self.raw.take(rows), self.transform, self.data.take(rows))
+        return self._replace(raw=self.raw.take(rows), data=self.data.take(rows))
 
 
 def read_recipe_data(recipe: Recipe, source: str | None = None) -> RawData:
@@ -47,9 +51,15 @@ def read_recipe_data(recipe: Recipe, source: str | None = None) -> RawData:
     arguments["covariates"] = None if condition == LABELS else [condition] if isinstance(condition, str) else condition
     arguments["missing"] = recipe["model"].get("missing", "refuse")
     if source is not None:
-        own = ("source", "data_dir", "split", "options", *(("labels",) if source in DATASETS else ()))
-        arguments = {"source": source, **{key: value for key, value in arguments.items() if key not in own}}
+        arguments = {"source": source, **_for_other_data(arguments, source)}
     return read_raw(arguments.pop("source"), seed=recipe["training"]["seed"], **arguments)
+
+
+def _for_other_data(arguments: dict[str, Any], source: str) -> dict[str, Any]:
+    """Those arguments of a run that another source takes too: which rows to take, for one, is not among them."""
+    takes = DATASETS[source].takes if source in DATASETS else ("labels",)
+    kept = ("covariates", "exposure", "missing", "in_memory_limit", *takes)
+    return {key: value for key, value in arguments.items() if key in kept}
 
 
 def load_recipe_data(recipe: Recipe) -> RecipeData:
@@ -59,7 +69,7 @@ def load_recipe_data(recipe: Recipe) -> RecipeData:
     return _prepared(recipe, raw, training.fit_transform(recipe["data"].get("scaling")))
 
 
-def load_run_data(run: Path, source: str | None = None, *, changed: bool = False) -> RecipeData:
+def load_run_data(run: Path, source: str | None = None) -> RecipeData:
     """The data of a run, or another ``source`` of the same columns, scaled as the run's training data were.
 
     Nothing is downloaded into a folder that the run names: whoever made it, it is only read.
@@ -74,12 +84,16 @@ def load_run_data(run: Path, source: str | None = None, *, changed: bool = False
         own = squeezed(own)
     transform = _older_transform(recipe, own) if older else read_transform(run)
     if own is not None:
-        found = _prepared(recipe, own, transform)
-        Run(run).check_unchanged(found.data.fingerprint() if older else own.fingerprint(), recipe["data"]["source"])
+        place = recipe["data"]["source"]
+        if not older:
+            Run(run).check_unchanged(own.fingerprint(), place)
+        found = _prepared(recipe, own, transform)._replace(is_older=older)
+        if older:
+            Run(run).check_unchanged(found.data.fingerprint(), place)
         if source is None:
             return found
     other = read_recipe_data(recipe, source)
-    return _prepared(recipe, squeezed(other) if older else other, transform)
+    return _prepared(recipe, squeezed(other) if older else other, transform)._replace(is_older=older)
 
 
 def is_older_run(run: Path) -> bool:
@@ -109,7 +123,7 @@ def _older_transform(recipe: Recipe, own: RawData | None) -> Transform:
 
 
 def _prepared(recipe: Recipe, raw: RawData, transform: Transform) -> RecipeData:
-    bounds = getattr(LIKELIHOODS.get(recipe["model"]["likelihood"]["name"]), "bounds", None)
+    bounds = Likelihood.named(recipe["model"]["likelihood"]["name"]).bounds
     data = raw.prepared(transform, recipe["data"]["binarization"], recipe["training"]["seed"], bounds)
     return RecipeData(raw, transform, data)
 
