@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from probvae.data import Dataset
 from probvae.errors import DataError
 from probvae.experiments.recipe import read_run_recipe
-from probvae.experiments.recipe_data import RecipeData, as_tensor, conditioned, load_run_data, split_rows
+from probvae.experiments.recipe_data import RecipeData, as_tensor, conditioned, prepare_run_data, split_rows
 from probvae.inference.pair import VAE, load
 
 
@@ -24,6 +26,17 @@ class FittedRun:
     data: Dataset
     x: Tensor
     raw: Dataset
+
+    def original(self) -> Tensor:
+        """The rows (N, D) in the units of the user, exactly as they were read; binarised data stay binary."""
+        if self.data.binarization != "none" or self.data.transform.is_identity:
+            return self.x
+        return torch.as_tensor(np.asarray(self.raw.x, dtype=np.float64))
+
+
+def in_user_units(data: Dataset, values: Tensor) -> Tensor:
+    """``values`` (..., D) of a model of ``data``, such as reconstructions, in the units of the user."""
+    return torch.as_tensor(data.in_user_units(values.cpu().numpy()))
 
 
 def open_run(run: str | Path, source: str | None = None, held_out: bool = False) -> FittedRun:
@@ -44,7 +57,7 @@ def open_run(run: str | Path, source: str | None = None, held_out: bool = False)
 
 def load_data_for(run: Path, vae: VAE, source: str | None = None) -> RecipeData:
     """The run's own data, or ``source`` scaled in the same way, checked against the width of ``vae``."""
-    loaded = load_run_data(run, source)
+    loaded = prepare_run_data(run, source)
     data = loaded.data
     if data.data_dim != vae.model.data_dim:
         raise DataError(

@@ -91,7 +91,12 @@ def write_table(file: Path, table: NamedTuple) -> str:
 
     from probvae.storage.files import write_arrays
 
-    arrays = {name: np.asarray(value) for name, value in table._asdict().items() if value is not None}
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in table._asdict().items():
+        if isinstance(value, np.ma.MaskedArray):  # an .npz file has no masks
+            arrays |= {name: value.data, f"{name}_missing": np.ma.getmaskarray(value)}
+        elif value is not None:
+            arrays[name] = np.asarray(value)
     return f"{write_arrays(file, arrays)} ({', '.join(arrays)})"
 
 

@@ -14,7 +14,7 @@ from probvae.data import Dataset
 from probvae.diagnostics.verdicts import mean_with_error
 from probvae.errors import ConfigError, DataError, RunError
 from probvae.experiments.recipe import Recipe, read_run_recipe
-from probvae.experiments.recipe_data import binarized, conditioned, load_run_data, split_rows
+from probvae.experiments.recipe_data import binarized, conditioned, prepare_run_data, split_rows
 from probvae.experiments.summary import NUM_SAMPLES, evaluate, for_other_data, ledger_of
 from probvae.foundation.seed import isolated_seed
 from probvae.inference import bound, posterior_mean
@@ -66,7 +66,7 @@ def read_entry(run: Path) -> Entry:
     recipe = read_run_recipe(run)
     written = Run(run).read_json("summary.json")
     seed = recipe["training"]["seed"]
-    loaded = load_run_data(run)
+    loaded = prepare_run_data(run)
     rows = split_rows(loaded.data, recipe["data"]["held_out"], seed)[1]
     held_out = loaded.data.take(rows).in_memory()
     vae = conditioned(recipe, for_other_data(load(run), held_out, seed), held_out)

@@ -62,14 +62,27 @@ def _for_other_data(arguments: dict[str, Any], source: str) -> dict[str, Any]:
     return {key: value for key, value in arguments.items() if key in kept}
 
 
-def load_recipe_data(recipe: Recipe) -> RecipeData:
+def load_recipe_data(recipe: Recipe, source: str | None = None) -> Dataset:
+    """The data of a recipe, or another ``source``, scaled by the statistics of the recipe's training rows."""
+    prepared = prepare_recipe_data(recipe)
+    if source is None:
+        return prepared.data
+    return _prepared(recipe, read_recipe_data(recipe, source), prepared.transform).data
+
+
+def prepare_recipe_data(recipe: Recipe) -> RecipeData:
     """The data of a recipe, scaled by the statistics of its training rows."""
     raw = read_recipe_data(recipe)
     training = raw.take(split_rows(raw.data, recipe["data"]["held_out"], recipe["training"]["seed"])[0])
     return _prepared(recipe, raw, training.fit_transform(recipe["data"].get("scaling")))
 
 
-def load_run_data(run: Path, source: str | None = None) -> RecipeData:
+def load_run_data(run: Path, source: str | None = None) -> Dataset:
+    """The data of :func:`prepare_run_data`, scaled."""
+    return prepare_run_data(run, source).data
+
+
+def prepare_run_data(run: Path, source: str | None = None) -> RecipeData:
     """The data of a run, or another ``source`` of the same columns, scaled as the run's training data were.
 
     Nothing is downloaded into a folder that the run names: whoever made it, it is only read.

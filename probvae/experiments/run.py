@@ -29,8 +29,8 @@ from probvae.experiments.recipe_data import (
     binarized,
     check_magnitude,
     conditioned,
-    load_recipe_data,
-    load_run_data,
+    prepare_recipe_data,
+    prepare_run_data,
     raw_covariates,
     split,
     with_columns,
@@ -99,7 +99,7 @@ def resume_run(folder: str | Path, progress: bool = True, ledger: bool = True) -
 
 def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: bool) -> Experiment | None:
     start = time.perf_counter()
-    loaded = load_run_data(folder) if resume else load_recipe_data(recipe)
+    loaded = prepare_run_data(folder) if resume else prepare_recipe_data(recipe)
     data = loaded.data
     environment = environment_of(recipe, data, data.fingerprint() if loaded.is_older else loaded.raw.fingerprint())
     if resume:
