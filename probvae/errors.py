@@ -94,6 +94,10 @@ class FloorWarning(UserWarning):
     """A learned variance sits on its floor: the likelihood has no finite maximum there."""
 
 
+class DataWarning(UserWarning):
+    """Data lose something on their way to the model: digits, or values beyond those of the training rows."""
+
+
 class SkippedStepsWarning(UserWarning):
     """A fit left out some steps, because their loss or gradient was not finite."""
 

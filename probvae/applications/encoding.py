@@ -26,4 +26,4 @@ def encode(vae: VAE, x: Tensor, labels: Sequence[Any] | np.ndarray | None = None
     >>> encode(VAE.example(), torch.zeros(5, 3)).mean.shape
     torch.Size([5, 2])
     """
-    return Codes(posterior_mean(vae, x), posterior_scale(vae, x), None if labels is None else np.asarray(labels))
+    return Codes(posterior_mean(vae, x), posterior_scale(vae, x), None if labels is None else np.asanyarray(labels))

@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from probvae.applications.fitted_run import FittedRun, in_user_units
 from probvae.inference import impute
 from probvae.inference.pair import VAE
 
@@ -26,6 +28,18 @@ class Filled(NamedTuple):
     def num_missing(self) -> int:
         """How many entries were missing, in all rows together."""
         return int(self.missing.sum())
+
+
+def filled_in_user_units(opened: FittedRun, filled: Filled) -> Filled:
+    """``filled`` in the units of the data of ``opened``; observed entries are the values that were read, exactly."""
+    observed = opened.original()
+
+    def restored(values: Tensor) -> Tensor:
+        values = in_user_units(opened.data, values)
+        return torch.where(filled.missing, values, observed.to(values))
+
+    names = ("draws", "mean", "lower", "upper")
+    return filled._replace(**{name: restored(getattr(filled, name)) for name in names})
 
 
 def fill_missing(vae: VAE, x: Tensor, num_draws: int = 100, *, interval: float = 0.9, seed: int = 0) -> Filled:

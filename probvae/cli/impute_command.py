@@ -27,15 +27,15 @@ from probvae.cli.run_options import (
 def command(run: Path, data: str | None, num_draws: int, interval: float, seed: int, out: Path | None) -> None:
     """Fill the missing entries: imputed.npz (mean, lower, upper, draws, missing, ess).
 
-    RUN was fitted with --missing mask. Observed entries stay as they are; all numbers are in the units that the run was
-    fitted in (after its scaling).
+    RUN was fitted with --missing mask. Observed entries stay as they are; all numbers are in the units of the data.
     """
     from probvae.applications import fill_missing
+    from probvae.applications.missing_entries import filled_in_user_units
     from probvae.cli.output import print_line
 
     opened = opened_run(run, data)
     filled = fill_missing(opened.vae, opened.x, num_draws, interval=interval, seed=seed)
-    written = write_table(target_folder(run, out) / "imputed.npz", filled)
+    written = write_table(target_folder(run, out) / "imputed.npz", filled_in_user_units(opened, filled))
     print_line(f"wrote {written}")
     num_entries = opened.x.numel()
     print_line(f"{filled.num_missing} of {num_entries} entries imputed; smallest ess {float(filled.ess.min()):.0f}")

@@ -130,6 +130,14 @@ def print_diagnosis(diagnosis: "Diagnosis", subject: str) -> None:
         print_line(f"{number}. {sentence}")
 
 
+def squared_unit(scaling: str) -> str:
+    """The unit of squared errors and of c, which are those of the data as they were scaled."""
+    return {
+        "unit": "squared units of x scaled to [0, 1]",
+        "standardize": "squared standard deviations of x",
+    }.get(scaling, "squared units of x")
+
+
 def _bound_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     unit = "nats per datum"
     name = (
@@ -143,17 +151,18 @@ def _bound_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _other_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    unit = squared_unit(summary.get("scaling", "none"))
     error = f"mean squared error of {summary['point'].replace('|z', '|z = E_q z')}"
-    rows: list[tuple[str, ...]] = [(error, *_numbers(summary["reconstruction_error"]), "squared units of x")]
+    rows: list[tuple[str, ...]] = [(error, *_numbers(summary["reconstruction_error"]), unit)]
     if summary["variance"] is not None:
-        rows.append(("c, the decoder variance", f"{summary['variance']:.5g}", "", "squared units of x"))
+        rows.append(("c, the decoder variance", f"{summary['variance']:.5g}", "", unit))
         rows.append(("C = 1/(2c), the squared error's weight", f"{summary['squared_error_weight']:.4g}", "", ""))
     for name, value in summary["likelihood"].items():
         rows.append((f"{name} of the likelihood", f"{value:.5g}", "", ""))
     if "beta" in summary:
         rows.append(("beta, the KL's weight in training", f"{summary['beta']:g}", "", ""))
     if "equivalent_variance" in summary:
-        rows.append(("  the ELBO of c' = beta c", f"{summary['equivalent_variance']:.5g}", "", "squared units of x"))
+        rows.append(("  the ELBO of c' = beta c", f"{summary['equivalent_variance']:.5g}", "", unit))
     rows.append((f"time, {summary['epochs']} epochs", f"{summary['seconds']:.1f}", "", "seconds"))
     return rows
 

@@ -21,15 +21,22 @@ from probvae.cli.run_options import (
 @out_option
 @memory_option
 def command(run: Path, data: str | None, out: Path | None) -> None:
-    """Decode the posterior mean of each datum: reconstructions.npz (x, reconstruction, squared_error) and a picture."""
+    """Decode the posterior mean of each datum: reconstructions.npz (x, reconstruction, squared_error) and a picture.
+
+    x and reconstruction are in the units of the data. The squared error is in those of the model, which is fitted to
+    scaled columns: otherwise the column with the largest unit would be all of it.
+    """
     from probvae.applications import reconstruct_and_compare
-    from probvae.cli.output import print_line
+    from probvae.applications.fitted_run import in_user_units
+    from probvae.cli.output import print_line, squared_unit
     from probvae.report.run_figures import draw_reconstructions
 
     opened = opened_run(run, data)
     found = reconstruct_and_compare(opened.vae, opened.x)
+    reconstruction = in_user_units(opened.data, found.reconstruction)
     folder = target_folder(run, out)
-    written = write_table(folder / "reconstructions.npz", found)
+    written = write_table(folder / "reconstructions.npz", found._replace(x=opened.original(), reconstruction=reconstruction))
     picture = draw_reconstructions(opened.data, found.reconstruction.numpy(), folder)
     print_line(f"wrote {written} and {picture}")
-    print_line(f"mean squared error {found.squared_error.mean().item():.5f} over {len(found.x)} data")
+    unit = squared_unit(opened.data.scaling)
+    print_line(f"mean squared error {found.squared_error.mean().item():.5f} over {len(found.x)} data, in {unit}")

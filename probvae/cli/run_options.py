@@ -69,7 +69,7 @@ def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
     """The run's own data, after a note that says which file they are, or ``source`` prepared in the same way."""
     from probvae.applications import fitted_run
 
-    data = fitted_run.load_data_for(run, vae, source)
+    data = fitted_run.load_data_for(run, vae, source).data
     _tell_path(run, source)
     return data
 
@@ -91,7 +91,12 @@ def write_table(file: Path, table: NamedTuple) -> str:
 
     from probvae.storage.files import write_arrays
 
-    arrays = {name: np.asarray(value) for name, value in table._asdict().items() if value is not None}
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in table._asdict().items():
+        if isinstance(value, np.ma.MaskedArray):  # an .npz file has no masks
+            arrays |= {name: value.data, f"{name}_missing": np.ma.getmaskarray(value)}
+        elif value is not None:
+            arrays[name] = np.asarray(value)
     return f"{write_arrays(file, arrays)} ({', '.join(arrays)})"
 
 

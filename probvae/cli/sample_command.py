@@ -22,8 +22,9 @@ from probvae.cli.run_options import (
 @seed_option
 @out_option
 def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path | None) -> None:
-    """Draw new data from the model of RUN: samples.npz (z, mean, x) and a picture."""
+    """Draw new data from the model of RUN: samples.npz (z, mean, x) and a picture, in the units of the data."""
     from probvae.applications import sample
+    from probvae.applications.fitted_run import in_user_units
     from probvae.cli.output import print_line
     from probvae.inference.pair import load
     from probvae.report.run_figures import draw_samples
@@ -36,6 +37,7 @@ def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path
     data = load_data_for(run, vae, None)
     drawn = sample(vae, num_samples, seed)
     folder = target_folder(run, out)
-    written = write_table(folder / "samples.npz", drawn)
+    mean, x = (in_user_units(data, values) for values in (drawn.mean, drawn.x))
+    written = write_table(folder / "samples.npz", drawn._replace(mean=mean, x=x))
     picture = draw_samples(drawn, data, folder, vae.model.likelihood.point_name)
     print_line(f"wrote {written} and {picture}")

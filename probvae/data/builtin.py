@@ -81,4 +81,4 @@ def _simulate(num_data: int, data_dim: int, latent_dim: int, variance: float, se
 def _table(bunch: Any, name: str) -> Dataset:
     names = tuple(str(feature) for feature in bunch.feature_names)
     labels = np.asarray(bunch.target_names)[bunch.target].astype(str)
-    return Dataset(bunch.data.astype(np.float32), name, labels, feature_names=names)
+    return Dataset(bunch.data.astype(np.float64), name, labels, feature_names=names)

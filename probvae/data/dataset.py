@@ -1,12 +1,13 @@
 """A data set: a finite, real (N, D) matrix that is not constant, and what is known about it."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
 
-from probvae.data.on_disk import RowsOnDisk, blocks, float_dtype
+from probvae.data.on_disk import RowsOnDisk, blocks, precise_dtype
+from probvae.data.transforms import Transform
 from probvae.errors import DataError, ShapeError, unknown_name
 
 # Meanings of NaN: an error, or a missing entry
@@ -32,6 +33,7 @@ class Dataset:
     (:class:`~probvae.data.RowsOnDisk`); NaN is a missing entry. ``labels`` (N,) are for
     colours, and for models that are conditional on them; ``covariates`` (N, C) and ``exposure`` (N,) are conditioned
     on, and not modelled. ``image_shape`` (H, W) makes a row an image; ``feature_names`` are a table's columns.
+    A missing label is masked: ``labels`` are a masked array then. ``transform`` is the scaling that ``x`` went through.
     ``binarization="fresh"``: the values are probabilities in [0, 1], to be drawn anew at every use.
     """
 
@@ -45,6 +47,7 @@ class Dataset:
     truth: LinearGaussianTruth | None = None
     covariates: np.ndarray | None = None
     exposure: np.ndarray | None = None
+    transform: Transform = field(default_factory=Transform)
 
     @property
     def num_data(self) -> int:
@@ -68,6 +71,13 @@ class Dataset:
         """The same data with ``x`` as an array in memory."""
         return replace(self, x=self.x[:]) if isinstance(self.x, RowsOnDisk) else self
 
+    def in_user_units(self, values: np.ndarray) -> np.ndarray:
+        """``values`` (..., D) of the model, such as reconstructions, in the units that the data had before scaling.
+
+        Binarised data have no units: their values, and the probabilities of a model of them, stay as they are.
+        """
+        return values if self.binarization != "none" else self.transform.undo(values)
+
     def fingerprint(self) -> str:
         """SHA-256 over shape, dtype and values, as hexadecimal digits."""
         digest = hashlib.sha256(f"{self.x.shape} {self.x.dtype.str}".encode())
@@ -77,11 +87,16 @@ class Dataset:
 
 
 def as_matrix(values: np.ndarray, name: str) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """``values`` as (N, D) floats, and the shape (H, W) of images (N, H, W), which are flattened."""
+    """``values`` as (N, D) numbers, and the shape (H, W) of images (N, H, W), which are flattened.
+
+    The numbers are floats, but integers that float32 cannot hold stay integers until they are scaled.
+    """
     image_shape = check_shape(values, name)
     x = values.reshape(len(values), -1)
-    dtype = float_dtype(x.dtype)
-    return x if x.dtype == dtype and x.dtype.isnative else x.astype(dtype), image_shape
+    dtype = precise_dtype(x.dtype)
+    if x.dtype.isnative and (x.dtype == dtype or (x.dtype.kind in "iu" and dtype == np.float64)):
+        return x, image_shape
+    return x.astype(dtype), image_shape
 
 
 def check_shape(values: np.ndarray, name: str) -> tuple[int, int] | None:
@@ -100,8 +115,13 @@ def check_shape(values: np.ndarray, name: str) -> tuple[int, int] | None:
     return (values.shape[1], values.shape[2]) if values.ndim == 3 else None
 
 
-def check_values(x: np.ndarray | RowsOnDisk, name: str, missing: str = "refuse") -> None:
-    """Raise unless all values are finite (NaN may be there with ``missing="mask"``) and not all rows are the same."""
+def check_values(
+    x: np.ndarray | RowsOnDisk, name: str, missing: str = "refuse", *, learnable: bool = True
+) -> None:
+    """Raise unless all values are finite (NaN may be there with ``missing="mask"``).
+
+    Where there is something to learn from the data (``learnable``), also unless they vary and every column has a value.
+    """
     if missing not in MISSING:
         raise unknown_name("missing", missing, MISSING)
     bad, observed, varied, first = [], np.zeros(x.shape[1], dtype=bool), len(x) == 1, x[:1]
@@ -113,6 +133,8 @@ def check_values(x: np.ndarray | RowsOnDisk, name: str, missing: str = "refuse")
     if bad:
         way_out = "Repair these rows." if missing == "mask" else "Drop these rows, or fit with missing='mask'."
         raise DataError(f"{name}: {len(bad)} of {len(x)} rows contain NaN or infinity (first: row {bad[0]}). {way_out}")
+    if not learnable:
+        return
     if not observed.all():
         raise DataError(f"{name}: column {np.flatnonzero(~observed)[0]} has no observed value. Drop it.")
     if not varied:

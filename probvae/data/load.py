@@ -10,13 +10,12 @@ import numpy as np
 from probvae.data import builtin, vision
 from probvae.data import user_files as files
 from probvae.data.dataset import Dataset, check_values
-from probvae.data.on_disk import IN_MEMORY_LIMIT, RowsOnDisk, blocks
-from probvae.data.transforms import binarize, scale
-from probvae.errors import ArgumentError, ConfigError, DataError, UnknownNameError, unknown_name
+from probvae.data.frames import is_frame, read_frame
+from probvae.data.on_disk import IN_MEMORY_LIMIT
+from probvae.data.raw_data import RawData
+from probvae.data.transforms import Transform
+from probvae.errors import ConfigError, DataError, unknown_name
 from probvae.foundation.checks import check_positive
-
-# An exposure with this name is the sum of each row
-TOTAL = "total"
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,10 @@ DATASETS: dict[str, DatasetSpec] = {
 
 
 def load_data(
-    source: str | Path,
+    source: Any,
     *,
     scaling: str | None = None,
+    transform: Transform | None = None,
     binarization: str = "none",
     data_dir: str | Path | None = None,
     split: str | None = None,
@@ -77,9 +77,13 @@ def load_data(
     ----------
     source
         One of :data:`DATASETS`, or a ``.npy`` (memory-mapped), ``.npz`` (array ``x``, or its only one; optional
-        ``labels``), ``.csv`` or ``.parquet`` file.
+        ``labels``), ``.csv`` or ``.parquet`` file, or a DataFrame (pandas, polars, or any other that gives Arrow).
     scaling
-        One of :data:`SCALINGS`; by default the scaling of the named set, and none for a file.
+        One of :data:`SCALINGS`; by default the scaling of the named set, and none for a file. Its statistics are those
+        of all rows that are loaded here. A recipe (``probvae fit``) takes those of its training rows.
+    transform
+        The scaling of other data, ``train.transform``, in the place of ``scaling``: new rows become the numbers that
+        they would have been among the old ones.
     binarization
         One of :data:`BINARIZATIONS`.
     data_dir
@@ -96,7 +100,8 @@ def load_data(
     exposure
         For counts: the name of a column, which leaves x, or ``"total"``, the sum of each row.
     missing
-        ``"mask"`` lets NaN (an empty cell of a table) stand for a missing entry; ``"refuse"`` is an error.
+        ``"mask"`` lets NaN (an empty cell of a table) stand for a missing entry, and an empty label for a missing one,
+        which is masked in ``labels``; ``"refuse"`` is an error.
     options
         The options of ``linear-gaussian``.
     seed
@@ -114,22 +119,54 @@ def load_data(
     >>> load_data("digits").x.shape
     (1797, 64)
     """
-    spec = DATASETS.get(str(source))
-    arguments = {"data_dir": data_dir, "split": split, "options": options, "labels": labels, "download": download}
+    if transform is not None and scaling is not None:
+        raise ConfigError("scaling: the transform has one already. Leave out scaling, or transform.")
+    raw = read_raw(
+        source,
+        data_dir=data_dir,
+        split=split,
+        num_data=num_data,
+        labels=labels,
+        covariates=covariates,
+        exposure=exposure,
+        missing=missing,
+        options=options,
+        seed=seed,
+        in_memory_limit=in_memory_limit,
+        download=download,
+    )
+    return raw.prepared(raw.fit_transform(scaling) if transform is None else transform, binarization, seed)
+
+
+def read_raw(
+    source: Any,
+    *,
+    covariates: Sequence[str] | None = None,
+    exposure: str | None = None,
+    num_data: int | None = None,
+    missing: str = "refuse",
+    in_memory_limit: float | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> RawData:
+    """The data of :func:`load_data`, which explains the arguments, checked and not yet scaled."""
+    spec = DATASETS.get(str(source)) if isinstance(source, str | Path) else None
+    limit = IN_MEMORY_LIMIT if in_memory_limit is None else int(_checked_limit(in_memory_limit) * 2**20)
     if spec is not None:
-        data = spec.read(seed=seed, **_accepted(str(source), arguments, spec.takes))
+        data = spec.read(seed=seed, **_accepted(str(source), options, spec.takes))
+        dtype, rounding = np.dtype(np.float32), None if spec.pixel_maximum else np.finfo(np.float64).eps
+        raw = replace(RawData.of(data, dtype, rounding), scaling=spec.scaling, pixel_maximum=spec.pixel_maximum)
+    elif is_frame(source):
+        raw = read_frame(source, missing=missing, **_accepted("a DataFrame", options, ("labels",)))
     else:
-        limit = IN_MEMORY_LIMIT if in_memory_limit is None else int(_checked_limit(in_memory_limit) * 2**20)
-        data = files.read_file(_existing(source), **_accepted(str(source), arguments, ("labels",)), limit=limit)
+        path = _existing(source)
+        raw = files.read_file(path, **_accepted(str(source), options, ("labels",)), missing=missing, limit=limit)
     if covariates:
-        data = _take_covariates(data, covariates)
+        raw = raw.with_covariates(covariates)
     if exposure is not None:
-        data = _take_exposure(data, exposure)
-    check_values(data.x, data.name, missing)
-    if num_data is not None:
-        data = _first(data, num_data)
-    data = scale(data, scaling or (spec.scaling if spec else "none"), spec.pixel_maximum if spec else None)
-    return binarize(data, binarization, seed)
+        raw = raw.with_exposure(exposure)
+    check_values(raw.data.x, raw.data.name, missing)
+    return raw if num_data is None else raw.first(num_data)
 
 
 def _checked_limit(limit: float) -> float:
@@ -141,7 +178,7 @@ def _accepted(source: str, arguments: Mapping[str, Any], takes: tuple[str, ...])
     for name, value in arguments.items():
         if value is not None and name not in takes:
             raise ConfigError(f"{name}: {source!r} does not take it (got {value!r}). Leave it out.")
-    return {name: arguments[name] for name in takes}
+    return {name: arguments.get(name) for name in takes}
 
 
 def _existing(source: str | Path) -> Path:
@@ -157,37 +194,3 @@ def _existing(source: str | Path) -> Path:
     if path.suffix.lower() in files.READERS or len(path.parts) > 1:
         raise DataError(f"{path}: there is no such file. Check the path, or take a named set (`probvae list data`).")
     raise unknown_name("data set", str(source), DATASETS)
-
-
-def _first(data: Dataset, num_data: int) -> Dataset:
-    if isinstance(num_data, bool) or not 1 <= num_data <= data.num_data:
-        raise ArgumentError(f"num_data: expected 1 to {data.num_data} (the rows of {data.name}), got {num_data}.")
-    return data.take(slice(num_data))
-
-
-def _take_covariates(data: Dataset, names: Sequence[str]) -> Dataset:
-    """The columns ``names`` moved from ``data.x`` to ``data.covariates``."""
-    rest, columns = _without(data, names, "covariates")
-    return replace(rest, covariates=columns)
-
-
-def _take_exposure(data: Dataset, name: str) -> Dataset:
-    """The exposure of counts: the column ``name``, which leaves the data, or for ``"total"`` the sum of each row."""
-    if name == TOTAL:
-        return replace(data, exposure=np.concatenate([np.nansum(rows, axis=1) for _, rows in blocks(data.x)]))
-    rest, columns = _without(data, [name], "exposure")
-    return replace(rest, exposure=columns[:, 0])
-
-
-def _without(data: Dataset, names: Sequence[str], argument: str) -> tuple[Dataset, np.ndarray]:
-    if data.feature_names is None or isinstance(data.x, RowsOnDisk):
-        raise ConfigError(f"{argument}: {data.name} has no named columns. Give a table (.csv or .parquet).")
-    for name in names:
-        if name not in data.feature_names:
-            raise UnknownNameError(f"{argument}: {unknown_name(f'column of {data.name}', name, data.feature_names)}")
-    taken = [data.feature_names.index(name) for name in names]
-    kept = [column for column in range(data.data_dim) if column not in taken]
-    if not kept:
-        raise DataError(f"{argument}: no column of {data.name} is left to be modelled. Name fewer.")
-    features = tuple(data.feature_names[column] for column in kept)
-    return replace(data, x=np.ascontiguousarray(data.x[:, kept]), feature_names=features), data.x[:, taken]

@@ -30,7 +30,10 @@ class RowsOnDisk:
     rows
         The row numbers, in their order; by default all rows.
     steps
-        Functions of a block (n, D) that give another block: scaling, a threshold.
+        Functions of a block (n, D) that give another block: scaling, a threshold. Integers of more than 16 bits reach
+        them in float64, and what they give is cast to ``dtype``.
+    dtype
+        The dtype of what is handed over; by default that of the class above.
 
     Raises :class:`~probvae.errors.DataError` for values that are no numbers, and where all rows would be read unawares.
 
@@ -46,6 +49,7 @@ class RowsOnDisk:
         values: np.ndarray,
         rows: np.ndarray | None = None,
         steps: tuple[Callable[[np.ndarray], np.ndarray], ...] = (),
+        dtype: np.dtype | None = None,
     ) -> None:
         if values.dtype.kind not in "biuf":
             raise DataError(f"x: expected numbers, got dtype {values.dtype}. Save the array as float32.")
@@ -53,7 +57,7 @@ class RowsOnDisk:
             raise ShapeError(f"x: expected shape (N, D) with N, D >= 1, got {values.shape}. One row is one datum.")
         self.values = values.reshape(len(values), -1)
         self.rows, self.steps = rows, steps
-        self.dtype = float_dtype(values.dtype)
+        self.dtype = float_dtype(values.dtype) if dtype is None else dtype
         self._mapping = _mapping(values)
 
     def __len__(self) -> int:
@@ -76,7 +80,7 @@ class RowsOnDisk:
         x = self._read(rows if self.rows is None else self.rows[rows])
         for step in self.steps:
             x = step(x)
-        return x
+        return x.astype(self.dtype, copy=False)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if not fits_in_memory(self.shape, self.dtype.itemsize):
@@ -89,24 +93,29 @@ class RowsOnDisk:
     def take(self, rows: np.ndarray | slice) -> Self:
         """Some of the rows, still on the disk."""
         if self.rows is not None:
-            return type(self)(self.values, self.rows[rows], self.steps)
+            return type(self)(self.values, self.rows[rows], self.steps, self.dtype)
         if isinstance(rows, slice):
-            return type(self)(self.values[rows], None, self.steps)
-        return type(self)(self.values, np.arange(len(self.values))[rows], self.steps)
+            return type(self)(self.values[rows], None, self.steps, self.dtype)
+        return type(self)(self.values, np.arange(len(self.values))[rows], self.steps, self.dtype)
 
     def then(self, step: Callable[[np.ndarray], np.ndarray]) -> Self:
         """The same rows with one more step done to each block that is read."""
-        return type(self)(self.values, self.rows, (*self.steps, step))
+        return type(self)(self.values, self.rows, (*self.steps, step), self.dtype)
+
+    def precise(self) -> Self:
+        """The same rows, handed over in the precision of the file (:func:`precise_dtype`)."""
+        return type(self)(self.values, self.rows, self.steps, precise_dtype(self.values.dtype))
 
     def _read(self, rows: Any) -> np.ndarray:
         """Rows of the file as floats; row numbers in any order are read in the order of the file."""
+        dtype = precise_dtype(self.values.dtype) if self.steps else self.dtype
         if isinstance(rows, slice):
-            x = np.array(self.values[rows], dtype=self.dtype)
+            x = np.array(self.values[rows], dtype=dtype)
             self._release()
             return x
         rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
         order = np.argsort(rows, kind="stable")
-        x = np.empty((len(rows), self.shape[1]), dtype=self.dtype)
+        x = np.empty((len(rows), self.shape[1]), dtype=dtype)
         for start in range(0, len(rows), _SCATTERED):
             part = order[start : start + _SCATTERED]
             x[part] = self.values[rows[part]]
@@ -122,6 +131,16 @@ class RowsOnDisk:
 def float_dtype(dtype: np.dtype) -> np.dtype:
     """The dtype for numbers of ``dtype``: float64 for floats that need it, else float32."""
     return np.dtype(np.float64 if dtype.kind == "f" and dtype.itemsize > 4 else np.float32)
+
+
+def precise_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype in which numbers of ``dtype`` are scaled: float32 where it holds them all, else float64.
+
+    >>> precise_dtype(np.dtype("int16")), precise_dtype(np.dtype("int32"))
+    (dtype('float32'), dtype('float64'))
+    """
+    wide = dtype.itemsize > (4 if dtype.kind == "f" else 2)
+    return np.dtype(np.float64 if wide else np.float32)
 
 
 def fits_in_memory(shape: tuple[int, ...], itemsize: int, limit: int | None = None) -> bool:

@@ -1,123 +1,205 @@
-"""Scaling and binarisation, which are always explicit and always written down."""
+"""Scaling: fitted on training rows, applied to all rows, undone on the way out, and always written down."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import NoReturn
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
-from probvae.data.dataset import Dataset
-from probvae.data.on_disk import RowsOnDisk, blocks
-from probvae.errors import ConfigError, SupportError, unknown_name
-
-Step = Callable[[np.ndarray], np.ndarray]
+from probvae.data.on_disk import RowsOnDisk, precise_dtype
+from probvae.errors import ShapeError, unknown_name
 
 SCALINGS = {
     "none": "the values as they are",
     "unit": "to [0, 1]: pixels by their largest possible value, others by the smallest and largest value present",
     "standardize": "each column to mean 0 and standard deviation 1 (constant columns are only centred)",
 }
-BINARIZATIONS = {
-    "none": "the values as they are",
-    "fixed": "x ~ Bernoulli(x), drawn once",
-    "threshold": "1 where x > 0.5, else 0",
-    "fresh": "x ~ Bernoulli(x), drawn anew at every use",
-}
+# Numbers in a chunk of rows: statistics are the same in memory and on the disk, because the chunks are
+_CHUNK = 2**20
+# A column whose standard deviation is below so many roundings of its largest entry is constant
+_ROUNDINGS = 2
 
 
-def scale(data: Dataset, scaling: str, pixel_maximum: float | None = None) -> Dataset:
-    """``data`` scaled by name; ``pixel_maximum`` is the largest value that a pixel of the source can have."""
-    if scaling not in SCALINGS:
-        raise unknown_name("scaling", scaling, SCALINGS)
-    if scaling == "none":
-        return data
-    x = data.x
-    step = _to_unit(x, pixel_maximum) if scaling == "unit" else _standardized(x)
-    return replace(data, x=x.then(step) if isinstance(x, RowsOnDisk) else step(x), scaling=scaling)
+@dataclass(frozen=True, eq=False)
+class Transform:
+    r"""A scaling with the statistics of the rows that it was fitted on.
+
+    .. math:: x \mapsto (x - \text{shift}) / \text{divisor}
+
+    ``shift`` and ``divisor`` are (D,), or (1,) for all columns alike, in float64. :meth:`fit` takes the training rows;
+    :meth:`apply` takes any rows, so a row becomes the same numbers whatever rows are beside it.
+
+    >>> transform = Transform.fit(np.array([[1.0, 5.0], [3.0, 5.0]]), "standardize")
+    >>> transform.apply(np.array([[5.0, 6.0]])), transform.undo(np.array([[3.0, 1.0]]))
+    (array([[3., 1.]]), array([[5., 6.]]))
+    """
+
+    scaling: str = "none"
+    shift: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    divisor: np.ndarray = field(default_factory=lambda: np.ones(1))
+
+    @classmethod
+    def fit(
+        cls,
+        x: np.ndarray | RowsOnDisk,
+        scaling: str,
+        pixel_maximum: float | None = None,
+        rounding: np.ndarray | float | None = None,
+    ) -> Self:
+        """The transform with the name ``scaling`` for the training rows ``x`` (N, D); NaN is a missing entry.
+
+        ``pixel_maximum`` is the largest value that a pixel of the source can have. ``rounding`` is the relative
+        precision of the source, a number or (D,); by default that of the dtype of ``x``. A column that varies by less
+        than two such roundings is constant, and is only centred.
+        Raises :class:`~probvae.errors.UnknownNameError` for a scaling that there is not.
+        """
+        if scaling not in SCALINGS:
+            raise unknown_name("scaling", scaling, SCALINGS)
+        if scaling == "none":
+            return cls()
+        if scaling == "unit" and pixel_maximum is not None:
+            return cls("unit", np.zeros(1), np.full(1, float(pixel_maximum)))
+        if scaling == "unit":
+            low, high = value_range(x)
+            return cls("unit", np.full(1, low), np.full(1, high - low if high > low else 1.0))
+        mean, spread, largest = _moments(x)
+        least = np.finfo(np.float64).eps
+        precision = np.maximum(rounding_of(x.dtype) if rounding is None else rounding, least)
+        return cls("standardize", mean, np.where(spread <= _ROUNDINGS * precision * largest, 1.0, spread))
+
+    @property
+    def is_identity(self) -> bool:
+        """True where values stay as they are."""
+        return self.scaling == "none"
+
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        """``rows`` (..., D) scaled, in float64."""
+        return np.asarray((rows.astype(np.float64) - self.shift) / self.divisor)
+
+    def undo(self, rows: np.ndarray) -> np.ndarray:
+        """Scaled ``rows`` (..., D) in the units of the source, in float64; themselves where nothing was scaled."""
+        return rows if self.is_identity else np.asarray(rows.astype(np.float64) * self.divisor + self.shift)
+
+    def rows(self, x: np.ndarray | RowsOnDisk, dtype: np.dtype) -> np.ndarray | RowsOnDisk:
+        """All rows of ``x`` (N, D) scaled, in ``dtype``: in memory, or as rows that stay on the disk.
+
+        Raises :class:`~probvae.errors.ShapeError` for rows of another width than those that it was fitted on.
+        """
+        if len(self.shift) not in (1, x.shape[1]):
+            raise ShapeError(
+                f"data: expected {len(self.shift)} columns, as the scaling was fitted to, got {x.shape[1]}. Give data of "
+                "the width of the training data."
+            )
+        if isinstance(x, RowsOnDisk):
+            return x if self.is_identity else x.then(lambda rows: self.apply(rows).astype(dtype))
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is found as that
+            if self.is_identity:
+                return x.astype(dtype, copy=False)
+            scaled = np.empty(x.shape, dtype)
+            for rows in _chunks(x):
+                scaled[rows] = self.apply(x[rows])
+            return scaled
+
+    def log_volume(self, num_data: int, data_dim: int) -> np.ndarray:
+        """log |dx / dx'| (N, D) of the scaling x -> x': what a log density of x' exceeds one of x by, an entry."""
+        return np.broadcast_to(np.log(np.abs(self.divisor)), (num_data, data_dim))
+
+    def as_data(self) -> dict[str, Any]:
+        """The transform as plain data, which :meth:`from_data` reads back bit for bit."""
+        return {"scaling": self.scaling, "shift": self.shift.tolist(), "divisor": self.divisor.tolist()}
+
+    @classmethod
+    def from_data(cls, content: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`as_data`. Raises ``ValueError`` for what is no transform."""
+        scaling, shift, divisor = (content.get(key) for key in ("scaling", "shift", "divisor"))
+        if scaling not in SCALINGS or not isinstance(shift, list) or not isinstance(divisor, list):
+            raise ValueError("expected a scaling with its shift and divisor")
+        numbers = [value for value in (*shift, *divisor) if isinstance(value, int | float)]
+        if len(numbers) != len(shift) + len(divisor) or len(shift) != len(divisor) or not shift:
+            raise ValueError("expected as many divisors as shifts")
+        found = cls(str(scaling), np.array(shift, np.float64), np.array(divisor, np.float64))
+        if not np.isfinite([found.shift, found.divisor]).all() or not found.divisor.all():
+            raise ValueError("expected finite numbers, and no divisor of zero")
+        return found
 
 
-def binarize(data: Dataset, binarization: str, seed: int) -> Dataset:
-    """``data`` with values 0 and 1 (``fresh``: the values stay, are checked, and are marked)."""
-    if binarization not in BINARIZATIONS:
-        raise unknown_name("binarization", binarization, BINARIZATIONS)
-    if binarization == "none":
-        return data
-    low, high = _range(data.x)
-    if low < 0 or high > 1:
-        raise SupportError(
-            f"data: binarization={binarization!r} needs values in [0, 1], got {low:g} to {high:g}. Add scaling='unit'."
-        )
-    x = data.x
-    if binarization == "fresh":
-        if any(np.isnan(rows).any() for _, rows in blocks(x)):
-            raise SupportError("data: binarization='fresh' knows no missing entries. Use binarization='fixed'.")
-    elif isinstance(x, RowsOnDisk):
-        x = x.then(_above_half) if binarization == "threshold" else _no_fixed_draws(x)
-    else:
-        x = _above_half(x) if binarization == "threshold" else _drawn(x, seed)
-    return replace(data, x=x, binarization=binarization)
+def rounding_of(dtype: np.dtype) -> float:
+    """The relative precision of numbers of ``dtype``; integers have no rounding.
+
+    >>> rounding_of(np.dtype("float32")) == 2**-23, rounding_of(np.dtype("int64"))
+    (True, 0.0)
+    """
+    return float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
 
 
 def column_variances(x: np.ndarray | RowsOnDisk) -> np.ndarray:
     """The variance of each column (D,) over the entries that are not NaN, in float64."""
-    if isinstance(x, RowsOnDisk):
-        return _moments(x)[1]
-    return np.nanvar(x, axis=0, dtype=np.float64)
+    return _moments(x)[1] ** 2
 
 
-def _above_half(x: np.ndarray) -> np.ndarray:
-    return _with_missing(x, (x > 0.5).astype(x.dtype))
-
-
-def _drawn(x: np.ndarray, seed: int) -> np.ndarray:
-    return _with_missing(x, np.random.default_rng(seed).binomial(1, np.nan_to_num(x)).astype(x.dtype))
-
-
-def _with_missing(x: np.ndarray, binary: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(x), x.dtype.type(np.nan), binary)
-
-
-def _no_fixed_draws(x: RowsOnDisk) -> NoReturn:
-    raise ConfigError(
-        f"binarization: 'fixed' draws are kept, and these data ({x.nbytes / 2**20:.0f} MB) stay on the disk. Use "
-        "'fresh' or 'threshold', raise in_memory_limit, or save binary data."
-    )
-
-
-def _to_unit(x: np.ndarray | RowsOnDisk, pixel_maximum: float | None) -> Step:
-    if pixel_maximum is not None:
-        return lambda rows: rows / rows.dtype.type(pixel_maximum)
-    low, high = map(x.dtype.type, _range(x))
-    return lambda rows: np.asarray((rows - low) / (high - low))
-
-
-def _standardized(x: np.ndarray | RowsOnDisk) -> Step:
-    mean, variance = _moments(x)
-    spread, largest = np.sqrt(variance), np.zeros(x.shape[1])
-    for _, rows in blocks(x):
-        largest = np.maximum(largest, np.nan_to_num(np.abs(rows)).max(axis=0))
-    # Rounding leaves a constant column with a spread of about its own precision, and not with zero
-    divisor = np.where(spread <= 1e-6 * largest, 1.0, spread)
-    return lambda rows: ((rows.astype(np.float64) - mean) / divisor).astype(rows.dtype)
-
-
-def _range(x: np.ndarray | RowsOnDisk) -> tuple[float, float]:
-    ends = [(np.fmin.reduce(rows, axis=None), np.fmax.reduce(rows, axis=None)) for _, rows in blocks(x)]
+def value_range(x: np.ndarray | RowsOnDisk) -> tuple[float, float]:
+    """The smallest and the largest entry of ``x`` (N, D) that is not NaN."""
+    ends = [(np.fmin.reduce(part, axis=None), np.fmax.reduce(part, axis=None)) for part in _parts(x)]
     return float(np.fmin.reduce([low for low, _ in ends])), float(np.fmax.reduce([high for _, high in ends]))
 
 
-def _moments(x: np.ndarray | RowsOnDisk) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance (D,) of each column's observed entries, in one pass that merges the moments of blocks.
+def magnitudes(x: np.ndarray | RowsOnDisk) -> tuple[np.ndarray, np.ndarray]:
+    """The largest magnitude and the standard deviation (D,) of each column's observed entries."""
+    _, spread, largest = _moments(x)
+    return largest, spread
 
-    Source: Chan, Golub and LeVeque (1983), "Algorithms for computing the sample variance", equation 2.1.
+
+def _chunks(x: np.ndarray | RowsOnDisk) -> Iterator[slice]:
+    step = max(1, _CHUNK // x.shape[1])
+    return (slice(start, start + step) for start in range(0, len(x), step))
+
+
+def _parts(x: np.ndarray | RowsOnDisk) -> Iterator[np.ndarray]:
+    """All rows in chunks (n, D), in float64 where float32 cannot hold them."""
+    source = x.precise() if isinstance(x, RowsOnDisk) else x
+    for rows in _chunks(x):
+        part = np.asarray(source[rows])
+        yield part.astype(precise_dtype(part.dtype), copy=False)
+
+
+def _moments(x: np.ndarray | RowsOnDisk) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, standard deviation and largest magnitude (D,) of each column's observed entries, in two passes.
+
+    The first pass sums differences to an entry of the column, because time stamps have digits that their sum has not.
+    The second pass sums squares in units of the largest difference, which neither overflow nor underflow.
+    A column without an observed entry has mean 0 and standard deviation 0.
+
+    Source: Chan, Golub and LeVeque (1983), "Algorithms for computing the sample variance", equation 1.7.
     """
-    observed, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    mean = np.nan_to_num(x[:1][0].astype(np.float64))
-    for _, rows in blocks(x):
-        centred = rows - mean
-        there = len(rows) - np.isnan(rows).sum(0)
+    pivot = _first_observed(x)
+    total, count, largest, reach = (np.zeros(x.shape[1]) for _ in range(4))
+    for part in _parts(x):
+        missing, centred = np.isnan(part), part - pivot
+        if missing.any():
+            part, centred = np.where(missing, 0.0, part), np.where(missing, 0.0, centred)
+        total, count = total + centred.sum(0), count + len(part) - missing.sum(0)
+        largest = np.maximum(largest, np.maximum(part.max(0), -part.min(0)))
+        reach = np.maximum(reach, np.maximum(centred.max(0), -centred.min(0)))
+    count = np.maximum(count, 1)
+    mean = pivot + total / count
+    unit = np.where(reach > 0, reach, 1.0)
+    rest, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for part in _parts(x):
+        centred = (part - mean) / unit
         np.nan_to_num(centred, copy=False)
-        total, both = centred.sum(0), np.maximum(observed + there, 1)
-        squares += np.einsum("nd,nd->d", centred, centred) - total**2 / both
-        observed, mean = observed + there, mean + total / both
-    return mean, squares / observed
+        rest, squares = rest + centred.sum(0), squares + np.einsum("nd,nd->d", centred, centred)
+    variance = np.maximum(squares - rest**2 / count, 0.0) / count
+    return mean + unit * rest / count, unit * np.sqrt(variance), largest
+
+
+def _first_observed(x: np.ndarray | RowsOnDisk) -> np.ndarray:
+    """The first entry (D,) of each column that is not NaN; 0 where all are."""
+    first, found = np.zeros(x.shape[1]), np.zeros(x.shape[1], dtype=bool)
+    for part in _parts(x):
+        observed = ~np.isnan(part)
+        new = observed.any(0) & ~found
+        first[new] = part[observed.argmax(0)[new], new]
+        found |= new
+        if found.all():
+            break
+    return first

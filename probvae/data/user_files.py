@@ -11,21 +11,26 @@ from numpy.lib import format as npy_format
 
 from probvae.data.dataset import Dataset, as_matrix, check_shape
 from probvae.data.on_disk import IN_MEMORY_LIMIT, RowsOnDisk, fits_in_memory, float_dtype
+from probvae.data.raw_data import RawData
+from probvae.data.tables import check_width, checked_labels, read_table
+from probvae.data.transforms import rounding_of
 from probvae.errors import ConfigError, DataError
 from probvae.storage.untrusted import check_file
 
 
-def read_file(path: Path, labels: str | None = None, limit: int = IN_MEMORY_LIMIT) -> Dataset:
-    """The data set in the file ``path``, by its ending. Raises :class:`~probvae.errors.DataError` with the reason.
+def read_file(
+    path: Path, labels: str | None = None, missing: str = "refuse", limit: int = IN_MEMORY_LIMIT
+) -> RawData:
+    """The data in the file ``path``, by its ending. Raises :class:`~probvae.errors.DataError` with the reason.
 
-    More than ``limit`` bytes of floats stay on the disk (``.npy``) or are refused (where they have to be unpacked).
+    A missing label is refused unless ``missing`` is ``"mask"``. More than ``limit`` bytes of floats stay on the disk (``.npy``) or are refused (where they have to be unpacked).
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:
         raise DataError(f"{path}: expected a file ending in {', '.join(READERS)}. Convert it, or give a named set.")
     _check_beginning(path, suffix)
     try:
-        return READERS[suffix](path, labels, limit)
+        return READERS[suffix](path, labels, missing, limit)
     except (ConfigError, DataError):
         raise
     except Exception as error:
@@ -53,16 +58,20 @@ def _check_beginning(path: Path, suffix: str) -> None:
         raise DataError(f"{path}: its content is not that of a {suffix} file. Give the file its right ending.")
 
 
-def _read_npy(path: Path, labels: str | None, limit: int) -> Dataset:
+def _read_npy(path: Path, labels: str | None, missing: str, limit: int) -> RawData:
     _refuse_labels(path, labels)
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     if values.size and not fits_in_memory(values.shape, float_dtype(values.dtype).itemsize, limit):
-        return Dataset(RowsOnDisk(values), path.name, image_shape=check_shape(values, str(path)))
+        return _as_raw(Dataset(RowsOnDisk(values), path.name, image_shape=check_shape(values, str(path))), values)
     x, image_shape = as_matrix(values, str(path))
-    return Dataset(x, path.name, image_shape=image_shape)
+    return _as_raw(Dataset(x, path.name, image_shape=image_shape), values)
 
 
-def _read_npz(path: Path, labels: str | None, limit: int) -> Dataset:
+def _as_raw(data: Dataset, values: np.ndarray) -> RawData:
+    return RawData.of(data, float_dtype(values.dtype), rounding_of(values.dtype))
+
+
+def _read_npz(path: Path, labels: str | None, missing: str, limit: int) -> RawData:
     _refuse_labels(path, labels)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -72,11 +81,13 @@ def _read_npz(path: Path, labels: str | None, limit: int) -> Dataset:
                 if name in (wanted, "labels"):
                     _check_member(path, archive, member, limit)
         with np.load(path, allow_pickle=False) as arrays:
-            x, image_shape = as_matrix(arrays[wanted], str(path))
+            values = arrays[wanted]
+            x, image_shape = as_matrix(values, str(path))
             target = arrays["labels"] if "labels" in names and wanted != "labels" else None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path}: the archive is damaged ({_first_line(error)}). Write the file again.") from error
-    return Dataset(x, path.name, _checked_labels(path, target, len(x)), image_shape)
+    checked = None if target is None else checked_labels(str(path), target, len(x), missing)
+    return _as_raw(Dataset(x, path.name, checked, image_shape), values)
 
 
 def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> None:
@@ -112,86 +123,47 @@ def _data_name(path: Path, names: list[str]) -> str:
     )
 
 
-def _read_csv(path: Path, labels: str | None, limit: int) -> Dataset:
+def _read_csv(path: Path, labels: str | None, missing: str, limit: int) -> RawData:
     from pyarrow import ArrowException, csv
 
     with path.open("rb") as file:
-        _check_width(path, file.readline(_LONGEST_LINE).count(b",") + 1)
+        check_width(str(path), file.readline(_LONGEST_LINE).count(b",") + 1)
     check_file(path, "Save the numbers as .npy.", limit, error=DataError)
     try:
         table = csv.read_csv(path)
-        if all(_is_number(name) for name in table.column_names):
-            # There is no header: the first row is a datum, whose numbers were read as names
+        if _is_datum(table):  # there is no header, and its numbers were read as names
             table = csv.read_csv(path, read_options=csv.ReadOptions(autogenerate_column_names=True))
     except ArrowException as error:
         raise DataError(f"{path}: not a table of comma-separated values ({_first_line(error)}).") from error
-    return _from_table(path, table, labels)
+    return read_table(str(path), path.name, table, labels, missing, text=True)
 
 
-def _read_parquet(path: Path, labels: str | None, limit: int) -> Dataset:
+def _is_datum(table: Any) -> bool:
+    """True where the first row of a file is a datum, and no header: all of it are numbers, and they do not count.
+
+    A data frame of an array has the header 0,1,2,... Numbers from 1 on are a header where no column holds integers.
+    """
+    names = list(table.column_names)
+    if not all(_is_number(name) for name in names):
+        return False
+    whole = [str(kind).startswith(("int", "uint")) for kind in table.schema.types]
+    if names == list(map(str, range(len(names)))):
+        return len(names) == 1 and all(whole)
+    return names != list(map(str, range(1, len(names) + 1))) or len(names) == 1 or any(whole)
+
+
+def _read_parquet(path: Path, labels: str | None, missing: str, limit: int) -> RawData:
     from pyarrow import ArrowException, parquet
 
     try:
         metadata = parquet.ParquetFile(path).metadata
-        _check_width(path, metadata.num_columns)
+        check_width(str(path), metadata.num_columns)
         if metadata.num_rows * metadata.num_columns * 4 > limit:
             raise DataError(f"{path}: {metadata.num_rows} rows do not fit into memory. Save the numbers as .npy.")
         table = parquet.read_table(path)
     except ArrowException as error:
         raise DataError(f"{path}: not a whole parquet file ({_first_line(error)}). Write it again.") from error
-    return _from_table(path, table, labels)
-
-
-def _check_width(path: Path, num_columns: int) -> None:
-    """Raise for more columns than a table can have: each costs a thousand times what its first number does."""
-    if num_columns > _MOST_COLUMNS:
-        raise DataError(
-            f"{path}: expected at most {_MOST_COLUMNS} columns in a table, got {num_columns}. Save the numbers as .npy."
-        )
-
-
-def _from_table(path: Path, table: Any, labels: str | None) -> Dataset:
-    names = list(table.column_names)
-    if labels is not None and labels not in names:
-        raise ConfigError(f"labels: {path} has no column {labels!r}. It has {', '.join(map(str, names))}.")
-    features = [name for name in names if name != labels]
-    if table.num_rows == 0 or not features:
-        raise DataError(f"{path}: expected rows and columns of numbers, got {table.num_rows} rows. Check the file.")
-    columns = [_numbers(path, table.column(place), name) for place, name in enumerate(names) if name != labels]
-    target = None if labels is None else np.asarray(table.column(labels).to_pylist())
-    # Text has no dtype: its numbers become float32, as most numbers do
-    wide = path.suffix.lower() != ".csv" and any(
-        kind == "double" for kind, name in zip(table.schema.types, names, strict=True) if name != labels
-    )
-    with np.errstate(over="ignore"):  # check_values() finds numbers beyond float32, as infinite ones
-        x = np.stack(columns, axis=1).astype(np.float64 if wide else np.float32)
-    return Dataset(
-        x,
-        path.name,
-        _checked_labels(path, target, table.num_rows),
-        feature_names=tuple(map(str, features)),
-    )
-
-
-def _numbers(path: Path, column: Any, name: str) -> np.ndarray:
-    import pyarrow
-
-    kind = column.type
-    if not (pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind) or pyarrow.types.is_boolean(kind)):
-        raise DataError(
-            f"{path}: expected numbers in column {name!r}, got {kind}. "
-            f"Drop the column, or name it with labels={name!r}."
-        )
-    values = column.cast(pyarrow.float64()) if pyarrow.types.is_boolean(kind) else column
-    return np.asarray(values.to_numpy(), dtype=np.float64)  # an empty cell becomes NaN, and is found as that
-
-
-def _checked_labels(path: Path, labels: np.ndarray | None, num_data: int) -> np.ndarray | None:
-    if labels is None:
-        return None
-    if labels.shape != (num_data,):
-        raise DataError(f"{path}: expected labels of shape ({num_data},), got {labels.shape}. One datum has one label.")
-    return labels if labels.dtype.kind in "biu" else labels.astype(str)
+    return read_table(str(path), path.name, table, labels, missing)
 
 
 def _refuse_labels(path: Path, labels: str | None) -> None:
@@ -212,11 +184,11 @@ def _first_line(error: BaseException) -> str:
 
 
 _MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"PAR1": ".parquet"}
-# A table is a list of columns, which takes time and memory for each
-_MOST_COLUMNS, _LONGEST_LINE = 20_000, 2**24
+# Bytes of a table's first line, whose columns are counted
+_LONGEST_LINE = 2**24
 # Bytes up to which an array in an .npz is believed; a larger one is read unless it was packed by more than _RATIO
 _BELIEVED, _RATIO = 256 * 2**20, 200
-READERS: dict[str, Callable[[Path, str | None, int], Dataset]] = {
+READERS: dict[str, Callable[[Path, str | None, str, int], RawData]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".csv": _read_csv,

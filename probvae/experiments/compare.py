@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from probvae.data import Dataset
 from probvae.diagnostics.verdicts import mean_with_error
 from probvae.errors import ConfigError, DataError, RunError
 from probvae.experiments.recipe import Recipe, read_run_recipe
-from probvae.experiments.recipe_data import binarized, conditioned, load_run_data, split
+from probvae.experiments.recipe_data import binarized, conditioned, prepare_run_data, split_rows
 from probvae.experiments.summary import NUM_SAMPLES, evaluate, for_other_data, ledger_of
 from probvae.foundation.seed import isolated_seed
 from probvae.inference import bound, posterior_mean
@@ -31,8 +33,9 @@ _DATA_KEYS = ("source", "split", "scaling", "binarization", "exposure", "options
 class Entry:
     """One run: its ``name``, recipe and numbers, per-datum ``elbo`` (N,) and ``evidence``, and what they are of.
 
-    ``fingerprint`` identifies all the data, ``held_out`` the data that the numbers are of; ``measure`` says
-    what log p(x|z) is: a "density", a "probability", or "none" where it is no likelihood.
+    ``fingerprint`` identifies all the data before scaling, ``held_out`` the data that the numbers are of; ``measure``
+    says what log p(x|z) is: a "density", a "probability", or "none" where it is no likelihood. ``log_volume`` (N,) is
+    what the log density of a datum as it was scaled exceeds that of the datum in the user's units by.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Entry:
     held_out: str
     data_dim: int
     measure: str
+    log_volume: Tensor | None = None
 
     def mean_evidence(self) -> dict[str, Any] | None:
         """The mean log p(x) with its standard error over the data, its method and its kind."""
@@ -62,9 +66,9 @@ def read_entry(run: Path) -> Entry:
     recipe = read_run_recipe(run)
     written = Run(run).read_json("summary.json")
     seed = recipe["training"]["seed"]
-    data = load_run_data(run)
-    Run(run).check_unchanged(data.fingerprint())
-    held_out = split(data, recipe["data"]["held_out"], seed)[1]
+    loaded = prepare_run_data(run)
+    rows = split_rows(loaded.data, recipe["data"]["held_out"], seed)[1]
+    held_out = loaded.data.take(rows).in_memory()
     vae = conditioned(recipe, for_other_data(load(run), held_out, seed), held_out)
     x = binarized(held_out, seed)
     with isolated_seed(seed):
@@ -79,18 +83,29 @@ def read_entry(run: Path) -> Entry:
         "seconds": _fit_seconds(run, written),
     }
     evidence = None if gap is None else gap.truth
-    identity = f"{held_out.fingerprint()}/{float(x.double().nansum()):.6f}"
+    # data that are binarised are the same only if their draws are
+    drawn = f"/{float(x.double().nansum()):.6f}" if held_out.binarization != "none" else ""
+    identity = f"{loaded.raw.data.take(rows).in_memory().fingerprint()}/{held_out.binarization}{drawn}"
     return Entry(
         run.name,
         recipe,
         summary,
         values.elbo,
         evidence,
-        data.fingerprint(),
-        identity,  # data that are binarised at evaluation are the same only if their draws are
-        data.data_dim,
+        f"{loaded.raw.data.fingerprint()}/{held_out.scaling}/{held_out.binarization}",
+        identity,
+        loaded.data.data_dim,
         vae.model.likelihood.measure,
+        _log_volume(held_out, x),
     )
+
+
+def _log_volume(data: Dataset, x: Tensor) -> Tensor:
+    """log |dx'/dx| (N,) of the scaling of the observed entries of ``x`` (N, D), with its sign turned."""
+    if data.binarization != "none":
+        return x.new_zeros(len(x), dtype=torch.float64)
+    logs = torch.as_tensor(data.transform.divisor).double().abs().log().expand(x.shape[1])
+    return torch.where(x.isnan(), 0.0, logs).sum(1)
 
 
 def read_runs(runs: Sequence[Path], progress: Callable[[str, int, int], None]) -> list[Entry]:
@@ -205,9 +220,11 @@ class Comparison:
 
 
 def _values(entry: Entry, what: str) -> Tensor | None:
-    if what == "elbo":
-        return entry.elbo
-    return None if entry.evidence is None else entry.evidence.value
+    """The values (N,), densities in the units of the user: the training rows of each run have made their own scaling."""
+    values = entry.elbo if what == "elbo" else None if entry.evidence is None else entry.evidence.value
+    if values is None or entry.log_volume is None or entry.measure != "density":
+        return values
+    return values.double() - entry.log_volume[: len(values)]
 
 
 def compare(
@@ -238,7 +255,13 @@ def compare(
 
 def _best(entries: Sequence[Entry]) -> int:
     """The largest ELBO; a number that is no bound is not the best one."""
-    return max(range(len(entries)), key=lambda n: (entries[n].measure != "none", float(entries[n].elbo.mean())))
+    return max(range(len(entries)), key=lambda n: (entries[n].measure != "none", _mean(entries[n])))
+
+
+def _mean(entry: Entry) -> float:
+    values = _values(entry, "elbo")
+    assert values is not None
+    return float(values.mean())
 
 
 def _check_same_data(first: Entry, other: Entry) -> None:

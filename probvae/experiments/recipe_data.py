@@ -1,43 +1,144 @@
 """The data of a recipe: loaded, checked, split into training and held-out rows, with their covariates."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from probvae.data import Dataset, RowsOnDisk, load_data
+from probvae.data import DATASETS, Dataset, RowsOnDisk, Transform
+from probvae.data.load import read_raw
+from probvae.data.older_runs import OlderTransform, squeezed
 from probvae.data.on_disk import blocks, rows_in
-from probvae.errors import ConfigError, DataError
+from probvae.data.raw_data import RawData
+from probvae.errors import ConfigError, DataError, RunError
 from probvae.experiments.recipe import Recipe, merge, read_run_recipe
 from probvae.inference.pair import VAE
-from probvae.models import MixedLikelihood
+from probvae.models import Likelihood, MixedLikelihood
+from probvae.storage.run_folder import Run
+from probvae.storage.untrusted import read_run_json
 
 # The value of model.condition that means the data's labels; anything else names columns
 LABELS = "labels"
+# The file of a run that holds its scaling
+TRANSFORM = "transform.json"
 # Held-out data of data that stay on the disk are read into memory, up to so many bytes
 _HELD_OUT_DATA = 64 * 2**20
 
 
-def load_recipe_data(recipe: Recipe, source: str | None = None) -> Dataset:
-    """The data of a recipe, or another ``source`` prepared in the same way."""
-    arguments = {key: value for key, value in recipe["data"].items() if key != "held_out"}
+class RecipeData(NamedTuple):
+    """The data of a recipe: ``raw`` in the units of the user, and ``data``, the same rows scaled by ``transform``.
+
+    ``is_older``: they belong to a run that stores no transform, and its fingerprint is that of the scaled values.
+    """
+
+    raw: RawData
+    transform: Transform
+    data: Dataset
+    is_older: bool = False
+
+    def take(self, rows: np.ndarray | slice) -> "RecipeData":
+        """The rows that ``rows`` selects."""
+        return self._replace(raw=self.raw.take(rows), data=self.data.take(rows))
+
+
+def read_recipe_data(recipe: Recipe, source: str | None = None) -> RawData:
+    """The data of a recipe as they are, or another ``source`` with the same columns."""
+    arguments = {key: value for key, value in recipe["data"].items() if key not in ("held_out", "scaling")}
+    arguments.pop("binarization", None)
     condition = recipe["model"].get("condition", LABELS)
     arguments["covariates"] = None if condition == LABELS else [condition] if isinstance(condition, str) else condition
     arguments["missing"] = recipe["model"].get("missing", "refuse")
     if source is not None:
-        arguments["source"] = source
-    return load_data(arguments.pop("source"), seed=recipe["training"]["seed"], **arguments)
+        arguments = {"source": source, **_for_other_data(arguments, source)}
+    return read_raw(arguments.pop("source"), seed=recipe["training"]["seed"], **arguments)
+
+
+def _for_other_data(arguments: dict[str, Any], source: str) -> dict[str, Any]:
+    """Those arguments of a run that another source takes too: which rows to take, for one, is not among them."""
+    takes = DATASETS[source].takes if source in DATASETS else ("labels",)
+    kept = ("covariates", "exposure", "missing", "in_memory_limit", *takes)
+    return {key: value for key, value in arguments.items() if key in kept}
+
+
+def load_recipe_data(recipe: Recipe, source: str | None = None) -> Dataset:
+    """The data of a recipe, or another ``source``, scaled by the statistics of the recipe's training rows."""
+    prepared = prepare_recipe_data(recipe)
+    if source is None:
+        return prepared.data
+    return _prepared(recipe, read_recipe_data(recipe, source), prepared.transform).data
+
+
+def prepare_recipe_data(recipe: Recipe) -> RecipeData:
+    """The data of a recipe, scaled by the statistics of its training rows."""
+    raw = read_recipe_data(recipe)
+    training = raw.take(split_rows(raw.data, recipe["data"]["held_out"], recipe["training"]["seed"])[0])
+    return _prepared(recipe, raw, training.fit_transform(recipe["data"].get("scaling")))
 
 
 def load_run_data(run: Path, source: str | None = None) -> Dataset:
-    """The data of a run, or another ``source`` prepared in the same way.
+    """The data of :func:`prepare_run_data`, scaled."""
+    return prepare_run_data(run, source).data
+
+
+def prepare_run_data(run: Path, source: str | None = None) -> RecipeData:
+    """The data of a run, or another ``source`` of the same columns, scaled as the run's training data were.
 
     Nothing is downloaded into a folder that the run names: whoever made it, it is only read.
+    Raises :class:`~probvae.errors.RunError` where the run's own data have other values than when it was fitted.
     """
     recipe = read_run_recipe(run)
-    names_folder = source is None and "data_dir" in recipe["data"]
-    return load_recipe_data(merge(recipe, {"data": {"download": False}}) if names_folder else recipe, source)
+    if source is None and "data_dir" in recipe["data"]:
+        recipe = merge(recipe, {"data": {"download": False}})
+    older = is_older_run(run)
+    own = read_recipe_data(recipe) if source is None or (older and _is_scaled(recipe)) else None
+    if older and own is not None:
+        own = squeezed(own)
+    transform = _older_transform(recipe, own) if older else read_transform(run)
+    if own is not None:
+        place = recipe["data"]["source"]
+        if not older:
+            Run(run).check_unchanged(own.fingerprint(), place)
+        found = _prepared(recipe, own, transform)._replace(is_older=older)
+        if older:
+            Run(run).check_unchanged(found.data.fingerprint(), place)
+        if source is None:
+            return found
+    other = read_recipe_data(recipe, source)
+    return _prepared(recipe, squeezed(other) if older else other, transform)._replace(is_older=older)
+
+
+def is_older_run(run: Path) -> bool:
+    """True for a run of a format that stored no transform."""
+    try:
+        number = read_run_json(run, "environment.json").get("format", 0)
+    except RunError:
+        return not (run / TRANSFORM).exists()
+    return isinstance(number, int) and number < 2
+
+
+def read_transform(run: Path) -> Transform:
+    """The scaling of a run, with the statistics of its training rows."""
+    try:
+        return Transform.from_data(read_run_json(run, TRANSFORM))
+    except ValueError as error:
+        raise RunError(f"{run}: {TRANSFORM} is damaged ({error}). Restore it, or fit it again.") from error
+
+
+def _is_scaled(recipe: Recipe) -> bool:
+    spec = DATASETS.get(recipe["data"]["source"])
+    return (recipe["data"].get("scaling") or (spec.scaling if spec else "none")) != "none"
+
+
+def _older_transform(recipe: Recipe, own: RawData | None) -> Transform:
+    return Transform() if own is None else OlderTransform.of(own, recipe["data"].get("scaling"))
+
+
+def _prepared(recipe: Recipe, raw: RawData, transform: Transform) -> RecipeData:
+    bounds = Likelihood.named(recipe["model"]["likelihood"]["name"]).bounds
+    data = raw.prepared(transform, recipe["data"]["binarization"], recipe["training"]["seed"], bounds)
+    return RecipeData(raw, transform, data)
 
 
 def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -45,6 +146,12 @@ def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
 
     At most 64 MB are held out of data that stay on the disk, and these rows are read into memory.
     """
+    train, held_out = split_rows(data, share, seed)
+    return data.take(train), data.take(held_out).in_memory()
+
+
+def split_rows(data: Dataset, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The row numbers of training and held-out data, each in their order: see :func:`split`."""
     if not 0 < share < 1:
         raise ConfigError(f"data.held_out: expected a share between 0 and 1, got {share:g}.")
     order = np.random.default_rng(seed).permutation(data.num_data)
@@ -53,7 +160,7 @@ def split(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
         num = min(num, rows_in(_HELD_OUT_DATA, data.x))
     if num >= data.num_data:
         raise ConfigError(f"data: expected at least two rows, got {data.num_data}. Give more data.")
-    return data.take(np.sort(order[num:])), data.take(np.sort(order[:num])).in_memory()
+    return np.sort(order[num:]), np.sort(order[:num])
 
 
 def as_tensor(data: Dataset) -> Tensor:

@@ -24,11 +24,13 @@ from probvae.errors import CheckpointWarning, ConfigError, FitInterruptedError
 from probvae.experiments.build import build_objective, build_vae
 from probvae.experiments.recipe import Recipe, read_run_recipe, to_toml
 from probvae.experiments.recipe_data import (
+    TRANSFORM,
     as_tensor,
     binarized,
     check_magnitude,
     conditioned,
-    load_recipe_data,
+    prepare_recipe_data,
+    prepare_run_data,
     raw_covariates,
     split,
     with_columns,
@@ -97,13 +99,17 @@ def resume_run(folder: str | Path, progress: bool = True, ledger: bool = True) -
 
 def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: bool) -> Experiment | None:
     start = time.perf_counter()
-    data = load_recipe_data(recipe)
-    environment = environment_of(recipe, data)
+    loaded = prepare_run_data(folder) if resume else prepare_recipe_data(recipe)
+    data = loaded.data
+    environment = environment_of(recipe, data, data.fingerprint() if loaded.is_older else loaded.raw.fingerprint())
     if resume:
-        Run(folder).check_unchanged(data.fingerprint())
         _tell_differences(Run(folder).read_json("environment.json"), environment)
     parts = _parts(recipe, data)
-    files = {"config.toml": to_toml(parts.recipe), "environment.json": json.dumps(environment, indent=2) + "\n"}
+    files = {
+        "config.toml": to_toml(parts.recipe),
+        "environment.json": json.dumps(environment, indent=2) + "\n",
+        TRANSFORM: json.dumps(loaded.transform.as_data()) + "\n",
+    }
     run, seed = Run(folder, files), recipe["training"]["seed"]
     with closing(run), _add_resume_hint(folder):
         with process_group() as processes:
@@ -114,6 +120,7 @@ def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: boo
         gap, gap_summary = first_ledger(vae, parts.held_out, seed) if ledger else (None, None)
         summary = {
             "data": data.name,
+            "scaling": data.scaling,
             **evaluate(vae, parts.held_out, seed),
             **weight_summary(vae, parts.objective),
             "gap": gap_summary,
@@ -207,8 +214,11 @@ def next_folder(source: str) -> Path:
     raise ConfigError("out: a million runs are there already. Choose a folder yourself.")
 
 
-def environment_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
-    """All that the numbers depend on beside the recipe: versions, threads, the data's fingerprint."""
+def environment_of(recipe: Recipe, data: Dataset, fingerprint: str | None = None) -> dict[str, Any]:
+    """All that the numbers depend on beside the recipe: versions, threads, the data's ``fingerprint``.
+
+    By default the fingerprint is that of the values in ``data``; a run has that of its raw data.
+    """
     packages = ("torch", "pyro-ppl", "numpy", "scikit-learn")
     return {
         "format": FORMAT,
@@ -222,7 +232,7 @@ def environment_of(recipe: Recipe, data: Dataset) -> dict[str, Any]:
         "device": recipe["training"]["device"],
         "num_threads": torch.get_num_threads(),
         "num_processes": num_launched(),
-        "data": {"name": data.name, "shape": list(data.x.shape), "fingerprint": data.fingerprint()},
+        "data": {"name": data.name, "shape": list(data.x.shape), "fingerprint": fingerprint or data.fingerprint()},
     }
 
 

@@ -11,12 +11,16 @@ if TYPE_CHECKING:
 def check_matrix(x: "Tensor", data_dim: int | None = None, name: str = "x") -> None:
     """Raise unless ``x`` is a real (N, D) tensor with N, D >= 1 and, unless ``data_dim`` is None, D = ``data_dim``."""
     # The command line checks numbers with this file, before torch is there.
+    import torch
     from torch import Tensor
 
     if not isinstance(x, Tensor):
         raise ArgumentError(
-            f"{name}: expected a torch.Tensor, got {type(x).__name__}. Convert it with torch.as_tensor({name})."
+            f"{name}: expected a torch.Tensor, got {type(x).__name__}. Convert it with {_conversion(x, name)}."
         )
+    if x.is_meta or x.layout != torch.strided:
+        kind, fix = ("meta", "Load its values onto a device") if x.is_meta else ("sparse", f"Use {name}.to_dense()")
+        raise DataError(f"{name}: expected a dense tensor with values, got a {kind} tensor. {fix}.")
     if not x.is_floating_point():
         raise DataError(f"{name}: expected a floating-point dtype, got {x.dtype}. Convert it with {name}.float().")
     if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
@@ -28,6 +32,31 @@ def check_matrix(x: "Tensor", data_dim: int | None = None, name: str = "x") -> N
         raise ShapeError(
             f"{name}: expected {data_dim} columns, got {x.shape[1]}. "
             f"Use the data the model was built for, or build the model with data_dim={x.shape[1]}."
+        )
+
+
+def _conversion(x: object, name: str) -> str:
+    """The call that makes a tensor of ``x``."""
+    import numpy as np
+
+    if isinstance(x, np.ma.MaskedArray):
+        return f"torch.as_tensor({name}.astype(float).filled(numpy.nan)).float()"
+    if isinstance(x, np.ndarray):
+        return f"torch.as_tensor({f'{name}.copy()' if min(x.strides, default=0) < 0 else name})"
+    way = next((way for way in ("to_numpy", "toarray", "to_pandas") if hasattr(x, way)), None)
+    return f"torch.as_tensor({name})" if way is None else f"torch.as_tensor({name}.{way}()).float()"
+
+
+def check_no_mask(values: object, name: str) -> None:
+    """Raise for a masked array with masked entries, whose mask would be lost on the way to a tensor."""
+    import numpy as np
+
+    masked = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+    if masked is not None and masked.any():
+        rows = np.flatnonzero(masked.reshape(len(masked), -1).any(1))
+        raise DataError(
+            f"{name}: {len(rows)} of {len(masked)} rows have a masked entry (first: row {rows[0]}), and the model "
+            "needs one for each. Drop these rows, or fill them."
         )
 
 

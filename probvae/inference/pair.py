@@ -6,12 +6,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, TransformedDistribution, constraints
 
 from probvae.errors import ArgumentError, ConfigError, RunError, ShapeError
-from probvae.foundation.checks import check_matrix
+from probvae.foundation.checks import check_matrix, check_no_mask
 from probvae.inference.encoders import Encoder, MaskedEncoder, MLPEncoder
 from probvae.inference.guides import DiagonalGuide, ExactGuide, Guide
 from probvae.inference.guides.conditioned_guide import conditioned
@@ -73,6 +74,8 @@ class VAE(nn.Module):
         first = next(self.parameters())
         columns = None if y is None else self._encoded(y).to(first)
         if exposure is not None:
+            check_no_mask(exposure, "exposure")
+            exposure = exposure if isinstance(exposure, Tensor) else np.array(exposure)  # torch takes no negative stride
             exposure = torch.as_tensor(exposure, dtype=first.dtype, device=first.device).reshape(-1, 1)
             self.model.likelihood.check_exposure(exposure)
         return ConditionedVAE(self, columns, exposure)

@@ -10,7 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from probvae.errors import ArgumentError, ConfigError, DataError, ShapeError
-from probvae.foundation.checks import check_count
+from probvae.foundation.checks import check_count, check_no_mask
 from probvae.foundation.registry import Registered
 from probvae.models.decoders import decoded
 from probvae.models.priors import Prior
@@ -199,4 +199,5 @@ def _columns(y: Any) -> np.ndarray:
 
 
 def _as_array(y: Any) -> np.ndarray:
+    check_no_mask(y, "y")
     return y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)

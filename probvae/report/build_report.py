@@ -140,7 +140,7 @@ def _dataset(
     return Dataset(
         x.detach().cpu().numpy(),
         "x",
-        None if labels is None else np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels),
+        None if labels is None else np.asanyarray(labels.cpu() if isinstance(labels, Tensor) else labels),
         image_shape,
         None if feature_names is None else tuple(str(name) for name in feature_names),
     )
@@ -248,8 +248,8 @@ def _write_draws(subject: Subject, options: Options, stage: Path) -> None:
     names, labels = subject.data.feature_names, subject.data.labels
     if names is not None and len(set(names)) < len(names):
         names = None  # ArviZ wants coordinates that differ
-    if labels is not None and labels.dtype.kind not in "biuf":
-        labels = np.array([str(label) for label in labels])
+    if labels is not None and (labels.dtype.kind not in "biuf" or np.ma.is_masked(labels)):
+        labels = np.array(["" if label is None else str(label) for label in labels.tolist()])
     draws = to_arviz(
         subject.vae,
         subject.x,

@@ -176,9 +176,10 @@ def draw_reconstructions(data: Dataset, reconstruction: np.ndarray, folder: Path
 
 
 def reconstruction_figure(data: Dataset, reconstruction: np.ndarray) -> Figure:
-    """The first data beside their reconstructions."""
+    """The first data beside their reconstructions, both in the units of the data."""
     num = min(num_shown(data), len(reconstruction))
-    return figures.reconstructions(data.x[:num], reconstruction[:num], data.image_shape, data.feature_names)
+    x, model = (data.in_user_units(values[:num]) for values in (data.x, reconstruction))
+    return figures.reconstructions(x, model, data.image_shape, data.feature_names)
 
 
 def draw_latent_plane(
@@ -194,11 +195,12 @@ def draw_samples(drawn: Sample, data: Dataset, folder: Path, point_name: str) ->
 
 
 def sample_figure(drawn: Sample, data: Dataset, point_name: str) -> Figure:
-    """Draws from the model, beside the ranges of the data."""
+    """Draws from the model, beside the ranges of the data, in the units of the data."""
     # images show E[x|z]: the draw's own noise is white and hides it
     shown = drawn.mean if data.image_shape is not None else drawn.x
+    drawn_values, values = (data.in_user_units(np.asarray(part)) for part in (shown.numpy(), data.x))
     return figures.samples(
-        shown.numpy(), data.image_shape, data=data.x, feature_names=data.feature_names, point_name=point_name
+        drawn_values, data.image_shape, data=values, feature_names=data.feature_names, point_name=point_name
     )
 
 

@@ -2,6 +2,7 @@
 
 config.toml          the recipe that reproduces the run
 environment.json     versions, seed, device, threads, data fingerprint
+transform.json       the scaling, with the statistics of the training rows
 metrics.jsonl        one line an epoch
 checkpoints/         the newest two states
 model.safetensors    weights, and how to rebuild the components
@@ -155,8 +156,11 @@ class Run:
         """The content of a JSON file; raises :class:`~probvae.errors.RunError` where it is missing or damaged."""
         return read_run_json(self.folder, name)
 
-    def check_unchanged(self, fingerprint: str) -> None:
-        """Raise :class:`~probvae.errors.RunError` unless the run was fitted to data with this ``fingerprint``."""
+    def check_unchanged(self, fingerprint: str, source: str) -> None:
+        """Raise :class:`~probvae.errors.RunError` unless the run was fitted to data with this ``fingerprint``.
+
+        ``source`` is the file or the named set that they were read from.
+        """
         try:
             fitted = self.read_json("environment.json")["data"]["fingerprint"]
         except (KeyError, TypeError) as error:
@@ -165,7 +169,8 @@ class Run:
             ) from error
         if fitted != fingerprint:
             raise RunError(
-                f"{self.folder}: its data have other values now than when it was fitted. Restore them, or fit it again."
+                f"{self.folder}: its data, {source}, have other values now than when it was fitted. Restore them, fit "
+                "it again, or name a file explicitly to use other values (encode RUN FILE, gap RUN --data FILE)."
             )
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # The format of run folders and model files that this version writes; a folder without a number is of format 0
-FORMAT = 1
+FORMAT = 2
 # Bytes of a text file: the metrics of a million epochs take less
 _LARGEST_TEXT = 2**28
 # Characters of a description: thousands of columns have fewer

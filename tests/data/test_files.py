@@ -197,6 +197,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {name: _bytes_of(write, name, folder) for name, write in writers.items()}
 
 
+@pytest.mark.filterwarnings("ignore::probvae.errors.DataWarning")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(choice=st.data())
 def test_damaged_files_load_or_are_refused(originals: dict[str, bytes], tmp_path: Path, choice: st.DataObject) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -37,6 +38,7 @@ def _varied(array: np.ndarray) -> bool:
     return len(array) == 1 or bool((array != array[:1]).any())
 
 
+@pytest.mark.filterwarnings("ignore::probvae.errors.DataWarning")  # float32 moves large integers, and says so
 @QUICK
 @given(array=arrays(), ending=st.sampled_from([".npy", ".npz"]))
 def test_arrays(tmp_path: Path, array: np.ndarray, ending: str) -> None:

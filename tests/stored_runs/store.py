@@ -16,8 +16,7 @@ from pathlib import Path
 import torch
 
 import probvae
-from probvae.experiments.recipe import read_run_recipe
-from probvae.experiments.recipe_data import as_tensor, load_recipe_data
+from probvae.experiments.recipe_data import as_tensor, load_run_data
 from probvae.inference import bound
 from probvae.inference.evidence.log_evidence import log_evidence
 from probvae.storage.untrusted import FORMAT
@@ -25,7 +24,7 @@ from probvae.storage.untrusted import FORMAT
 HERE = Path(__file__).parent
 FIT = (
     *("--data", "data.csv", "--labels", "kind", "--latent-dim", "2", "--hidden", "6", "--epochs", "5"),
-    *("--batch-size", "32", "--out", "run", "--no-figures", "--no-gap", "--no-progress"),
+    *("--batch-size", "32", "--scaling", "standardize", "--out", "run", "--no-figures", "--no-gap", "--no-progress"),
 )
 
 
@@ -35,7 +34,7 @@ def numbers(folder: Path) -> dict[str, float]:
     os.chdir(folder)  # the recipe's path to its data counts from here
     try:
         vae = probvae.load("run").double()
-        x = as_tensor(load_recipe_data(read_run_recipe(Path("run")))).double()
+        x = as_tensor(load_run_data(Path("run"))).double()
     finally:
         os.chdir(there)
     torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """Stochastic variational inference."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,8 @@ def fit(
     vae
         A :class:`~probvae.VAE`; it ends on the device it was on.
     x
-        (N, D), converted to the dtype of the parameters: a floating-point tensor, an array, or data larger than
-        memory, as a memory-mapped array, :class:`~probvae.data.RowsOnDisk` or a torch ``Dataset`` of items x or
+        (N, D), converted to the dtype of the parameters: a floating-point tensor, an array, a DataFrame (pandas,
+        polars), a masked array (its masked entries are missing), or data larger than memory, as a memory-mapped array, :class:`~probvae.data.RowsOnDisk` or a torch ``Dataset`` of items x or
         (x, y). :func:`~probvae.inference.training.training_data.as_rows` says what is read when.
     y
         Covariates of a conditional model, labels (N,) or numbers (N, C): see :meth:`~probvae.VAE.given`. The y of a
@@ -102,6 +103,7 @@ def fit(
         y = labels_of(x)
     conditioned = vae if y is None and exposure is None else vae.given(y, exposure)
     data = check_and_split(vae, conditioned, x, options, device)
+    options = replace(options, batch_size=data.minibatches.batch_size)  # a small table is one minibatch
     processes = Processes()
     folder = Run(out) if isinstance(out, str | Path) else out
     listener = _listener(vae, data, objective, options, folder, resume, processes)

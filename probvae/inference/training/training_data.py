@@ -23,6 +23,7 @@ from probvae.inference.training.minibatches import (
     Rows,
     TensorMinibatches,
 )
+from probvae.inference.training.plain_data import as_plain
 
 
 class TrainingData(NamedTuple):
@@ -57,16 +58,17 @@ def check_and_split(vae: VAE, conditioned: VAE, x: Data, options: FitOptions, de
     elif validation is not None:
         held_out, validation_pair = _other_rows(vae, conditioned, validation, dtype, fresh), vae
     seen: Passes | None = _drawn(held_out, options.seed) if fresh and held_out is not None else held_out
-    _check_enough(rows, options.batch_size)
+    _check_varied(rows)
     rows = rows.to(device)
-    minibatches = rows.minibatches(options.batch_size)
+    minibatches = rows.minibatches(min(options.batch_size, len(rows)))
     return TrainingData(pair, rows, minibatches, validation_pair, None if seen is None else seen.to(device))
 
 
 def as_rows(x: Data, dtype: torch.dtype, name: str = "x") -> Rows:
     """The data ``x`` as a fit reads them, their rows flattened to (N, D); ``dtype`` is that of the parameters.
 
-    - a tensor (N, D) and the first tensor of a ``TensorDataset``: in memory;
+    - a tensor (N, D), a DataFrame, and the first tensor of a ``TensorDataset``: in memory, as
+      :func:`~probvae.inference.training.plain_data.as_plain` makes them dense numbers;
     - an array: in memory, but one that is mapped (``np.load(file, mmap_mode="r")``) and would take more than
       2 GiB as ``dtype`` stays on the disk;
     - :class:`~probvae.data.RowsOnDisk`: on the disk, however small;
@@ -77,15 +79,14 @@ def as_rows(x: Data, dtype: torch.dtype, name: str = "x") -> Rows:
     >>> len(as_rows(np.zeros((5, 3)), torch.float32))
     5
     """
-    if isinstance(x, Dataset):
-        x = unwrapped(x)
+    x = unwrapped(x) if isinstance(x, Dataset) else as_plain(x, name)
     if isinstance(x, IterableDataset):
         raise ArgumentError(
             f"{name}: an IterableDataset has no rows that could be shuffled, set aside or counted. Give a Dataset with "
             "a length, or save the data as .npy and pass np.load(file, mmap_mode='r')."
         )
     if isinstance(x, TensorDataset):
-        x = x.tensors[0].flatten(1).to(dtype)
+        x = as_plain(x.tensors[0], name).flatten(1).to(dtype)
     if isinstance(x, Dataset):
         return DatasetRows(x, dtype)
     if isinstance(x, RowsOnDisk):
@@ -237,12 +238,7 @@ def _split(rows: Rows, share: float, seed: int) -> tuple[Tensor, Tensor]:
     return train.sort().values, held_out.sort().values  # neighbours in a file are read together
 
 
-def _check_enough(rows: Rows, batch_size: int) -> None:
-    if len(rows) < batch_size:
-        raise DataError(
-            f"x: expected at least batch_size={batch_size} rows to train on, got {len(rows)}. "
-            f"Use batch_size={len(rows)}."
-        )
+def _check_varied(rows: Rows) -> None:
     first = rows.head(1)
     if all((block == first).all() for _, block in rows.blocks()):
         raise DataError("x: all rows are the same, so there is nothing to learn. Check the file and the scaling.")

@@ -27,6 +27,8 @@ class Likelihood(nn.Module, Registered, ABC, family="likelihood"):
     # An element of the support that stands in the place of a missing entry
     fill_value: float = 0.0
     missing: str = "refuse"
+    # The ends between which all data lie, where there are such ends
+    bounds: tuple[float, float] | None = None
     # The name of point() in headings
     point_name: str = "E[x|z]"
     # True where the likelihood has rates that an exposure multiplies; `exposure` is (N or 1, 1), or None for 1

@@ -28,6 +28,8 @@ class BernoulliLikelihood(Likelihood, name="bernoulli"):
     tensor(0.1250)
     """
 
+    bounds = (0.0, 1.0)
+
     def __init__(self, data_dim: int, allow_grey: bool = False) -> None:
         super().__init__(data_dim)
         self.allow_grey = allow_grey

@@ -29,6 +29,8 @@ class ContinuousBernoulliLikelihood(Likelihood, name="continuous-bernoulli"):
     torch.Size([3])
     """
 
+    bounds = (0.0, 1.0)
+
     def distribution(self, parameters: Tensor) -> dist.TorchDistribution:
         return StableContinuousBernoulli(parameters).to_event(1)
 

@@ -38,6 +38,7 @@ class DiscretizedLogisticLikelihood(Likelihood, name="discretized-logistic"):
 
     point_name = "location of p(x|z)"
     measure = "probability"
+    bounds = (0.0, 1.0)
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class Classes:
 
 def read_labels(labels: ArrayLike, num_data: int) -> Classes:
     """The classes among ``labels`` (N,), in sorted order."""
-    array = np.asarray(labels)
+    array = np.asanyarray(labels)  # a masked label is missing
     check_same_shape(array, (num_data,), "labels")
     values = [None if _is_missing(value) else value for value in array.tolist()]
     known = _sorted({value for value in values if value is not None})
