@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from probvae.diagnostics.advice import advice_for
@@ -17,11 +18,14 @@ from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnosti
 from probvae.diagnostics.weights.importance import ImportanceDiagnostic, importance_diagnostic
 from probvae.errors import ArgumentError, NotLinearGaussianError, ProbvaeError
 from probvae.foundation.checks import check_count
-from probvae.inference.densities.non_finite import raise_as_non_finite
+from probvae.inference.densities.non_finite import TORCH_ERRORS, raise_as_non_finite
+from probvae.inference.densities.point_mass import check_draws_have_density
 from probvae.inference.evidence.log_evidence import Estimate, best_method, log_evidence
 from probvae.inference.pair import VAE, check_data
 
 _QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 20, "annealed": 5}
+# A guide is tried on so many rows before the sections are computed.
+_NUM_TRIED = 64
 Progress = Callable[[str, int, int], None]
 Sections = dict[str, Diagnostic]
 
@@ -115,8 +119,9 @@ def diagnose(
     progress
         Called with the section's name, its number and how many there are.
 
-    Raises :class:`~probvae.errors.DataError` for data that the model cannot read, and what ``log_evidence`` raises for
-    a ``truth`` that was named and the model does not allow.
+    Raises :class:`~probvae.errors.DataError` for data that the model cannot read,
+    :class:`~probvae.errors.ArgumentError` for a guide without a density (a point mass), and what ``log_evidence``
+    raises for a ``truth`` that was named and the model does not allow.
 
     >>> import torch, probvae
     >>> diagnosis = diagnose(probvae.VAE.example(), torch.zeros(5, 3), quick=True)
@@ -124,6 +129,7 @@ def diagnose(
     'fail'
     """
     check_data(vae, x)
+    _check_guide(vae, x)
     settings = _settings(quick, num_simulations, num_draws, seed, truth)
     sections: dict[str, Diagnostic] = {}
     for number, (name, compute) in enumerate(_SECTIONS.items()):
@@ -136,6 +142,17 @@ def diagnose(
     return Diagnosis(
         sections, verdicts, advice_for(vae, x, sections, verdicts, num_tried=settings.advice_data, seed=seed)
     )
+
+
+def _check_guide(vae: VAE, x: Tensor) -> None:
+    """Raise for a guide without a density; one that fails for other reasons is told of by the sections."""
+    rows = slice(_NUM_TRIED)
+    try:
+        with torch.no_grad():
+            q = vae.at(rows).guide.distribution(x[rows] if vae.guide.amortized else x)
+    except (ProbvaeError, *TORCH_ERRORS):
+        return
+    check_draws_have_density(q)
 
 
 def _settings(quick: bool, num_simulations: int | None, num_draws: int | None, seed: int, truth: str) -> Settings:

@@ -14,6 +14,7 @@ from probvae.diagnostics.calibration.tarp import Prediction, fit_prediction, tar
 from probvae.errors import DataError
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.moments import mean_and_variance
+from probvae.inference.densities.point_mass import check_has_density
 from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.evaluation.simulation import Pairs, simulate_pairs
 from probvae.inference.pair import VAE
@@ -59,6 +60,7 @@ def measure(pairs: Pairs, num_draws: int, seed: int) -> Measures:
 
 def _measure(vae: VAE, z: Tensor, x: Tensor, prediction: Prediction, num_draws: int) -> Measures:
     q = vae.guide.distribution(x)
+    check_has_density(q)
     draws = q.sample(torch.Size((num_draws,)))
     _check_draws(draws)
     near, place = prediction(x), prediction.scale
