@@ -69,14 +69,31 @@ class Diagnosis:
 
     @property
     def status(self) -> str:
-        """The worst of the verdicts: ``"fail"``, ``"warn"``, or ``"ok"``; what was not computed counts as a warning."""
+        """The worst of what was computed: ``"fail"``, ``"warn"``, or ``"ok"``; ``"not computed"`` where nothing was.
+
+        What was not computed lowers nothing: :attr:`told_status` counts it.
+        """
         found = {verdict.status for verdict in self.verdicts}
-        return FAIL if FAIL in found else WARN if found & {WARN, NOT_COMPUTED} else OK
+        return next((status for status in (FAIL, WARN, OK) if status in found), NOT_COMPUTED)
+
+    @property
+    def num_not_computed(self) -> int:
+        """How many checks were not computed; their verdicts say why."""
+        return sum(verdict.status == NOT_COMPUTED for verdict in self.verdicts)
+
+    @property
+    def told_status(self) -> str:
+        """The status in words, with the number of checks that were not computed: "ok, 2 checks not computed"."""
+        number = self.num_not_computed
+        if self.status == NOT_COMPUTED or not number:
+            return self.status
+        return f"{self.status}, {number} check{'s' * (number > 1)} not computed"
 
     def summary(self) -> dict[str, Any]:
         """All results as plain data, ready for JSON."""
         return {
             "status": self.status,
+            "num_not_computed": self.num_not_computed,
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
             "advice": self.advice,
             **{name: section.summary() for name, section in self.sections.items()},
@@ -85,7 +102,7 @@ class Diagnosis:
     def __str__(self) -> str:
         width = max(len(verdict.name) for verdict in self.verdicts)
         lines = [f"{v.status:12}  {v.name:{width}}  {v.message}" for v in self.verdicts]
-        return "\n".join([*lines, *(f"try: {sentence}" for sentence in self.advice)])
+        return "\n".join([self.told_status, *lines, *(f"try: {sentence}" for sentence in self.advice)])
 
 
 @raise_as_non_finite()
