@@ -8,7 +8,7 @@ from torch import Tensor
 from probvae.diagnostics.ledger.gap import Gap, GapResult, full_covariance_gain
 from probvae.diagnostics.prediction.predictive_check import PredictiveCheckResult
 from probvae.diagnostics.usage.latent_usage import LatentUsageResult
-from probvae.diagnostics.verdicts import FAIL, OK, WARN, Diagnostic, Verdict, mean_with_error, with_error
+from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnostic, Verdict, mean_with_error, with_error
 from probvae.diagnostics.weights.importance import ImportanceDiagnostic
 from probvae.errors import ProbvaeError
 from probvae.inference.evaluation.variance import floor_warning
@@ -45,8 +45,9 @@ def advice_for(
         *_from_latents(sections.get("latent_usage"), rejected),
         *_from_prediction(sections.get("prediction"), rejected),
     ]
-    if not found and all(verdict.status == OK for verdict in verdicts):
-        return ["Nothing: no diagnostic has anything against this posterior."]
+    if not found and not rejected and any(verdict.status == OK for verdict in verdicts):
+        some = " that could be computed" if any(verdict.status == NOT_COMPUTED for verdict in verdicts) else ""
+        return [f"Nothing: no diagnostic{some} has anything against this posterior."]
     return found
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from probvae.diagnostics.advice import advice_for
@@ -17,11 +18,14 @@ from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnosti
 from probvae.diagnostics.weights.importance import ImportanceDiagnostic, importance_diagnostic
 from probvae.errors import ArgumentError, NotLinearGaussianError, ProbvaeError
 from probvae.foundation.checks import check_count
-from probvae.inference.densities.non_finite import raise_as_non_finite
+from probvae.inference.densities.non_finite import TORCH_ERRORS, raise_as_non_finite
+from probvae.inference.densities.point_mass import check_draws_have_density
 from probvae.inference.evidence.log_evidence import Estimate, best_method, log_evidence
 from probvae.inference.pair import VAE, check_data
 
 _QUICK_LEDGER_DATA = {"exact": 500, "quadrature": 20, "annealed": 5}
+# A guide is tried on so many rows before the sections are computed.
+_NUM_TRIED = 64
 Progress = Callable[[str, int, int], None]
 Sections = dict[str, Diagnostic]
 
@@ -65,14 +69,31 @@ class Diagnosis:
 
     @property
     def status(self) -> str:
-        """The worst of the verdicts: ``"fail"``, ``"warn"``, or ``"ok"``; what was not computed counts as a warning."""
+        """The worst of what was computed: ``"fail"``, ``"warn"``, or ``"ok"``; ``"not computed"`` where nothing was.
+
+        What was not computed lowers nothing: :attr:`told_status` counts it.
+        """
         found = {verdict.status for verdict in self.verdicts}
-        return FAIL if FAIL in found else WARN if found & {WARN, NOT_COMPUTED} else OK
+        return next((status for status in (FAIL, WARN, OK) if status in found), NOT_COMPUTED)
+
+    @property
+    def num_not_computed(self) -> int:
+        """How many checks were not computed; their verdicts say why."""
+        return sum(verdict.status == NOT_COMPUTED for verdict in self.verdicts)
+
+    @property
+    def told_status(self) -> str:
+        """The status in words, with the number of checks that were not computed: "ok, 2 checks not computed"."""
+        number = self.num_not_computed
+        if self.status == NOT_COMPUTED or not number:
+            return self.status
+        return f"{self.status}, {number} check{'s' * (number > 1)} not computed"
 
     def summary(self) -> dict[str, Any]:
         """All results as plain data, ready for JSON."""
         return {
             "status": self.status,
+            "num_not_computed": self.num_not_computed,
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
             "advice": self.advice,
             **{name: section.summary() for name, section in self.sections.items()},
@@ -81,7 +102,7 @@ class Diagnosis:
     def __str__(self) -> str:
         width = max(len(verdict.name) for verdict in self.verdicts)
         lines = [f"{v.status:12}  {v.name:{width}}  {v.message}" for v in self.verdicts]
-        return "\n".join([*lines, *(f"try: {sentence}" for sentence in self.advice)])
+        return "\n".join([self.told_status, *lines, *(f"try: {sentence}" for sentence in self.advice)])
 
 
 @raise_as_non_finite()
@@ -115,8 +136,9 @@ def diagnose(
     progress
         Called with the section's name, its number and how many there are.
 
-    Raises :class:`~probvae.errors.DataError` for data that the model cannot read, and what ``log_evidence`` raises for
-    a ``truth`` that was named and the model does not allow.
+    Raises :class:`~probvae.errors.DataError` for data that the model cannot read,
+    :class:`~probvae.errors.ArgumentError` for a guide without a density (a point mass), and what ``log_evidence``
+    raises for a ``truth`` that was named and the model does not allow.
 
     >>> import torch, probvae
     >>> diagnosis = diagnose(probvae.VAE.example(), torch.zeros(5, 3), quick=True)
@@ -124,6 +146,7 @@ def diagnose(
     'fail'
     """
     check_data(vae, x)
+    _check_guide(vae, x)
     settings = _settings(quick, num_simulations, num_draws, seed, truth)
     sections: dict[str, Diagnostic] = {}
     for number, (name, compute) in enumerate(_SECTIONS.items()):
@@ -136,6 +159,17 @@ def diagnose(
     return Diagnosis(
         sections, verdicts, advice_for(vae, x, sections, verdicts, num_tried=settings.advice_data, seed=seed)
     )
+
+
+def _check_guide(vae: VAE, x: Tensor) -> None:
+    """Raise for a guide without a density; one that fails for other reasons is told of by the sections."""
+    rows = slice(_NUM_TRIED)
+    try:
+        with torch.no_grad():
+            q = vae.at(rows).guide.distribution(x[rows] if vae.guide.amortized else x)
+    except (ProbvaeError, *TORCH_ERRORS):
+        return
+    check_draws_have_density(q)
 
 
 def _settings(quick: bool, num_simulations: int | None, num_draws: int | None, seed: int, truth: str) -> Settings:

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, TransformedDistribution, constrain
 
 from probvae.errors import ArgumentError, ConfigError, RunError, ShapeError
 from probvae.foundation.checks import check_matrix, check_no_mask
+from probvae.inference.densities.point_mass import check_has_density
 from probvae.inference.encoders import Encoder, MaskedEncoder, MLPEncoder
 from probvae.inference.guides import DiagonalGuide, ExactGuide, Guide
 from probvae.inference.guides.conditioned_guide import conditioned
@@ -247,7 +248,8 @@ def check_data(vae: VAE, x: Tensor) -> None:
 
 
 def check_supports(p: Distribution, q: Distribution) -> None:
-    """Raise where q_x reaches over all of R^d and the prior does not: the KL would be infinite."""
+    """Raise where q_x has no density, or reaches over all of R^d and the prior does not: the KL would be infinite."""
+    check_has_density(q)
     if _unbounded(q) and not _unbounded(p):
         raise ArgumentError(
             f"guide: expected q_x inside the prior's support ({p.support}), got one that reaches beyond it. Use "

@@ -40,7 +40,7 @@ def faulty(vae: probvae.VAE, name: str) -> probvae.VAE:
     return probvae.VAE(vae.model, FaultyGuide(vae, name))
 
 
-def _affine(shift: float = 0.0, factor: float = 1.0) -> Callable[[Guide, LatentModel, Tensor], Posterior]:
+def affine(shift: float = 0.0, factor: float = 1.0) -> Callable[[Guide, LatentModel, Tensor], Posterior]:
     """z -> m + factor (z - m) + shift s, m and s the posterior's mean and standard deviations."""
 
     def fault(guide: Guide, model: LatentModel, x: Tensor) -> Posterior:
@@ -97,10 +97,10 @@ def _with_normals(p: Posterior, normals: Posterior) -> Posterior:
 
 
 FAULTS: dict[str, Callable[[Guide, LatentModel, Tensor], Posterior]] = {
-    "mean + 0.3 sd": _affine(shift=0.3),
-    "mean + 1 sd": _affine(shift=1.0),
-    "sd x 0.7": _affine(factor=0.7),
-    "sd x 1.4": _affine(factor=1.4),
+    "mean + 0.3 sd": affine(shift=0.3),
+    "mean + 1 sd": affine(shift=1.0),
+    "sd x 0.7": affine(factor=0.7),
+    "sd x 1.4": affine(factor=1.4),
     "no correlation": _uncorrelated,
     "one mode dropped": _one_mode,
     "prior": _prior,

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from torch.testing import assert_close
 
 import probvae
 from probvae.diagnostics import advice
+from probvae.diagnostics.advice import advice_for
 from probvae.diagnostics.diagnose import diagnose
 from probvae.diagnostics.ledger.gap import full_covariance_gain
+from probvae.diagnostics.verdicts import NotComputed
 from probvae.errors import ArgumentError, NotLinearGaussianError, ShapeError
 from probvae.inference import DiagonalGuide, ExactGuide, MLPEncoder
 from probvae.inference.evaluation.refine import refine
@@ -73,7 +76,7 @@ def test_numbers_are_json_and_verdicts_are_complete() -> None:
     summary = diagnose(vae, probvae.sample(vae, 30).x, quick=True).summary()
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     for verdict in summary["verdicts"]:
-        assert verdict.keys() == {"name", "status", "value", "threshold", "message"}
+        assert verdict.keys() - {"effect"} == {"name", "status", "value", "threshold", "message"}
         assert verdict["status"] in ("ok", "warn", "fail", "not computed")
 
 
@@ -85,6 +88,20 @@ def test_what_cannot_be_computed_is_said() -> None:
     assert "grey data have no probability" in reasons["gap"]
     assert "grey data have no probability" in reasons["importance"]
     assert diagnosis.status in ("warn", "fail")
+
+
+def test_an_exact_guide_is_ok_where_a_check_cannot_be_computed() -> None:
+    """What has no truth to compare with is counted and said, and lowers nothing."""
+    diagnosis = diagnose(exact_vae(), probvae.sample(exact_vae(), 200, seed=4).x, quick=True)
+    missing = [NotComputed("calibration_on_data", "no grid"), NotComputed("gap", "not this one")]
+    verdicts = [*diagnosis.verdicts, *(verdict for part in missing for verdict in part.verdicts())]
+    partly = replace(diagnosis, verdicts=verdicts)
+    assert (diagnosis.told_status, partly.status, partly.told_status) == ("ok", "ok", "ok, 2 checks not computed")
+    assert partly.summary()["num_not_computed"] == 2
+    assert str(partly).startswith("ok, 2 checks not computed\n")
+    assert replace(partly, verdicts=verdicts[-2:]).told_status == "not computed"
+    advice = advice_for(exact_vae(), example_a.X, {}, verdicts)
+    assert advice == ["Nothing: no diagnostic that could be computed has anything against this posterior."]
 
 
 def test_one_datum() -> None:

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from probvae.diagnostics.verdicts import HypothesisTest, NotComputed, Verdict, holm, judge, mean_with_error
+import probvae
+from probvae.diagnostics.verdicts import Effect, HypothesisTest, NotComputed, Verdict, holm, judge, mean_with_error
+from tests.diagnostics.faults import affine, faulty
+from tests.support.vaes import exact_guide_vae
 
 
 def step_down(p_values: list[float], level: float) -> set[int]:
@@ -67,3 +70,53 @@ def test_mean_with_its_error() -> None:
     values = torch.tensor([1.0, 4.0, 2.5])
     assert mean_with_error(values)["standard_error"] == pytest.approx(values.std().item() / math.sqrt(3))
     assert mean_with_error(values[:1]) == {"value": 1.0, "standard_error": None}
+
+
+@pytest.mark.parametrize(
+    ("p", "value", "unit", "status"),
+    [
+        (1e-9, 0.1, "nats", "fail"),
+        (1e-9, 0.03, "nats", "warn"),
+        (1e-9, 0.005, "nats", "ok"),
+        (0.02, 0.1, "nats", "warn"),
+        (0.3, 0.1, "nats", "ok"),
+        (1e-9, 0.03, "nats at least", "fail"),
+        (1e-9, 0.12, "coverage", "fail"),
+        (1e-9, 0.07, "coverage", "warn"),
+        (1e-9, 0.03, "coverage", "ok"),
+    ],
+)
+def test_a_fail_needs_p_and_an_effect_that_matters(p: float, value: float, unit: str, status: str) -> None:
+    (verdict,) = judge([HypothesisTest("a", p, "fine", "broken", Effect(value, 0.0, 2 * value, unit))])
+    assert (verdict.status, verdict.value) == (status, p)
+    assert verdict.message.startswith("fine" if p > 0.05 else "broken")
+    assert ("a real difference, too small to matter" in verdict.message) is (status == "ok" and p < 0.05)
+    assert verdict.as_dict()["effect"]["value"] == value
+
+
+def test_effects_and_their_intervals() -> None:
+    shift = Effect.of_mean(-0.3, 0.05)
+    assert (shift.value, shift.unit) == (pytest.approx(0.045), "nats")
+    assert (shift.low, shift.high) == (pytest.approx(0.202**2 / 2), pytest.approx(0.398**2 / 2))
+    assert Effect.of_mean(0.1, 0.1).low == 0
+    # Wilson's interval for 80 of 100 is [.711, .867]
+    share = Effect.of_share(0.8, 0.9, 100)
+    assert (share.value, share.low, share.high) == (
+        pytest.approx(0.1),
+        pytest.approx(0.0333, abs=1e-3),
+        pytest.approx(0.1888, abs=1e-3),
+    )
+    assert str(shift) == "0.045 nats [0.02, 0.079]"
+    assert str(Effect(0.169, 0.14, 0.197, "coverage", "for balls")) == "off by 16.9% [14.0%, 19.7%] for balls"
+
+
+def test_a_small_bias_at_many_data_is_no_fail() -> None:
+    """A mean that is off by 0.1 standard deviations costs 0.005 nats: real, and too small to matter."""
+    vae = faulty(exact_guide_vae(), "mean + 1 sd")
+    vae.guide.fault = affine(shift=0.1)
+    judged = {v.name: v for v in judge(probvae.diagnostics.calibration(vae, seed=3).tests())}
+    bias = judged["calibration/z_score"]
+    assert bias.status == "ok"
+    assert bias.value < 1e-3
+    assert "mean is biased; a real difference, too small to matter (0.00" in bias.message
+    assert {v.status for v in judged.values()} <= {"ok", "warn"}

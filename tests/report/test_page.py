@@ -117,7 +117,7 @@ def test_what_was_not_computed_stands_there_with_its_reason() -> None:
         (["fail", "not computed"], "No, not as it is: 1 of 1 checks failed. 1 could not be computed."),
         (
             ["ok", "not computed"],
-            "With care: all 1 checks that could be computed passed, but not all could. 1 could not be computed.",
+            "Yes, as far as these 1 checks can see: all passed. 1 could not be computed.",
         ),
         (["not computed"], "Nobody knows: of 1 checks none could be computed."),
     ],

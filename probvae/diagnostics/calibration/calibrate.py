@@ -7,7 +7,7 @@ from probvae.diagnostics.calibration.c2st import paired_c2st
 from probvae.diagnostics.calibration.measures import Measures, measure
 from probvae.diagnostics.calibration.posterior_draws import posterior_draws
 from probvae.diagnostics.calibration.result import CalibrationResult
-from probvae.diagnostics.calibration.scores import exchange_p_value
+from probvae.diagnostics.calibration.scores import mean_p_value, spread_p_value
 from probvae.diagnostics.verdicts import NotComputed
 from probvae.errors import ArgumentError, ProbvaeError
 from probvae.foundation.checks import check_count
@@ -117,8 +117,8 @@ def _result(pairs: Pairs, num_draws: int, seed: int, section: str, source: str) 
         score=found.score,
         scale=found.scale,
         prior_scale=_prior_scale(pairs.vae),
-        score_p_value=exchange_p_value(found.score, found.score_null),
-        spread_p_value=exchange_p_value(found.score.square(), found.square_null),
+        score_p_value=mean_p_value(found.score_sums, len(found.score)),
+        spread_p_value=spread_p_value(found.score_sums, len(found.score)),
         c2st=paired_c2st(found.features, found.drawn_features),
         num_draws=num_draws,
         section=section,

@@ -1,6 +1,6 @@
 """Measures of pairs (z, x): the true z is compared with the guide's draws for x."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pyro import distributions as dist
@@ -9,11 +9,12 @@ from torch.distributions import Distribution
 
 from probvae.diagnostics.calibration.c2st import with_products
 from probvae.diagnostics.calibration.ranks import randomised_rank
-from probvae.diagnostics.calibration.scores import NullMoments, null_moments
+from probvae.diagnostics.calibration.scores import exchanged_sums, num_exchanges
 from probvae.diagnostics.calibration.tarp import Prediction, fit_prediction, tarp_levels
 from probvae.errors import DataError
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.moments import mean_and_variance
+from probvae.inference.densities.point_mass import check_has_density
 from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.evaluation.simulation import Pairs, simulate_pairs
 from probvae.inference.pair import VAE
@@ -27,6 +28,7 @@ _PREDICTION, _DRAWS = 0x2545F491, 0x5851F42D
 class Measures(NamedTuple):
     """N pairs, d latents; the fields of :class:`~probvae.diagnostics.calibration.CalibrationResult`, and more.
 
+    ``score_sums`` (B + 1, 2, d) are the sums of the scores and of their squares, and those of B sets by chance;
     ``features`` and ``drawn_features`` (N, F) describe the true z and one draw to a classifier.
     """
 
@@ -36,8 +38,7 @@ class Measures(NamedTuple):
     log_weight_rank: Tensor
     score: Tensor
     scale: Tensor
-    score_null: NullMoments
-    square_null: NullMoments
+    score_sums: Tensor
     features: Tensor
     drawn_features: Tensor
 
@@ -49,16 +50,17 @@ def measure(pairs: Pairs, num_draws: int, seed: int) -> Measures:
     # The references may not know the true z, and so are fitted to pairs that are not tested.
     fresh = simulate_pairs(vae, len(x), seed + _PREDICTION, like=x)
     prediction = fit_prediction(fresh.z, fresh.x)
-    parts, start = [], 0
+    parts, start, num_sets = [], 0, num_exchanges(*z.shape)
     with isolated_seed(seed + _DRAWS, x.device), dist.validation_enabled(False):  # z may lie outside q's support
         for part, rows in tiles_within_limit(vae, x, num_draws):
-            parts.append(_measure(part, z[start : start + len(rows)], rows, prediction, num_draws))
+            parts.append(_measure(part, z[start : start + len(rows)], rows, prediction, num_draws, num_sets))
             start += len(rows)
     return _joined(parts)
 
 
-def _measure(vae: VAE, z: Tensor, x: Tensor, prediction: Prediction, num_draws: int) -> Measures:
+def _measure(vae: VAE, z: Tensor, x: Tensor, prediction: Prediction, num_draws: int, num_sets: int) -> Measures:
     q = vae.guide.distribution(x)
+    check_has_density(q)
     draws = q.sample(torch.Size((num_draws,)))
     _check_draws(draws)
     near, place = prediction(x), prediction.scale
@@ -79,8 +81,7 @@ def _measure(vae: VAE, z: Tensor, x: Tensor, prediction: Prediction, num_draws: 
         log_weight_rank=randomised_rank(log_weight[0], log_weight[1:]),
         score=score[0].double(),
         scale=variance.sqrt().double(),
-        score_null=null_moments(score.double()),
-        square_null=null_moments(score.double().square()),
+        score_sums=exchanged_sums(score, num_sets),
         features=features(0, z),
         drawn_features=features(1, draws[0]),
     )
@@ -113,9 +114,5 @@ def _check_draws(draws: Tensor) -> None:
 
 
 def _joined(parts: list[Measures]) -> Measures:
-    def join(values: tuple[Any, ...]) -> Any:
-        if isinstance(values[0], Tensor):
-            return torch.cat(values)
-        return NullMoments(*map(join, zip(*values, strict=True)))
-
-    return Measures(*map(join, zip(*parts, strict=True)))
+    columns = zip(Measures._fields, zip(*parts, strict=True), strict=True)
+    return Measures(*(torch.stack(v).sum(0) if name == "score_sums" else torch.cat(v) for name, v in columns))

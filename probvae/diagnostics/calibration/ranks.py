@@ -44,6 +44,19 @@ def uniformity_p_value(u: Tensor) -> float:
     return min(1.0, columns.shape[1] * smallest)
 
 
+def worst_level(u: Tensor) -> tuple[float, float]:
+    """The level a at which the share of ``u`` (N,) up to a is farthest from a, and that share.
+
+    >>> worst_level(torch.tensor([0.4, 0.45, 0.5]).double())
+    (0.5, 1.0)
+    """
+    ordered = u.double().sort().values
+    above = torch.arange(1, len(u) + 1, device=u.device) / len(u)
+    shares = torch.cat([above, above - 1 / len(u)])  # the step of the ECDF at a point has two ends
+    place = int((shares - ordered.repeat(2)).abs().argmax())
+    return float(ordered[place % len(u)]), float(shares[place])
+
+
 def anderson_darling(u: Tensor) -> Tensor:
     r"""Anderson and Darling's distance of each column of ``u`` (N, d) from the uniform distribution, (d,).
 

@@ -8,14 +8,23 @@ prediction from x, do not depend on x where E[z|x] does not.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from probvae.diagnostics.calibration.c2st import C2ST
-from probvae.diagnostics.calibration.ranks import anderson_darling, uniformity_p_value
+from probvae.diagnostics.calibration.ranks import anderson_darling, uniformity_p_value, worst_level
 from probvae.diagnostics.calibration.tarp import area_to_curve
-from probvae.diagnostics.verdicts import HypothesisTest, Verdict, mean_with_error
+from probvae.diagnostics.verdicts import (
+    NATS,
+    Effect,
+    HypothesisTest,
+    Verdict,
+    mean_with_error,
+    to_second_digit,
+    with_error,
+)
 
 LEVELS = (0.5, 0.9, 0.95)
 _LEVEL = 0.9
@@ -109,24 +118,60 @@ def calibration_tests(result: CalibrationResult) -> list[HypothesisTest]:
     """
     covered = result.coverage(_LEVEL)
     central, joint = covered["central"]["value"], covered["highest_density"]["value"]
-    found: list[tuple[str, float, str, str]] = [
-        ("sbc", uniformity_p_value(result.rank), *_rank_sentences(result.rank)),
-        (
+    quantile = "below the guide's {level} quantile of z_{latent}"
+    found: list[_Found] = [
+        _of_levels("sbc", result.rank, quantile, _rank_sentences(result.rank)),
+        _of_levels(
             "central_coverage",
-            uniformity_p_value(result.central_level),
-            *_share_sentences("central intervals", central),
+            result.central_level,
+            "for intervals of {level} of z_{latent}",
+            _share_sentences("central intervals", central),
         ),
-        (
+        _of_levels(
             "hpd_coverage",
-            uniformity_p_value(result.density_level),
-            *_share_sentences("highest-density regions", joint),
+            result.density_level,
+            "for regions of {level}",
+            _share_sentences("highest-density regions", joint),
         ),
-        ("tarp", uniformity_p_value(result.tarp_level), *_ball_sentences(result.tarp_level)),
-        ("log_weight", uniformity_p_value(result.log_weight_rank), *_log_weight_sentences(result.log_weight_rank)),
-        ("c2st", result.c2st.p_value, *_classifier_sentences(result.c2st.accuracy)),
+        _of_levels("tarp", result.tarp_level, "for balls of {level}", _ball_sentences(result.tarp_level)),
+        _of_levels(
+            "log_weight",
+            result.log_weight_rank,
+            "below the {level} quantile of the log weight",
+            _log_weight_sentences(result.log_weight_rank),
+        ),
+        _of_classifier(result.c2st),
         *_score_tests(result),
     ]
-    return [HypothesisTest(f"{result.section}/{name}", p, passed, rejected) for name, p, passed, rejected in found]
+    return [HypothesisTest(f"{result.section}/{one.name}", *one[1:]) for one in found]
+
+
+class _Found(NamedTuple):
+    """The fields of a test, its name without the section."""
+
+    name: str
+    p_value: float
+    passed: str
+    rejected: str
+    effect: Effect | None = None
+
+
+def _of_levels(name: str, level: Tensor, what: str, sentences: tuple[str, str]) -> _Found:
+    """The test of a ``level`` (N,) or (N, d) that is to be uniform; ``what`` names the region of {level} of z_{latent}.
+
+    The effect is that of the latent that is farthest from uniform.
+    """
+    columns = level.reshape(len(level), -1)
+    latent = int(anderson_darling(columns).argmax())
+    expected, share = worst_level(columns[:, latent])
+    region = what.format(level=f"{expected:.0%}", latent=latent + 1)
+    effect = Effect.of_share(share, expected, len(level), region)
+    return _Found(name, uniformity_p_value(level), *sentences, effect)
+
+
+def _of_classifier(found: C2ST) -> _Found:
+    effect = Effect.of_share(found.accuracy, 0.5, found.num_judged, "from guessing")
+    return _Found("c2st", found.p_value, *_classifier_sentences(found.accuracy), effect)
 
 
 def _rank_sentences(rank: Tensor) -> tuple[str, str]:
@@ -171,26 +216,43 @@ def _classifier_sentences(accuracy: float) -> tuple[str, str]:
     return f"{told}; guessing gives 50 %", f"{told}: draws of the guide differ from the posterior's"
 
 
-def _score_tests(result: CalibrationResult) -> list[tuple[str, float, str, str]]:
+def _score_tests(result: CalibrationResult) -> list[_Found]:
     if not result.score.isfinite().all():
         why = "the guide's standard deviation of some z is zero or not finite"
-        return [(name, math.nan, why, why) for name in ("z_score", "spread")]
-    return [
-        ("z_score", result.score_p_value, *_mean_score_sentences(result.score)),
-        ("spread", result.spread_p_value, *_spread_sentences(result.score)),
-    ]
+        return [_Found(name, math.nan, why, why) for name in ("z_score", "spread")]
+    return [_of_mean_score(result), _of_spread(result)]
 
 
-def _mean_score_sentences(score: Tensor) -> tuple[str, str]:
-    mean = score.mean(0)
-    worst = int(mean.abs().argmax())
-    told = f"The true z_{worst + 1} lies {float(mean[worst]):+.2f} of the guide's standard deviations from its mean"
-    return f"{told} on average, as chance has it", f"{told} on average: the guide's mean is biased"
+def _of_mean_score(result: CalibrationResult) -> _Found:
+    score = result.score
+    worst = int(score.mean(0).abs().argmax())
+    mean, error = float(score[:, worst].mean()), float(score[:, worst].std()) / math.sqrt(len(score))
+    offset, told_error = to_second_digit(mean, error) if error > 0 else (f"{mean:.2g}", "0")
+    told = (
+        f"The true z_{worst + 1} lies {'+' * (mean > 0)}{offset} ± {told_error} of the guide's standard deviations "
+        "from its mean on average"
+    )
+    effect = Effect.of_mean(mean, error)
+    return _Found(
+        "z_score", result.score_p_value, f"{told}, as chance has it", f"{told}: the guide's mean is biased", effect
+    )
 
 
-def _spread_sentences(score: Tensor) -> tuple[str, str]:
-    squares = score.square().mean(0)
-    worst = int((squares.log().abs()).argmax())
-    value = float(squares[worst])
-    told = f"The mean squared z-score of z_{worst + 1} is {value:.2f}; 1 is right"
-    return told, f"{told}: the guide's standard deviation is too {'small' if value > 1 else 'large'} (or its mean off)"
+def _of_spread(result: CalibrationResult) -> _Found:
+    squares = result.score.square()
+    means = squares.mean(0).clamp_min(1e-12)
+    worst = int(_nats_of_variance(means).argmax())
+    value, error = float(means[worst]), float(squares[:, worst].std()) / math.sqrt(len(squares))
+    ends = torch.tensor([value - 1.96 * error, value + 1.96 * error], dtype=torch.float64).clamp_min(1e-3)
+    costs = _nats_of_variance(ends)
+    low = 0.0 if ends[0] <= 1 <= ends[1] else float(costs.min())
+    effect = Effect(float(_nats_of_variance(means)[worst]), low, float(costs.max()), NATS)
+    told = f"The mean squared z-score of z_{worst + 1} is {with_error(value, error)}; 1 is right"
+    wrong = f"the guide's standard deviation is too {'small' if value > 1 else 'large'}"
+    rejected = f"{told}: {wrong}{', or its mean off' if value > 1 else ''}"
+    return _Found("spread", result.spread_p_value, told, rejected, effect)
+
+
+def _nats_of_variance(ratio: Tensor) -> Tensor:
+    """KL(N(0, 1) || N(0, v)) for variances v (...): what a guide loses whose true scores have this variance."""
+    return (1 / ratio - 1 + ratio.log()) / 2

@@ -28,6 +28,8 @@ NUM_SAMPLES = 1000
 LEDGER_DATA = {"exact": 500, "quadrature": 500, "annealed": 50}
 # KL in nats. By Pinsker's inequality no probability under q is off by more than sqrt(KL/2), here 0.16 and 0.5.
 WARN_GAP, FAIL_GAP = 0.05, 0.5
+# A closed form is off by its rounding, which is below this in nats.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,15 @@ class GapResult:
 
 
 def total_gap_verdict(total: Gap, truth: Estimate) -> Verdict:
-    """The verdict on the size of log p(x) - ELBO; three standard errors of the draws are left to chance."""
+    """The verdict on the size of log p(x) - ELBO; three standard errors of the draws are left to chance.
+
+    The gap is a KL. Below zero by more than that, it says that one of the two numbers is wrong.
+    """
     mean = total.mean()
     value, error = mean["value"] or 0.0, mean["standard_error"] or 0.0
     noise = float(total.standard_error.square().mean().sqrt()) / math.sqrt(len(total.value))
+    if value + 3 * noise < -_ROUNDING:
+        return _negative_gap(value, error, -(value + 3 * noise), truth)
     status = FAIL if value - 3 * noise > FAIL_GAP else WARN if value - 3 * noise > WARN_GAP else OK
     told = f"The guide is {'at least ' if truth.kind == 'lower bound' else ''}{with_error(value, error)} nats per datum"
     message = {
@@ -91,6 +98,24 @@ def total_gap_verdict(total: Gap, truth: Estimate) -> Verdict:
         FAIL: f"{told} from the posterior: do not use it in the posterior's place",
     }[status]
     return Verdict("gap/total", status, value, FAIL_GAP, message)
+
+
+def _negative_gap(value: float, error: float, surely: float, truth: Estimate) -> Verdict:
+    """The verdict on a bound that lies above log p(x), for ``surely`` so many nats."""
+    told = f"The guide's bound lies {with_error(-value, error)} nats per datum above log p(x)"
+    if truth.kind == "lower bound":
+        status = FAIL if surely > WARN_GAP else WARN
+        message = (
+            f"{told} as {truth.method} estimates it: that estimate is too low, and the gap is not known. Take another "
+            'truth ("quadrature", "exact"), or more draws'
+        )
+    else:
+        status = FAIL
+        message = (
+            f"{told}, which no bound can: a log density is wrong. Does log_prob of the guide (and of the model) belong "
+            "to its draws, and integrate to one?"
+        )
+    return Verdict("gap/total", status, value, 0.0, message)
 
 
 @raise_as_non_finite()

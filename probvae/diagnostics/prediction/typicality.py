@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probvae.diagnostics.verdicts import HypothesisTest, NotComputed, mean_with_error
+from probvae.diagnostics.verdicts import Effect, HypothesisTest, NotComputed, mean_with_error
 from probvae.inference.evaluation.simulation import simulate_pairs
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from probvae.inference.pair import VAE
@@ -52,7 +52,18 @@ class Typicality:
 
     def test(self) -> HypothesisTest:
         passed = "The data are as probable under the model as data that it makes itself"
-        return HypothesisTest(NAME, self.p_value, passed, self._rejected())
+        return HypothesisTest(NAME, self.p_value, passed, self._rejected(), self._effect())
+
+    def _effect(self) -> Effect:
+        """The largest difference between the shares of data and of simulated data below some log p(x)."""
+        ours, theirs = (values.double().sort().values for values in (self.log_p, self.simulated))
+        points = torch.cat([ours, theirs])
+        shares = [torch.searchsorted(values, points, right=True).double() / len(values) for values in (ours, theirs)]
+        difference = (shares[0] - shares[1]).abs()
+        worst = int(difference.argmax())
+        half = 1.96 * (0.25 / len(ours) + 0.25 / len(theirs)) ** 0.5
+        value = float(difference[worst])
+        return Effect.between(value, value, half, f"for the share of data with log p(x) <= {float(points[worst]):.4g}")
 
     def _rejected(self) -> str:
         difference = float(self.log_p.double().median() - self.simulated.double().median())

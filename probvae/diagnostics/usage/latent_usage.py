@@ -16,7 +16,7 @@ from probvae.diagnostics.usage.collapse import (
 )
 from probvae.diagnostics.usage.marginals import marginal_kl, marginal_kl_method
 from probvae.diagnostics.usage.two_sample import NUM_PERMUTATIONS, TwoSampleResult, two_sample_test
-from probvae.diagnostics.verdicts import HypothesisTest, Verdict, mean_with_error
+from probvae.diagnostics.verdicts import LEAST_NATS, Effect, HypothesisTest, Verdict, mean_with_error
 from probvae.errors import DataError
 from probvae.foundation.checks import check_count
 from probvae.foundation.seed import isolated_seed
@@ -114,7 +114,10 @@ class LatentUsageResult:
             "flow), or train longer"
         )
         passed = "The posteriors of all data together (the aggregate posterior) cannot be told from the prior"
-        return [HypothesisTest("latent_usage/aggregate_posterior", self.aggregate_test.p_value, passed, rejected)]
+        test, counts = self.aggregate_test, (min(len(self.z), _MOST_DATA), len(self.prior_z))
+        error = math.sqrt(sum(1 / count for count in counts))
+        effect = Effect.of_mean(test.size, error, f"by the {test.difference[0]}", LEAST_NATS)
+        return [HypothesisTest("latent_usage/aggregate_posterior", test.p_value, passed, rejected, effect)]
 
     def _difference(self) -> str:
         what, dimensions = self.aggregate_test.difference

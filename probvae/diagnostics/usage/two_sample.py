@@ -13,11 +13,13 @@ NUM_PERMUTATIONS = 4999
 @dataclass(frozen=True)
 class TwoSampleResult:
     """``p_value``, and the ``difference`` that is largest for its error: "mean", "standard deviation", "skewness",
-    "kurtosis" or "correlation", of one dimension (two for the last), counted from zero.
+    "kurtosis" or "correlation", of one dimension (two for the last), counted from zero; ``size`` is its size, in
+    standard deviations of both sets together.
     """
 
     p_value: float
     difference: tuple[str, tuple[int, ...]]
+    size: float
 
 
 def two_sample_test(
@@ -48,7 +50,9 @@ def two_sample_test(
     features, names = _features(scores)
     differences = (weights @ features).abs()
     statistics = torch.stack([energy_distances(scores, weights), differences.max(1).values], dim=1)
-    return TwoSampleResult(family_p_value(statistics, two_sided=False), names[int(differences[0].argmax())])
+    largest = int(differences[0].argmax())
+    p_value = family_p_value(statistics, two_sided=False)
+    return TwoSampleResult(p_value, names[largest], float(differences[0, largest]))
 
 
 def energy_distances(z: Tensor, weights: Tensor) -> Tensor:

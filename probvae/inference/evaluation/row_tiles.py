@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from probvae.foundation.onednn import fast_products
 from probvae.foundation.process import reuse_freed_memory
 from probvae.foundation.row_noise import RowNoise, row_keys
+from probvae.inference.densities.point_mass import check_has_density
 from probvae.inference.densities.traces import LogWeights, weight_terms
 from probvae.inference.evaluation import memory
 from probvae.inference.evaluation.memory import bytes_of_a_draw, current_limit, draw_z, unvalidated, widest_layer
@@ -68,6 +69,7 @@ def draw_blocks(
     do not depend on z (q, the prior) are made once, and no Pyro handler runs. torch's validation runs only where NaN
     came out, to say where.
     """
+    check_has_density(q)
     per_draw = bytes_of_a_draw(vae, x)
     blocks = _draw(_Tile(0, vae, x, q), num_samples, per_draw, seed)
     return ((block.z, terms) for block, terms in _evaluated(blocks, x, num_samples, per_draw))
@@ -120,7 +122,9 @@ class _Block(NamedTuple):
 # every access to a tensor costs microseconds more.
 def _encode(vae: VAE, x: Tensor) -> Distribution:
     with fast_products():
-        return vae.guide.distribution(x)
+        q = vae.guide.distribution(x)
+    check_has_density(q)
+    return q
 
 
 def _draw(tile: _Tile, num_samples: int, per_draw: int, seed: int) -> Iterator[_Block]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to, constraints
 
 from probvae.errors import ArgumentError
+from probvae.inference.densities.point_mass import point_mass_in, without_density
 
 Site = Mapping[str, Any]
 
@@ -165,11 +166,17 @@ def _check_distribution(program: str, name: str, site: Site) -> None:
         raise ArgumentError(
             f"{program}: site {name!r} is a pyro.factor, which cannot be drawn from. Write a distribution in its place."
         )
-    if not site["is_observed"] and site["fn"].support.is_discrete:
+    if not site["is_observed"] and not _is_discrete(site) and (mass := point_mass_in(site["fn"])) is not None:
+        raise without_density(f"{program}, site {name!r}", f"a point mass ({mass})")
+    if not site["is_observed"] and _is_discrete(site):
         raise ArgumentError(
             f"{program}: expected latent sites with a density, got the discrete site {name!r} "
             f"({type(site['fn']).__name__}). Sum it out: a mixture distribution in the place of the two sites."
         )
+
+
+def _is_discrete(site: Site) -> bool:
+    return bool(site["fn"].support.is_discrete)
 
 
 def _latent_site(name: str, site: Site) -> LatentSite:

@@ -1,4 +1,4 @@
-"""The p-value of a mean under exchange with the draws: exact for chi-squared values, uniform for others."""
+"""The p-values of mean and spread of the scores: ranks among sets that chance makes, uniform for exact posteriors."""
 
 import math
 
@@ -6,45 +6,63 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 from torch.testing import assert_close
 
-from probvae.diagnostics.calibration.scores import exchange_p_value, null_moments
+from probvae.diagnostics.calibration.scores import exchanged_sums, mean_p_value, num_exchanges, spread_p_value
 
 
-def test_moments_are_those_of_scipy() -> None:
-    values = torch.randn(30, 4, 2, dtype=torch.float64).exp()
-    moments = null_moments(values)
-    for order, found in ((2, moments.variance), (3, moments.third)):
-        expected = torch.as_tensor(stats.moment(values.numpy(), order, axis=0))
-        assert_close(found, expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
-    assert_close(moments.mean, values.mean(0), rtol=0, atol=1e-14)
+def p_values(scores: Tensor, num_sets: int = 499) -> tuple[float, float]:
+    sums = exchanged_sums(scores, num_sets)
+    return mean_p_value(sums, scores.shape[1]), spread_p_value(sums, scores.shape[1])
 
 
-def test_squared_normal_scores_are_chi_squared() -> None:
-    """With the moments of chi^2_1 (1, 2, 8), the p-value is that of chi^2_N, far into the tail."""
-    num = 50
-    for total in (60.0, 20.0, 150.0):
-        observed = torch.full((num, 1), total / num, dtype=torch.float64)
-        one = torch.ones(num, 1, dtype=torch.float64)
-        p = exchange_p_value(observed, type(null_moments(one[None]))(one, 2 * one, 8 * one))
-        chi2 = stats.chi2(num)
-        assert p == pytest.approx(2 * min(chi2.sf(total), chi2.cdf(total)), rel=1e-9)
+def test_sums_are_of_the_truth_and_then_of_scores_that_belong_to_the_datum() -> None:
+    scores = torch.randn(4, 6, 2).double() + 100 * torch.arange(6).double()[:, None]
+    sums = exchanged_sums(scores, 300)
+    assert_close(sums[0], torch.stack([scores[0].sum(0), scores[0].square().sum(0)]))
+    assert sums.shape == (301, 2, 2)
+    assert sums[:, 0].min() >= scores.min(0).values.sum(0).min()
+    assert sums[:, 0].max() <= scores.max(0).values.sum(0).max()
+    # the mean and variance of a choice of one of four scores, datum by datum
+    assert ((sums[1:, 0].mean(0) - scores.mean(0).sum(0)).abs() < 5 * (sums[1:, 0].var(0) / 300).sqrt()).all()
+    assert_close(sums[1:, 0].var(0), scores.var(0, correction=0).sum(0), rtol=0.5, atol=0)
 
 
-@pytest.mark.parametrize("power", [1, 2])
-def test_p_value_is_uniform_under_exchange(power: int) -> None:
-    """Also for draws that are skewed and heavy-tailed."""
-    p = []
-    for _ in range(300):
-        values = torch.distributions.StudentT(6.0).sample((31, 100, 2)).add(0.5).pow(power).double()
-        p.append(exchange_p_value(values[0], null_moments(values)))
-    assert abs(np.mean(np.array(p) < 0.05) - 0.05) < 4 * math.sqrt(0.05 * 0.95 / 300)
-    assert stats.kstest(p, "uniform", alternative="greater").pvalue > 1e-3
+DRAWS = {
+    "normal": torch.distributions.Normal(0.0, 1.0),
+    "skewed": torch.distributions.Gamma(0.5, 1.0),
+    "heavy tails": torch.distributions.StudentT(3.0),
+    "two points": torch.distributions.Categorical(torch.ones(2)),
+}
 
 
-def test_wrong_mean_and_width_are_seen() -> None:
+@pytest.mark.parametrize("num", [25, 200])
+@pytest.mark.parametrize("kind", DRAWS)
+def test_p_values_are_uniform_under_exchange_and_never_zero(kind: str, num: int) -> None:
+    """Each datum has a distribution of its own; the spread had p = 0 here when its distribution was approximated."""
+    torch.manual_seed(5)
+    repetitions, found = 300, []
+    for _ in range(repetitions):
+        size = torch.rand(num, 1) * 3 + 0.1
+        found.append(p_values(DRAWS[kind].sample((31, num, 2)).double() * size + size, 199))
+    p = np.array(found)
+    assert p.min() > 0
+    for column in p.T:
+        assert abs((column < 0.05).mean() - 0.05) < 4 * math.sqrt(0.05 * 0.95 / repetitions)
+        assert stats.kstest(column, "uniform", alternative="greater").pvalue > 1e-3
+
+
+def test_the_mean_does_not_see_the_width() -> None:
+    torch.manual_seed(1)
     draws, z = torch.randn(50, 500, 1), torch.randn(500, 1)
-    for truth in (z + 0.3, 1.3 * z):
-        values = torch.cat([truth[None], draws])
-        smallest = min(exchange_p_value(v[0], null_moments(v)) for v in (values, values.square()))
-        assert smallest < 1e-4
+    assert p_values(torch.cat([z[None] + 0.3, draws]), 1999)[0] < 1e-4
+    means, spreads = zip(
+        *(p_values(torch.cat([1.4 * torch.randn(1, 200, 1), draws[:, :200]])) for _ in range(200)), strict=True
+    )
+    assert max(spreads) < 0.01
+    assert abs(np.mean(np.array(means) < 0.05) - 0.05) < 4 * math.sqrt(0.05 * 0.95 / 200)
+
+
+def test_how_many_sets() -> None:
+    assert [num_exchanges(100, 2), num_exchanges(2000, 2), num_exchanges(2000, 64)] == [1999, 1999, 499]
