@@ -11,8 +11,9 @@ from probvae.inference.pair import VAE
 class Filled(NamedTuple):
     """Data whose missing entries are filled, S times; observed entries are as they were.
 
-    ``draws`` (S, N, D), their ``mean`` (N, D), the ends ``lower`` and ``upper`` (N, D) of the central interval, ``ess``
-    (N,), the effective number of importance draws behind a row, and ``missing`` (N, D), true where an entry was.
+    ``draws`` (S, N, D), ``mean`` (N, D), E[x_missing | x_observed], the ends ``lower`` and ``upper`` (N, D) of the
+    central interval, ``ess`` (N,), the effective number of importance draws behind a row, ``point`` (N, D), a possible
+    value for each entry (see :class:`~probvae.inference.Imputed`), and ``missing`` (N, D), true where an entry was.
     """
 
     draws: Tensor
@@ -20,6 +21,7 @@ class Filled(NamedTuple):
     lower: Tensor
     upper: Tensor
     ess: Tensor
+    point: Tensor
     missing: Tensor
 
     @property

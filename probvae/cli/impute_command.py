@@ -25,10 +25,11 @@ from probvae.cli.run_options import (
 @out_option
 @memory_option
 def command(run: Path, data: str | None, num_draws: int, interval: float, seed: int, out: Path | None) -> None:
-    """Fill the missing entries: imputed.npz (mean, lower, upper, draws, missing, ess).
+    """Fill the missing entries: imputed.npz (mean, point, lower, upper, draws, missing, ess).
 
     RUN was fitted with --missing mask. Observed entries stay as they are; all numbers are in the units that the run was
-    fitted in (after its scaling).
+    fitted in (after its scaling). mean is E[x|observed], of the code where a column has categories; point is a
+    possible value: the most frequent category, or the median.
     """
     from probvae.applications import fill_missing
     from probvae.cli.output import print_line
