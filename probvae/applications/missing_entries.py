@@ -13,8 +13,9 @@ from probvae.inference.pair import VAE
 class Filled(NamedTuple):
     """Data whose missing entries are filled, S times; observed entries are as they were.
 
-    ``draws`` (S, N, D), their ``mean`` (N, D), the ends ``lower`` and ``upper`` (N, D) of the central interval, ``ess``
-    (N,), the effective number of importance draws behind a row, and ``missing`` (N, D), true where an entry was.
+    ``draws`` (S, N, D), ``mean`` (N, D), E[x_missing | x_observed], the ends ``lower`` and ``upper`` (N, D) of the
+    central interval, ``ess`` (N,), the effective number of importance draws behind a row, ``point`` (N, D), a possible
+    value for each entry (see :class:`~probvae.inference.Imputed`), and ``missing`` (N, D), true where an entry was.
     """
 
     draws: Tensor
@@ -22,6 +23,7 @@ class Filled(NamedTuple):
     lower: Tensor
     upper: Tensor
     ess: Tensor
+    point: Tensor
     missing: Tensor
 
     @property
@@ -38,7 +40,7 @@ def filled_in_user_units(opened: FittedRun, filled: Filled) -> Filled:
         values = in_user_units(opened.data, values)
         return torch.where(filled.missing, values, observed.to(values))
 
-    names = ("draws", "mean", "lower", "upper")
+    names = ("draws", "mean", "lower", "upper", "point")
     return filled._replace(**{name: restored(getattr(filled, name)) for name in names})
 
 

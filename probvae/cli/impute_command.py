@@ -25,9 +25,11 @@ from probvae.cli.run_options import (
 @out_option
 @memory_option
 def command(run: Path, data: str | None, num_draws: int, interval: float, seed: int, out: Path | None) -> None:
-    """Fill the missing entries: imputed.npz (mean, lower, upper, draws, missing, ess).
+    """Fill the missing entries: imputed.npz (mean, point, lower, upper, draws, missing, ess).
 
     RUN was fitted with --missing mask. Observed entries stay as they are; all numbers are in the units of the data.
+    mean is E[x|observed], of the code where a column has categories; point is a possible value: the most frequent
+    category, or the median.
     """
     from probvae.applications import fill_missing
     from probvae.applications.missing_entries import filled_in_user_units

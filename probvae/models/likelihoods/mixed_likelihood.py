@@ -82,6 +82,11 @@ class MixedLikelihood(Likelihood, name="mixed"):
             for column in kind.columns:
                 _check_column(x[:, column : column + 1], column, part)
 
+    def parts_by_column(self) -> list[tuple[int, Likelihood]]:
+        """Each column's number with its likelihood, kind after kind."""
+        named = zip(self.kinds, self._parts(), strict=True)
+        return [(column, part) for kind, part in named for column in kind.columns]
+
     def _joint_measure(self) -> str:
         """The measure of all columns together; a mixture names the columns that have a probability, not a density."""
         pairs = list(zip(self.kinds, self._parts(), strict=True))

@@ -27,6 +27,8 @@ from probvae.inference import (
 from probvae.inference.evidence.log_evidence import log_evidence
 from probvae.models import (
     BernoulliLikelihood,
+    CategoricalLikelihood,
+    DiscretizedLogisticLikelihood,
     GaussianLikelihood,
     LatentModel,
     Likelihood,
@@ -146,6 +148,92 @@ def test_imputation_is_the_conditional() -> None:
     half = 1.6448536269514722 * exact.variance.sqrt()
     assert_close(got.lower, exact.mean - half, rtol=0, atol=0.05)
     assert_close(got.upper, exact.mean + half, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("num_draws", "interval"),
+    [(100, 0.9), (19, 0.9), (5, 0.9), (1, 0.5), (30, 0.9), (100, 0.683), (50, 0.99), (9, 0.1)],
+)
+def test_intervals_have_the_probability_that_is_asked_for(num_draws: int, interval: float) -> None:
+    """P(lower < x_m < upper) under the exact conditional, averaged over data, is interval to at most 0.002 more."""
+    x = torch.randn(2000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x[:, 1] = NAN
+    got = impute(exact_vae(), x, num_draws=num_draws, interval=interval, num_samples=2000)
+    with torch.no_grad():
+        exact = impute_exact(example_a.model(), x, ~x.isnan())
+    p = torch.distributions.Normal(exact.mean[:, 1], exact.variance[:, 1].sqrt())
+    covered = p.cdf(got.upper[:, 1]) - p.cdf(got.lower[:, 1])
+    error = float(covered.std()) / 2000**0.5
+    assert got.draws.shape == (num_draws, 2000, 3)
+    assert interval - 4 * error < float(covered.mean()) < interval + 0.002 + 4 * error
+
+
+def test_interval_that_would_take_too_many_draws() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"interval: 0\.99999 lies between .* 199999 draws, got num_draws=100\. Ask"
+    ):
+        impute(exact_vae(), X, interval=0.99999)
+
+
+def one_latent_vae(likelihood: Likelihood, scale: float) -> probvae.VAE:
+    """One latent, a random linear decoder of all the likelihood's parameters, and a guide that is the prior."""
+    torch.manual_seed(4)
+    model = LatentModel(StandardNormalPrior(1), LinearDecoder(1, likelihood.num_outputs), likelihood, missing="mask")
+    guide = DiagonalGuide(MaskedEncoder(LinearEncoder(2 * likelihood.data_dim), likelihood.data_dim), 1)
+    vae = probvae.VAE(model, guide).double()
+    with torch.no_grad():
+        vae.model.decoder.weight.normal_().mul_(scale)
+        vae.model.decoder.bias.normal_().mul_(0.3 * scale)
+        for parameter in vae.guide.parameters():
+            parameter.zero_()
+        guide.log_scale.bias.copy_(example_a.raw_scale(torch.ones(1, dtype=torch.float64)))
+    return vae
+
+
+@pytest.mark.parametrize("name", sorted(set(Likelihood.registry) - {"discretized-logistic"}))
+def test_mean_is_the_conditional_mean_for_every_likelihood(name: str) -> None:
+    check_mean(Likelihood.registry[name].example(), 1.0)
+
+
+@pytest.mark.parametrize("scale", [0.3, 2.0])
+def test_mean_of_levels_and_categories(scale: float) -> None:
+    """Where the mode, or the location, is far from the mean."""
+    check_mean(DiscretizedLogisticLikelihood(3, num_levels=4, scale=0.4), scale)
+    check_mean(CategoricalLikelihood(3, num_categories=5), scale)
+
+
+def check_mean(likelihood: Likelihood, scale: float) -> None:
+    """E[x_m|x_o] by a grid over z, with the mean of the values of x by p(x|z) as scipy or a sum has it."""
+    vae = one_latent_vae(likelihood, scale)
+    z = torch.linspace(-8, 8, 4001, dtype=torch.float64)[:, None]
+    with torch.no_grad():
+        p = vae.model.likelihood(vae.model.decode(z))
+        x = vae.model.likelihood(vae.model.decode(z[2300:2301])).sample().repeat(2, 1)
+        x[0, 1] = x[1, 2] = NAN
+        log_joint = vae.model.prior().log_prob(z)[:, None] + p.expand((2, 4001)).log_prob(x[:, None]).T
+        expected = torch.einsum("gn,gd->nd", log_joint.softmax(0), p.mean)
+        second = torch.einsum("gn,gd->nd", log_joint.softmax(0), p.variance + p.mean.square())
+    got = impute(vae, x, num_draws=2, num_samples=20_000)
+    missing = x.isnan()
+    error = ((second - expected.square()) / got.ess[:, None]).sqrt()
+    assert ((got.mean - expected).abs() <= 4 * error)[missing].all()
+    assert torch.equal(got.mean[~missing], x[~missing])
+    assert torch.equal(got.point[~missing], x[~missing])
+    if likelihood.measure == "probability":  # the point and the ends are values that x can have
+        for filled in (got.point, got.lower, got.upper):
+            likelihood.check_support(filled)
+
+
+def test_mean_and_point_of_categories_by_brute_force() -> None:
+    """Codes whose mode is 2 and whose mean is near 1: each is given where it is asked for."""
+    likelihood = CategoricalLikelihood(2, num_categories=3)
+    vae = one_latent_vae(likelihood, 0.0)
+    probabilities = torch.tensor([[0.45, 0.05, 0.5], [0.2, 0.5, 0.3]], dtype=torch.float64)
+    with torch.no_grad():
+        vae.model.decoder.bias.copy_(probabilities.log().flatten())
+    got = impute(vae, torch.tensor([[NAN, 1.0]], dtype=torch.float64), num_draws=400)
+    assert_close(got.mean, torch.tensor([[1.05, 1.0]], dtype=torch.float64))
+    assert got.point.tolist() == [[2.0, 1.0]]
 
 
 def test_weights_correct_a_wrong_guide() -> None:
