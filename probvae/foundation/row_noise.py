@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from probvae.foundation.torch_internals import DispatchMode, is_mutable
 
@@ -39,6 +40,23 @@ class NoRowsError(RuntimeError):
     """A random operator drew numbers that belong to no row."""
 
 
+def sample_rows(q: Distribution, num_samples: int, noise: "RowNoise") -> Tensor:
+    """Draws (S, N, d) of ``q`` (batch_shape (N,)), those of row n from its own stream of ``noise``.
+
+    A distribution that runs a program for all draws of all rows at once says so by ``joins_rows``, the number of them
+    that one run takes.
+    """
+    most = getattr(q, "joins_rows", None)
+    if most is None:
+        with noise:
+            return q.sample(torch.Size((num_samples,)))
+    size, parts = max(1, most // max(1, len(noise.keys))), []
+    for start in range(0, num_samples, size):
+        with noise.starting_at(noise.first_draw + start, joined=True):
+            parts.append(q.sample(torch.Size((min(size, num_samples - start),))))
+    return torch.cat(parts)
+
+
 class RowNoise(DispatchMode):
     r"""Inside the block, row n of a random operator's result is drawn from the stream of ``keys[n]``.
 
@@ -52,7 +70,7 @@ class RowNoise(DispatchMode):
     binomial and other draws are made row by row by torch, with a generator that is seeded by the row's stream; of them
     ``first_draw`` makes other numbers, not the later ones of the same stream.
     Categories are drawn for weights whose first dimension joins ``outer`` (the batch in front of the rows), the rows,
-    and the elements of a row.
+    and the elements of a row. With ``joined`` the draws and the rows of a result are one dimension, its first.
     Raises :class:`NoRowsError` for a random operator whose result has no such dimension: its numbers would be no row's.
 
     >>> keys = row_keys(torch.tensor([[1.0], [2.0], [3.0]]))
@@ -65,15 +83,23 @@ class RowNoise(DispatchMode):
     """
 
     def __init__(
-        self, keys: Tensor, seed: int | tuple[int, ...], row_dim: int = 1, first_draw: int = 0, outer: int = 1
+        self,
+        keys: Tensor,
+        seed: int | tuple[int, ...],
+        row_dim: int = 1,
+        first_draw: int = 0,
+        outer: int = 1,
+        joined: bool = False,
     ) -> None:
         super().__init__()
         self.keys, self.seed, self.row_dim, self.first_draw, self.outer = keys, seed, row_dim, first_draw, outer
+        self.joined = joined
         self._num_operators = 0
 
-    def starting_at(self, first_draw: int, outer: int | None = None) -> "RowNoise":
+    def starting_at(self, first_draw: int, outer: int | None = None, joined: bool = False) -> "RowNoise":
         """The same streams from another draw on."""
-        return RowNoise(self.keys, self.seed, self.row_dim, first_draw, self.outer if outer is None else outer)
+        outer = self.outer if outer is None else outer
+        return RowNoise(self.keys, self.seed, self.row_dim, first_draw, outer, joined)
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers of the shape and dtype of ``like`` (S..., N, E...), without entering the block."""
@@ -109,6 +135,17 @@ class RowNoise(DispatchMode):
 
     def _uniform(self, shape: torch.Size) -> Tensor:
         """Numbers in (0, 1), in float64."""
+        if self.joined:
+            return self._uniform_of(self._apart(shape)).reshape(shape)
+        return self._uniform_of(shape)
+
+    def _apart(self, shape: torch.Size) -> torch.Size:
+        """The shape (S, N, E...) of a result (S N, E...), in which draws and rows are one dimension."""
+        if not shape or shape[0] % len(self.keys):
+            raise NoRowsError(f"draws of {len(self.keys)} rows, got the shape {tuple(shape)}")
+        return torch.Size((shape[0] // len(self.keys), len(self.keys), *shape[1:]))
+
+    def _uniform_of(self, shape: torch.Size) -> Tensor:
         self._check(shape)
         outer, inner = math.prod(shape[: self.row_dim]), math.prod(shape[self.row_dim + 1 :])
         first = self.first_draw * math.prod(shape[1 : self.row_dim]) if self.row_dim else 0
@@ -127,12 +164,13 @@ class RowNoise(DispatchMode):
 
     def _multinomial(self, weights: Tensor, num_samples: int, replacement: bool = False, **_: Any) -> Tensor:
         """Codes (R, S) for ``weights`` (R, C), where R are ``outer`` times the rows, times the elements of a row."""
-        inner = len(weights) // (self.outer * len(self.keys))
-        if inner * self.outer * len(self.keys) != len(weights) or (num_samples > 1 and not replacement):
+        outer = len(weights) // len(self.keys) if self.joined else self.outer
+        inner = len(weights) // max(1, outer * len(self.keys))
+        if inner * outer * len(self.keys) != len(weights) or (num_samples > 1 and not replacement):
             raise NoRowsError(f"weights for {len(self.keys)} rows, got {len(weights)}")
-        around = self.outer * inner
-        uniform = self._numbers(self.first_draw * around, (self.first_draw + num_samples) * around)
-        uniform = uniform.view(len(self.keys), num_samples, self.outer, inner).permute(2, 0, 3, 1)
+        start = self.first_draw * (1 if self.joined else outer * inner)
+        uniform = self._numbers(start, start + num_samples * outer * inner)
+        uniform = uniform.view(len(self.keys), num_samples, outer, inner).permute(2, 0, 3, 1)
         uniform = uniform.reshape(len(weights), num_samples)
         cumulative = weights.double().cumsum(-1)
         codes = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
@@ -141,14 +179,16 @@ class RowNoise(DispatchMode):
     def _row_by_row(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
         """By torch's own sampler, a row at a time, each with a generator of its own."""
         shape = next(argument.shape for argument in args if isinstance(argument, Tensor))
-        self._check(shape)
+        wide = self._apart(shape) if self.joined else shape
+        self._check(wide)
+        apart = [a.reshape(wide) if isinstance(a, Tensor) and a.shape == shape else a for a in args]
         seeds = self._stream().add(_mixed(torch.tensor(self.first_draw))).tolist()
         generator = torch.Generator(device=self.keys.device)
         rows = []
         for row, seed in enumerate(seeds):
-            own = [self._of_row(argument, row, shape) for argument in args]
+            own = [self._of_row(argument, row, wide) for argument in apart]
             rows.append(func(*own, **{**kwargs, "generator": generator.manual_seed(seed)}))
-        drawn = torch.stack(rows, dim=self.row_dim)
+        drawn = torch.stack(rows, dim=self.row_dim).reshape(shape)
         return args[0].copy_(drawn) if is_mutable(func) else drawn
 
     def _of_row(self, argument: Any, row: int, shape: torch.Size) -> Any:

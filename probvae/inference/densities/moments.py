@@ -1,12 +1,10 @@
 """Mean and variance of q_x, also where they have no closed form."""
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probvae.foundation.row_noise import RowNoise
+from probvae.foundation.row_noise import RowNoise, sample_rows
 from probvae.foundation.seed import isolated_seed
 
 # Draws a datum where there is no closed form: a standard error of 3 % of the standard deviation
@@ -28,7 +26,6 @@ def mean_and_variance(q: Distribution) -> tuple[Tensor, Tensor]:
 def _of_draws(q: Distribution) -> tuple[Tensor, Tensor]:
     with torch.no_grad(), isolated_seed(0, torch.zeros(0).device):
         # A distribution without rows of its own is drawn as it is.
-        noise = RowNoise(torch.zeros(q.batch_shape[:1], dtype=torch.int64), 0) if q.batch_shape else nullcontext()
-        with noise:
-            z = q.sample(torch.Size((NUM_DRAWS,)))
+        noise = RowNoise(torch.zeros(q.batch_shape[:1], dtype=torch.int64), 0)
+        z = sample_rows(q, NUM_DRAWS, noise) if q.batch_shape else q.sample(torch.Size((NUM_DRAWS,)))
     return z.mean(0), z.var(0)

@@ -1,7 +1,7 @@
 """How much memory an evaluation may take, and how much one draw of z for one datum takes."""
 
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from types import BuiltinFunctionType, FunctionType
@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from probvae.foundation.checks import check_count
 from probvae.foundation.onednn import fast_products
 from probvae.foundation.operators import peak_bytes
-from probvae.foundation.row_noise import RowNoise
+from probvae.foundation.row_noise import RowNoise, sample_rows
 from probvae.foundation.seed import isolated_seed
 from probvae.foundation.torch_internals import validation_kept
 from probvae.inference.densities.traces import weight_terms
@@ -92,8 +92,7 @@ def _count_bytes(vae: VAE, x: Tensor) -> int:
 def draw_z(vae: VAE, x: Tensor, q: Distribution, num_samples: int, noise: RowNoise | None = None) -> Tensor:
     """z (S, N, d) from ``q``, the guide's q_x for ``x`` (N, D) or another one, each row's from its own ``noise``."""
     try:
-        with noise or nullcontext():
-            return q.sample(torch.Size((num_samples,)))
+        return q.sample(torch.Size((num_samples,))) if noise is None else sample_rows(q, num_samples, noise)
     except RuntimeError:  # torch's generators do not say that a parameter was NaN; its validation does
         with validation_enabled():
             vae.guide.distribution(x)

@@ -124,6 +124,8 @@ class _Runs(dist.TorchDistribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.real_vector
+    # The draws of all rows are one dimension for the program, of so many entries in one run.
+    joins_rows = _ROWS_AT_ONCE
 
     def __init__(self, programs: Programs, rows: Tensor, event_dim: int) -> None:
         self.programs, self.rows = programs, rows

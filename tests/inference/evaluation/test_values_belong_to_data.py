@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import pyro
 import pytest
 import torch
+from pyro import distributions as dist
 from torch import Tensor, nn
 
 import probvae
@@ -112,3 +114,25 @@ def test_quadrature_belongs_to_its_data(double: None) -> None:
     x[3] *= 5  # an outlier, whose neighbours keep their own box
     found = differences(lambda vae, rows: probvae.log_evidence(vae, rows, method="quadrature").value, vae, x)
     assert max(found.values()) < 1e-6, found
+
+
+def test_values_of_a_program_belong_to_their_data(double: None) -> None:
+    """Several sites, one of them with draws that torch makes row by row; a run of the program has all rows at once."""
+    encoder = nn.Linear(4, 4)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x.new_zeros(len(x)), 1.0))
+            b = pyro.sample("b", dist.Gamma(2.0 + a.square(), 1.0))
+            pyro.sample("x", dist.Normal(torch.stack([a, b, a * b, a - b], -1), 0.5).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        h = encoder(x)
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(h[:, 0], h[:, 1].exp()))
+            pyro.sample("b", dist.Gamma(1.0 + h[:, 2].exp(), (h[:, 3] + 0 * a).exp()))
+
+    x = torch.randn(9, 4)
+    for function in ("elbo", "pareto k"):
+        found = differences(FUNCTIONS[function], probvae.program_vae(model, guide, x), x)
+        assert max(found.values()) < 1e-10, found
