@@ -57,7 +57,7 @@ def open_run(run: str | Path, source: str | None = None, held_out: bool = False)
 
 def load_data_for(run: Path, vae: VAE, source: str | None = None) -> RecipeData:
     """The run's own data, or ``source`` scaled in the same way, checked against the width of ``vae``."""
-    loaded = prepare_run_data(run, source)
+    loaded = prepare_run_data(run, source, vae.model.data_dim)
     data = loaded.data
     if data.data_dim != vae.model.data_dim:
         raise DataError(

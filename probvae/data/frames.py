@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from probvae.data.raw_data import RawData
-from probvae.data.tables import check_width, read_table
+from probvae.data.arrow_tables import check_width, read_table
 from probvae.errors import DataError
 
 

@@ -92,7 +92,7 @@ class Transform:
             )
         if isinstance(x, RowsOnDisk):
             return x if self.is_identity else x.then(lambda rows: self.apply(rows).astype(dtype))
-        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is found as that
+        with np.errstate(over="ignore"):  # a number that overflows becomes infinite, and is found as that
             if self.is_identity:
                 return x.astype(dtype, copy=False)
             scaled = np.empty(x.shape, dtype)

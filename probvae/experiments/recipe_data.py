@@ -82,11 +82,12 @@ def load_run_data(run: Path, source: str | None = None) -> Dataset:
     return prepare_run_data(run, source).data
 
 
-def prepare_run_data(run: Path, source: str | None = None) -> RecipeData:
+def prepare_run_data(run: Path, source: str | None = None, data_dim: int | None = None) -> RecipeData:
     """The data of a run, or another ``source`` of the same columns, scaled as the run's training data were.
 
     Nothing is downloaded into a folder that the run names: whoever made it, it is only read.
-    Raises :class:`~probvae.errors.RunError` where the run's own data have other values than when it was fitted.
+    Raises :class:`~probvae.errors.RunError` where the run's own data have other values than when it was fitted, and
+    :class:`~probvae.errors.DataError` for other data than of ``data_dim`` columns, the width of the run's model.
     """
     recipe = read_run_recipe(run)
     if source is None and "data_dir" in recipe["data"]:
@@ -106,6 +107,11 @@ def prepare_run_data(run: Path, source: str | None = None) -> RecipeData:
         if source is None:
             return found
     other = read_recipe_data(recipe, source)
+    if data_dim is not None and other.data.data_dim != data_dim:
+        raise DataError(
+            f"data: {other.data.name} has {other.data.data_dim} columns, the model of {run} has {data_dim}. "
+            "Give data of the width that the run was fitted to."
+        )
     return _prepared(recipe, squeezed(other) if older else other, transform)._replace(is_older=older)
 
 

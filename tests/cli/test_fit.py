@@ -207,7 +207,7 @@ MISTAKES = {
     "skipped steps": (["--set", "training.max_skipped_steps=-1"], "--max-skipped-steps: expected an integer >= 0"),
     "learning rate": (["--learning-rate", "nan"], "--learning-rate"),
     "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'?"),
-    "batch": (["--batch-size", "5000"], "--batch-size"),
+    "batch": (["--batch-size", "0"], "--batch-size"),
     "grey": (["--likelihood", "bernoulli"], "continuous-bernoulli"),
     "hidden": (["--hidden", "8,x"], "--hidden"),
     "device": (["--device", "warp"], "--device"),

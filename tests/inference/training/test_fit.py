@@ -257,7 +257,6 @@ def with_value(value: float) -> torch.Tensor:
         (data(60)[:0], r"x: expected shape \(N, D\) with N, D >= 1"),
         (data(60).long(), "expected a floating-point dtype, got torch.int64"),
         (data(60).tolist(), "expected a torch.Tensor, got list"),
-        (data(49), "expected at least batch_size=50 rows to train on, got 49. Use batch_size=49"),
         (torch.ones(60, DIM), "all rows are the same"),
     ],
 )
