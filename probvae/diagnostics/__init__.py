@@ -1,10 +1,11 @@
 """Diagnostics: how wrong the posterior of a VAE is, where that comes from, and whether the model fits the data.
 
 In: functions of a VAE and rows x (N, D) whose results have numbers for each datum and three methods: ``summary``,
-``verdicts`` and ``tests`` (``verdicts.py`` has this contract). ``ledger/`` says how many nats the guide costs, and why,
-``weights/`` whether weights can correct it, ``calibration/`` whether it is right on average, ``usage/`` how much the
-latents carry, ``prediction/`` whether the model makes data like these. ``advice.py`` says what to try next, and
-``program_diagnosis.py`` takes a model and a guide written in Pyro. Out: log p(x) and the bounds themselves
+``verdicts`` and ``tests`` (``verdicts.py`` has this contract, and the sizes that matter). ``ledger/`` says how many
+nats the guide costs, why, and whether more on rows that it was not trained on, ``weights/`` whether weights can correct
+it, ``calibration/`` whether it is right on average, ``usage/`` how much the latents carry, ``prediction/`` whether the
+model makes data like these, ``convergence.py`` whether it was trained long enough. ``advice.py`` says what to try next,
+and ``program_diagnosis.py`` takes a model and a guide written in Pyro. Out: log p(x) and the bounds themselves
 (``probvae.inference``), and figures and pages (``probvae.report``).
 
 The door is :func:`diagnose`, which runs them all.
@@ -18,6 +19,7 @@ from .calibration.calibrate import calibrate_pairs as calibrate_pairs
 from .calibration.calibrate import calibration as calibration
 from .calibration.calibrate import calibration_on_data as calibration_on_data
 from .calibration.result import CalibrationResult as CalibrationResult
+from .convergence import TrainedOn as TrainedOn
 from .diagnose import diagnose as diagnose
 from .ledger.gap import Gap as Gap
 from .ledger.gap import GapResult as GapResult

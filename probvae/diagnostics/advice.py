@@ -5,7 +5,11 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from probvae.diagnostics.convergence import NAME as CONVERGENCE
+from probvae.diagnostics.convergence import ConvergenceResult
 from probvae.diagnostics.ledger.gap import Gap, GapResult, full_covariance_gain
+from probvae.diagnostics.ledger.generalisation import NAME as GENERALISATION
+from probvae.diagnostics.ledger.generalisation import GeneralisationResult
 from probvae.diagnostics.prediction.predictive_check import PredictiveCheckResult
 from probvae.diagnostics.usage.latent_usage import LatentUsageResult
 from probvae.diagnostics.verdicts import FAIL, NOT_COMPUTED, OK, WARN, Diagnostic, Verdict, mean_with_error, with_error
@@ -40,9 +44,10 @@ def advice_for(
     rejected = {verdict.name for verdict in verdicts if verdict.status in (WARN, FAIL)}
     found = [
         *_from_floor(vae, x),
-        *_from_ledger(vae, x[:num_tried], sections.get("gap"), seed),
+        *_from_training(sections.get(CONVERGENCE), sections.get(GENERALISATION)),
+        *_from_ledger(vae, x[:num_tried], sections, seed),
         *_from_weights(sections, rejected),
-        *_from_latents(sections.get("latent_usage"), rejected),
+        *_from_latents(sections.get("latent_usage"), rejected, sections.get(CONVERGENCE)),
         *_from_prediction(sections.get("prediction"), rejected),
     ]
     if not found and not rejected and any(verdict.status == OK for verdict in verdicts):
@@ -64,17 +69,37 @@ def _from_floor(vae: VAE, x: Tensor) -> Iterator[str]:
     )
 
 
-def _from_ledger(vae: VAE, x: Tensor, gap: Diagnostic | None, seed: int) -> Iterator[str]:
+def _from_training(convergence: Diagnostic | None, generalisation: Diagnostic | None) -> Iterator[str]:
+    """Longer training, unless the encoder has overfitted: then it would make the posterior of new data worse."""
+    if isinstance(generalisation, GeneralisationResult) and generalisation.overfitted:
+        yield (
+            f"{generalisation.verdicts()[0].message}. Do not train it longer: stop earlier (--patience 10), give it "
+            "more data or a smaller encoder (--set inference.encoder.hidden=[...]), or refine it datum by datum "
+            "(probvae.refine)."
+        )
+    elif isinstance(convergence, ConvergenceResult) and not convergence.ended:
+        worst = [verdict.message for verdict in convergence.verdicts() if verdict.status != OK]
+        yield f"{worst[0]} (--epochs), before anything else is changed."
+
+
+def _from_ledger(vae: VAE, x: Tensor, sections: Mapping[str, Diagnostic], seed: int) -> Iterator[str]:
+    gap, generalisation = sections.get("gap"), sections.get(GENERALISATION)
     if not isinstance(gap, GapResult):
         return
     total = gap.total.mean()["value"] or 0.0
-    if _matters(gap.amortisation) and gap.amortisation.value.mean() > 0.2 * total:
+    overfitted = isinstance(generalisation, GeneralisationResult) and generalisation.overfitted
+    if not overfitted and _matters(gap.amortisation) and gap.amortisation.value.mean() > 0.2 * total:
         yield (
-            f"The encoder loses {_told(gap.amortisation)} of {total:.2g} nats: train it longer, make it "
+            f"The encoder loses {_told(gap.amortisation)} of {total:.2g} nats: {_longer(generalisation)}make it "
             "larger (--set inference.encoder.hidden=[...]), or refine it datum by datum (probvae.refine)."
         )
     if _matters(gap.approximation):
         yield from _richer(vae, x, gap, seed)
+
+
+def _longer(generalisation: Diagnostic | None) -> str:
+    known = isinstance(generalisation, GeneralisationResult)
+    return "train it longer, " if known else "train it longer (unless its loss is smaller on training rows), "
 
 
 def _richer(vae: VAE, x: Tensor, gap: GapResult, seed: int) -> Iterator[str]:
@@ -111,18 +136,24 @@ def _from_weights(sections: Mapping[str, Diagnostic], rejected: set[str]) -> Ite
         )
 
 
-def _from_latents(usage: Diagnostic | None, rejected: set[str]) -> Iterator[str]:
+def _from_latents(usage: Diagnostic | None, rejected: set[str], convergence: Diagnostic | None) -> Iterator[str]:
     if not isinstance(usage, LatentUsageResult):
         return
     (collapse,) = usage.verdicts()
     if collapse.name in rejected or not usage.used.all():
-        yield f"{collapse.message}."
+        # Before the training has ended, a latent that is off says nothing of the data.
+        ended = isinstance(convergence, ConvergenceResult) and convergence.trend is not None and convergence.ended
+        num_used = int(usage.used.sum())
+        loses_nothing = ended and num_used > 0 and usage.theory is None
+        fewer = f"; or latent_dim={num_used}, which loses nothing" if loses_nothing else ""
+        yield f"{collapse.message}{fewer}."
     if "latent_usage/aggregate_posterior" in rejected and usage.aggregate_kl is not None:
         mean = mean_with_error(usage.aggregate_kl)
         if (mean["value"] or 0.0) > max(_WORTHWHILE, _SIGMAS * (mean["standard_error"] or 0.0)):
             yield (
-                f"The data do not fill the prior: one that is learned (--prior mixture, vamp or flow) can win up to "
-                f"{with_error(mean['value'] or 0.0, mean['standard_error'])} nats of the bound, KL(q(z) || p(z))."
+                "The data do not fill the prior: with decoder and guide as they are, one that is learned (--prior "
+                f"mixture, vamp or flow) would win {with_error(mean['value'] or 0.0, mean['standard_error'])} nats of "
+                "the bound, KL(q(z) || p(z)). Trained together with them it may win more: that is no upper limit."
             )
 
 

@@ -10,7 +10,11 @@ from torch import Tensor
 
 from probvae.diagnostics.advice import advice_for
 from probvae.diagnostics.calibration.calibrate import calibration, calibration_on_data
+from probvae.diagnostics.convergence import NAME as CONVERGENCE
+from probvae.diagnostics.convergence import TrainedOn, can_be_asked, convergence
 from probvae.diagnostics.ledger.gap import LEDGER_DATA, GapResult, check_density
+from probvae.diagnostics.ledger.generalisation import NAME as GENERALISATION
+from probvae.diagnostics.ledger.generalisation import GeneralisationResult
 from probvae.diagnostics.ledger.unsplit import UnsplitLedger, ledger_or_total
 from probvae.diagnostics.prediction.predictive_check import predictive_check
 from probvae.diagnostics.usage.latent_usage import latent_usage
@@ -49,6 +53,7 @@ class Settings:
     num_replicates: int
     seed: int = 0
     truth: str = "auto"
+    trained_on: TrainedOn | None = None
 
 
 _FULL = Settings(LEDGER_DATA, 500, 50, num_draws=1000, num_simulations=2000, num_ranks=400, num_replicates=2000)
@@ -115,12 +120,14 @@ def diagnose(
     num_draws: int | None = None,
     quick: bool = False,
     seed: int = 0,
+    trained_on: TrainedOn | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """Can the posterior of these data be trusted, and if not, what should be changed?
 
-    Runs the ledger of gaps, the importance diagnostic, calibration on simulated data and on these, latent usage, and
-    the predictive checks; all tests among them are judged together by Holm's procedure, so that one right posterior
+    Runs the ledger of gaps, the importance diagnostic, calibration on simulated data and on these, latent usage, the
+    predictive checks, and where a c was learned or the training rows are known, convergence and generalisation. All
+    tests among them are judged together by Holm's procedure, so that one right posterior
     in a hundred gets a ``fail`` from them.
 
     Parameters
@@ -133,6 +140,9 @@ def diagnose(
         How many data are simulated for calibration, and how many draws of q_x each datum gets.
     quick
         Fewer of both, for a first look.
+    trained_on
+        The rows that the pair was fitted to, and the fit's history: whether training was long enough, and whether the
+        encoder has overfitted, can then be asked.
     progress
         Called with the section's name, its number and how many there are.
 
@@ -147,15 +157,16 @@ def diagnose(
     """
     check_data(vae, x)
     _check_guide(vae, x)
-    settings = _settings(quick, num_simulations, num_draws, seed, truth)
+    settings = _settings(quick, num_simulations, num_draws, seed, truth, trained_on)
     sections: dict[str, Diagnostic] = {}
-    for number, (name, compute) in enumerate(_SECTIONS.items()):
+    asked = _asked(vae, trained_on)
+    for number, (name, compute) in enumerate(asked.items()):
         if progress is not None:
-            progress(name, number, len(_SECTIONS))
+            progress(name, number, len(asked))
         sections[name] = _or_reason(name, partial(compute, vae, x, settings, sections), settings)
     verdicts = [verdict for section in sections.values() for verdict in section.verdicts()]
     verdicts += judge([test for section in sections.values() for test in section.tests()])
-    verdicts.sort(key=lambda verdict: list(_SECTIONS).index(verdict.name.split("/")[0]))
+    verdicts.sort(key=lambda verdict: list(asked).index(verdict.name.split("/")[0]))
     return Diagnosis(
         sections, verdicts, advice_for(vae, x, sections, verdicts, num_tried=settings.advice_data, seed=seed)
     )
@@ -172,13 +183,27 @@ def _check_guide(vae: VAE, x: Tensor) -> None:
     check_draws_have_density(q)
 
 
-def _settings(quick: bool, num_simulations: int | None, num_draws: int | None, seed: int, truth: str) -> Settings:
+def _settings(
+    quick: bool,
+    num_simulations: int | None,
+    num_draws: int | None,
+    seed: int,
+    truth: str,
+    trained_on: TrainedOn | None,
+) -> Settings:
     default = _QUICK if quick else _FULL
     simulations = default.num_simulations if num_simulations is None else num_simulations
     draws = default.num_draws if num_draws is None else num_draws
     check_count(simulations, "num_simulations", least=100)
     check_count(draws, "num_draws", least=100)
-    return replace(default, num_draws=draws, num_simulations=simulations, seed=seed, truth=truth)
+    return replace(default, num_draws=draws, num_simulations=simulations, seed=seed, truth=truth, trained_on=trained_on)
+
+
+def _asked(vae: VAE, trained_on: TrainedOn | None) -> "dict[str, Compute]":
+    """The sections: all, but for those that ask about a training of which nothing is known."""
+    left_out = set() if trained_on is not None and vae.guide.amortized else {GENERALISATION}
+    left_out |= set() if can_be_asked(vae, trained_on) else {CONVERGENCE}
+    return {name: compute for name, compute in _SECTIONS.items() if name not in left_out}
 
 
 def _or_reason(name: str, compute: Callable[[], Diagnostic], settings: Settings) -> Diagnostic:
@@ -194,10 +219,27 @@ def _or_reason(name: str, compute: Callable[[], Diagnostic], settings: Settings)
 
 
 def _gap(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
+    return _ledger(vae, x, settings)
+
+
+def _ledger(vae: VAE, x: Tensor, settings: Settings) -> GapResult | UnsplitLedger:
     check_density(vae)
     method = best_method(vae) if settings.truth == "auto" else settings.truth
     rows = slice(settings.ledger_data.get(method, settings.ledger_data["annealed"]))
     return ledger_or_total(vae.at(rows), x[rows], truth=method, num_samples=settings.num_draws, seed=settings.seed)
+
+
+def _generalisation(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
+    """The ledger of the training rows beside that of these, which has been computed."""
+    held_out, known = before["gap"], settings.trained_on
+    assert known is not None
+    if not isinstance(held_out, GapResult | UnsplitLedger):
+        return NotComputed(GENERALISATION, "there is no ledger of these rows to compare with")
+    return GeneralisationResult(_ledger(known.vae, known.x, settings), held_out)
+
+
+def _convergence(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
+    return convergence(vae, x, settings.trained_on, seed=settings.seed)
 
 
 def _importance(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
@@ -241,11 +283,14 @@ def _evidence(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Esti
     return log_evidence(vae, x, "importance", seed=settings.seed)
 
 
-_SECTIONS: dict[str, Callable[[VAE, Tensor, Settings, Sections], Diagnostic]] = {
+Compute = Callable[[VAE, Tensor, Settings, Sections], Diagnostic]
+_SECTIONS: dict[str, Compute] = {
     "gap": _gap,
+    GENERALISATION: _generalisation,
     "importance": _importance,
     "calibration": _calibration,
     "calibration_on_data": _calibration_on_data,
     "latent_usage": _latent_usage,
     "prediction": _prediction,
+    CONVERGENCE: _convergence,
 }

@@ -73,6 +73,12 @@ class Effect:
         """Whether it is large enough for a fail."""
         return self.value >= MATTERS[self.unit][1]
 
+    @property
+    def at_most(self) -> str:
+        """In words what a test that passed leaves possible."""
+        size = f"{self.high:.1%} off" if self.unit == COVERAGE else f"{_short(self.high)} nats"
+        return f"at most {size} {self.what}".rstrip()
+
     def __str__(self) -> str:
         if self.unit != COVERAGE:
             value, *ends = (_short(number) for number in (self.value, self.low, self.high))
@@ -166,7 +172,7 @@ def _judged(test: HypothesisTest, adjusted: float) -> Verdict:
     status = FAIL if adjusted < FAIL_LEVEL and fails else WARN if adjusted < WARN_LEVEL and warns else OK
     said = test.passed if adjusted >= WARN_LEVEL else test.rejected
     said += "; a real difference, too small to matter" if status == OK and adjusted < WARN_LEVEL else ""
-    size = "" if effect is None else f"{effect}; "
+    size = "" if effect is None else f"{effect if adjusted < WARN_LEVEL else effect.at_most}; "
     return Verdict(
         test.name, status, adjusted, FAIL_LEVEL, f"{said} ({size}adjusted p {told_p_value(adjusted)})", effect
     )

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from probvae.data import Dataset
+from probvae.diagnostics.convergence import TrainedOn
 from probvae.diagnostics.diagnose import Diagnosis, diagnose
 from probvae.diagnostics.verdicts import NotComputed
 from probvae.errors import RunError, ShapeError
@@ -72,7 +73,8 @@ class Report:
 class Source:
     """The ``vae`` for the rows ``x`` (N, D), the same rows as ``data`` for readers, and where they come from.
 
-    ``subject`` is the line about them in the page, and ``about`` more rows for its last table.
+    ``subject`` is the line about them in the page, ``about`` more rows for its last table, and ``trained_on`` what is
+    known of the training.
     """
 
     vae: VAE
@@ -81,6 +83,7 @@ class Source:
     title: str
     subject: str
     about: Mapping[str, str] = field(default_factory=dict)
+    trained_on: TrainedOn | None = None
 
 
 def subject_line(data: Dataset, latent_dim: int, num_there: int, kind: str) -> str:
@@ -175,6 +178,7 @@ def write_report(
             num_draws=options.num_draws,
             quick=options.quick,
             seed=options.seed,
+            trained_on=source.trained_on,
             progress=lambda name, number, total: progress(name, number, total + 1),
         )
         progress("figures", len(diagnosis.sections), len(diagnosis.sections) + 1)

@@ -1,15 +1,17 @@
 """The report of a run folder: its VAE, its held-out data, and how it was fitted."""
 
 from pathlib import Path
+from typing import Any
 
 from probvae.data import Dataset
+from probvae.diagnostics.convergence import TrainedOn
 from probvae.errors import DataError, RunError
-from probvae.experiments.recipe import read_run_recipe
+from probvae.experiments.recipe import Recipe, read_run_recipe
 from probvae.experiments.recipe_data import binarized, conditioned, split
 from probvae.experiments.summary import for_other_data
 from probvae.inference.pair import VAE
 from probvae.report.build_report import Options, Progress, Report, Source, subject_line, write_report
-from probvae.storage.untrusted import read_run_json
+from probvae.storage.untrusted import parse_object, read_run_json, read_run_text
 
 
 def report_run(
@@ -33,8 +35,10 @@ def report_run(
     """
     recipe = read_run_recipe(run)
     seed = recipe["training"]["seed"]
+    trained_on = None
     if held_out:
-        data = split(data, recipe["data"]["held_out"], seed)[1]
+        train, data = split(data, recipe["data"]["held_out"], seed)
+        trained_on = _trained_on(run, recipe, vae, train, options)
     kind = f"{'held-out data' if held_out else 'data'} of {data.name}"
     num_there = data.num_data
     if options.num_data is not None and options.num_data > num_there:
@@ -57,8 +61,25 @@ def report_run(
         f"Posterior report: {run.resolve().name}",
         subject_line(data, vae.model.latent_dim, num_there, kind),
         about,
+        trained_on,
     )
     return write_report(source, options, folder, owned=folder == run, progress=progress)
+
+
+def _trained_on(run: Path, recipe: Recipe, vae: VAE, train: Dataset, options: Options) -> TrainedOn:
+    """As many of the training rows as the report takes of the others, and the fit's history, where it can be read."""
+    some = train.take(slice(options.most_data)).in_memory()
+    pair = conditioned(recipe, for_other_data(vae, some, options.seed), some)
+    objective = recipe["inference"]["objective"]["name"]
+    return TrainedOn(pair, binarized(some, options.seed), _history(run), objective)
+
+
+def _history(run: Path) -> list[dict[str, Any]] | None:
+    try:
+        lines = read_run_text(run, "metrics.jsonl").splitlines()
+        return [parse_object(line, "metrics.jsonl") for line in lines]
+    except RunError:
+        return None
 
 
 def _versions_of_fit(run: Path) -> str:

@@ -163,7 +163,9 @@ def test_a_prior_that_is_not_filled_is_told_in_nats() -> None:
     told = [text for text in diagnosis.advice if "KL(q(z) || p(z))" in text]
     value = diagnosis.summary()["latent_usage"]["aggregate_kl"]["value"]
     assert len(told) == 1
-    assert f"up to {value:.2f}"[:-1] in told[0]
+    assert f"would win {value:.2f}"[:-1] in told[0]
+    assert "with decoder and guide as they are" in told[0]
+    assert "no upper limit" in told[0]
 
 
 @pytest.mark.parametrize("decoder", [LinearDecoder(2 + 2, 3), MLPDecoder(2 + 2, 3, hidden=(6,), activation="tanh")])

@@ -15,6 +15,7 @@ from probvae.foundation.seed import isolated_seed
 Floats = NDArray[np.float64]
 _LARGEST = 10.0  # standardised features beyond it count as this: one outlier is no reason to move a boundary
 _MAX_PRODUCTS = 100
+_SMALLEST = 1e-300  # a p-value is never zero
 _STRENGTH = 0.1  # scikit-learn's C: features that say little get small weights
 
 
@@ -22,7 +23,8 @@ _STRENGTH = 0.1  # scikit-learn's C: features that say little get small weights
 class C2ST:
     """``accuracy`` on ``num_judged`` cases that the classifier had not seen, 0.5 for equal distributions.
 
-    ``p_value`` is that of at least so many hits by guessing, from the binomial distribution.
+    ``p_value`` is that of at least so many hits by guessing, from the binomial distribution; it is randomised between
+    its steps, so that it is uniform for equal distributions.
     """
 
     accuracy: float
@@ -112,7 +114,10 @@ def _judged(margin: Floats) -> C2ST:
     from scipy.stats import binom
 
     hits, num = int((margin > 0).sum()), len(margin)
-    return C2ST(hits / num, num, float(binom.sf(hits - 1, num, 0.5)))
+    # The sizes of the margins say nothing of the hits: their digits are as good as a generator of one's own.
+    place = np.random.default_rng(np.abs(margin).view(np.uint64)).random()
+    p_value = binom.sf(hits, num, 0.5) + place * binom.pmf(hits, num, 0.5)
+    return C2ST(hits / num, num, max(float(p_value), _SMALLEST))
 
 
 def _array(values: Tensor) -> Floats:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from probvae.diagnostics.verdicts import Effect, HypothesisTest, NotComputed, mean_with_error
@@ -12,6 +14,7 @@ from probvae.inference.evidence.importance_sampling import importance_log_eviden
 from probvae.inference.pair import VAE
 
 NAME = "prediction/typicality"
+Values = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,11 @@ class Typicality:
 def typicality(vae: VAE, x: Tensor, *, num_simulated: int, num_samples: int, seed: int) -> Typicality | NotComputed:
     r"""log p(x_n) beside its distribution under the model.
 
-    Both sides are estimated by :func:`~probvae.inference.importance.importance_log_evidence` with few draws: the
-    estimate is a function of x and of noise, whatever its bias, and where the data come from the model it has the same
-    distribution on both. A datum can be too probable as well as too improbable. Not computed for a guide that has a
-    q_x for the training data only.
+    Both sides are estimated by :func:`~probvae.inference.importance.importance_log_evidence` with few draws and one
+    seed: the noise belongs to the content of x, so the estimate is a function of x alone, whatever its bias, and where
+    the data come from the model it has the same distribution on both. Equal values (of counts, for example) are put in
+    a random order. A datum can be too probable as well as too improbable. Not computed for a guide that has a q_x for
+    the training data only.
 
     Source: Nalisnick et al. (2019), "Detecting Out-of-Distribution Inputs to Deep Generative Models Using Typicality",
     arXiv:1906.02994, with a Kolmogorov-Smirnov test in the place of the mean.
@@ -97,7 +101,17 @@ def typicality(vae: VAE, x: Tensor, *, num_simulated: int, num_samples: int, see
 
     pairs = simulate_pairs(vae, num_simulated, seed, like=x)
     log_p = importance_log_evidence(vae, x, num_samples, seed + 1).log_evidence
-    simulated = importance_log_evidence(pairs.vae, pairs.x, num_samples, seed + 2).log_evidence
+    simulated = importance_log_evidence(pairs.vae, pairs.x, num_samples, seed + 1).log_evidence
     # scipy's exact method overflows for some sizes; its asymptotic method errs on the side of the larger p-value.
-    test = ks_2samp(log_p.cpu().numpy(), simulated.cpu().numpy(), method="asymp")
+    ours, theirs = _untied(log_p.cpu().numpy(), simulated.cpu().numpy(), seed)
+    test = ks_2samp(ours, theirs, method="asymp")
     return Typicality(log_p, simulated, float(test.pvalue), num_samples)
+
+
+def _untied(first: Values, second: Values, seed: int) -> tuple[Values, Values]:
+    """The ranks of two samples (N,) and (M,) in both together, equal values in a random order."""
+    joined = np.concatenate([first, second])
+    order = np.lexsort([np.random.default_rng(seed).random(len(joined)), joined])
+    ranks = np.empty(len(joined))
+    ranks[order] = np.arange(len(joined))
+    return ranks[: len(first)], ranks[len(first) :]

@@ -108,7 +108,7 @@ def _by_number(used: Tensor) -> tuple[str, str]:
         )
     return WARN, (
         f"{len(off)} of {_latents(len(used))} are off ({_named(off)}): q_x is the same for every x there. "
-        f"Try KL warm-up, free bits or a smaller c; or latent_dim={len(used) - len(off)}, which loses nothing"
+        "Try longer training, KL warm-up, free bits or a smaller c"
     )
 
 
