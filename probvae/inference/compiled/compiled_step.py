@@ -98,9 +98,10 @@ class CompiledStep:
         self._example, self._compile, self._clip = list(example), compile, gradient_clip
         self._shapes = [part.shape for part in self._example]
         parameters = self._found_parameters()
-        # frozen ones among them may come to be trained later
-        self._reached = {id(p): p for module in self._modules() for p in module.parameters()}
-        self._trained = {id(parameter): (parameter, parameter.data_ptr()) for parameter in parameters}
+        # frozen ones among those that the programs reach may come to be trained later
+        reached = (p for module in self._modules() for p in module.parameters())
+        self._known = {id(parameter): parameter for parameter in chain(reached, parameters)}
+        self._trained = {id(parameter): parameter.data_ptr() for parameter in parameters}
         self.optimizer: Adam = optimizer(parameters)
         self._following = Following(self._program, self._chosen, warns=bool(compile))
 
@@ -158,17 +159,19 @@ class CompiledStep:
     def _program(self) -> LossAndGradient:
         """The program with the parameters that it has now; those that were frozen at first join the optimiser's."""
         parameters = self._found_parameters()
-        for parameter in parameters:
-            known, place = self._trained.get(id(parameter), (None, parameter.data_ptr()))
-            if parameter.data_ptr() != place or (known is None and id(parameter) not in self._reached):
+        reached = [p for module in self._modules() for p in module.parameters() if p.requires_grad]
+        for parameter in dict.fromkeys([*parameters, *reached]):
+            place = self._trained.get(id(parameter), parameter.data_ptr())
+            if parameter.data_ptr() != place or id(parameter) not in self._known:
                 raise ArgumentError(
                     "parameters: expected those that the step was made for, got another tensor of shape "
                     f"{tuple(parameter.shape)} in the program, whose moments the optimiser does not have. Change "
                     "parameters in place, or make a new CompiledStep."
                 )
-            if known is None:
+        for parameter in parameters:
+            if id(parameter) not in self._trained:
                 self.optimizer.add(parameter)
-                self._trained[id(parameter)] = (parameter, place)
+                self._trained[id(parameter)] = parameter.data_ptr()
         return LossAndGradient(self._losses, (self.model, self.guide, self.objective), parameters, self._clip)
 
     def _chosen(self, program: LossAndGradient, num_choices: int) -> Step:

@@ -9,7 +9,7 @@ from probvae.inference.compiled.step_classes import PyroStep, Step
 
 # A recording and its check take as long as some forty steps through Pyro's handlers: a program that changes at every
 # step is recorded a few times only, and then after a pause, twice as long each time
-_RECORDINGS_AT_ONCE, _FIRST_PAUSE = 3, 100
+_RECORDINGS_AT_ONCE, _FIRST_PAUSE = 3, 20
 
 
 class Following:

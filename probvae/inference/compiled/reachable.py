@@ -30,7 +30,7 @@ _CONTAINERS = (dict, list, tuple, deque)
 _WRAPPERS = (property, staticmethod, classmethod)
 # Methods that no step calls by itself
 _NOT_IN_A_STEP = frozenset({"__init__", "__new__", "__repr__", "__str__", "__init_subclass__", "__setattr__"})
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _INTERNAL_TO_MODULES = frozenset(name for name in vars(nn.Module()) if name.startswith("_"))
 # A comparison of more values before every step would take longer than the step
 _MOST_VALUES, _MOST_BYTES = 5000, 2**16
@@ -49,12 +49,12 @@ class Point(NamedTuple):
     is_library: bool
 
     def fact(self) -> Hashable:
-        """What is compared: a value, a tensor's identity and place, the code of a function, the kind of an object."""
+        """The part that is compared: a value, a tensor's identity and place, a function's code, an object's kind."""
         value = self.value
         if isinstance(value, PLAIN):
-            return type(value), repr(value)  # NaN is itself, and 1 is not True
+            return Value(type(value), repr(value))  # NaN is itself, and 1 is not True
         if isinstance(value, Tensor):
-            return "tensor", id(value), value.data_ptr(), value.requires_grad
+            return Place(id(value), value.data_ptr(), value.requires_grad)
         if isinstance(value, np.ndarray):
             return str(value.dtype), value.shape, value.tobytes()
         if isinstance(value, types.FunctionType):
@@ -63,14 +63,28 @@ class Point(NamedTuple):
             return value.__func__
         if isinstance(value, (*_CONTAINERS, set, frozenset)):
             return type(value), len(value)
-        return type(value) if _has_parts(value) else (type(value), id(value))
+        return (type(value), None if _has_parts(value) else id(value))
+
+
+class Value(NamedTuple):
+    """A plain value as it is compared and shown."""
+
+    kind: type
+    text: str
 
     def __str__(self) -> str:
-        if isinstance(self.value, PLAIN):
-            return repr(self.value)
-        if isinstance(self.value, Tensor):
-            return f"a {'trained' if self.value.requires_grad else 'constant'} tensor"
-        return type(self.value).__name__
+        return self.text
+
+
+class Place(NamedTuple):
+    """A tensor as it is compared and shown."""
+
+    identity: int
+    pointer: int
+    requires_grad: bool
+
+    def __str__(self) -> str:
+        return f"a {'trained' if self.requires_grad else 'constant'} tensor"
 
 
 class Reachable:
@@ -98,9 +112,7 @@ class Reachable:
         self.tensors: list[Tensor] = []
         self._seen: dict[Any, object] = {}  # the objects live as long as their identities are used
 
-    def _add(
-        self, owner: Any, key: Any, value: Any, name: str, attribute: bool = False, library: bool = False
-    ) -> None:
+    def _add(self, owner: Any, key: Any, value: Any, name: str, attribute: bool = False, library: bool = False) -> None:
         if len(self.points) >= _MOST_VALUES:
             raise TraceError(f"the program reaches more than {_MOST_VALUES} values, among them {name}")
         if isinstance(value, np.ndarray) and value.nbytes > _MOST_BYTES:
@@ -175,8 +187,8 @@ class Reachable:
         for part in _HOOKS:
             hooks = vars(module).get(part, {})
             self.sized.append(hooks)
-            for hook in list(hooks.values()):
-                self._visit(hook, f"a hook of {name}")
+            if hooks:
+                self._add(vars(module), part, hooks, f"{name}.{part}")
 
     def _function(self, function: types.FunctionType, name: str) -> None:
         for free, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
@@ -195,11 +207,11 @@ class Reachable:
         """A global of a module of Python: constants of this package, and code of libraries, stay what they are."""
         value = entries[key]
         is_code = isinstance(value, type | types.FunctionType | types.BuiltinFunctionType | types.ModuleType)
-        if _package(reader) == "probvae" or (is_code and (isinstance(value, types.ModuleType) or not self._is_own(value))):
-            if is_code:
-                self._visit(value, name)
-        else:
+        stays = isinstance(value, types.ModuleType) or (is_code and not self._is_own(value))
+        if not stays and _package(reader) != "probvae":
             self._add(entries, key, value, name)
+        elif is_code:
+            self._visit(value, name)
 
     def _class(self, kind: type, is_made: bool) -> None:
         """The methods that code has the names of, and the class's numbers; ``is_made`` where objects of it are made."""

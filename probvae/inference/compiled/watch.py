@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from probvae.foundation.torch_internals import versions_of
-from probvae.inference.compiled.reachable import Point, Reachable
+from probvae.inference.compiled.reachable import Place, Point, Reachable, Value
 
 _REQUIRES_GRAD = attrgetter("requires_grad")
 
@@ -48,14 +48,12 @@ class Watch:
 
     def ignore_bookkeeping(self) -> str | None:
         """Ignore what libraries have changed in their own objects since the last look; the first other change."""
-        before = self.points
-        facts = self.facts
+        points, facts = self.points, self.facts
         self._look()
-        for name in {**before, **self.points}:
-            point = self.points.get(name) or before[name]
+        for name, point in {**points, **self.points}.items():
             if point.is_library and facts.get(name) != self.facts.get(name):
                 self.ignored.add(name)
-        return self._difference(before, facts)
+        return self._difference(facts)
 
     def change(self) -> str | None:
         """The first value that has changed since the last look, in words; None where all is as before.
@@ -64,9 +62,9 @@ class Watch:
         """
         if self._is_untouched():
             return None
-        before, facts, versions = self.points, self.facts, self._versions
+        facts, versions = self.facts, self._versions
         self._look()
-        if text := self._difference(before, facts):
+        if text := self._difference(facts):
             return text
         return None if versions == self._versions else "a tensor that it reads was written to"
 
@@ -76,7 +74,9 @@ class Watch:
         self.facts: dict[str, Hashable] = {name: point.fact() for name, point in found.points.items()}
         # the comparison before a step runs no line of Python for each value
         watched = [point for name, point in found.points.items() if name not in self.ignored]
-        self._items, self._attributes = (_columns(p for p in watched if p.is_attribute is kind) for kind in (False, True))
+        self._items, self._attributes = (
+            _columns(p for p in watched if p.is_attribute is kind) for kind in (False, True)
+        )
         self._sized, self._lengths = found.sized, [len(each) for each in found.sized]
         self._all = list({id(p.value): p.value for p in watched if isinstance(p.value, Tensor)}.values())
         self._pointers, self._grads = list(map(Tensor.data_ptr, self._all)), list(map(_REQUIRES_GRAD, self._all))
@@ -87,7 +87,7 @@ class Watch:
         """True where every place has the very object that it had, and nothing was written to."""
         try:
             for read, (owners, keys, values) in ((getitem, self._items), (getattr, self._attributes)):
-                if not all(map(is_, map(read, owners, keys), values)):  # type: ignore[arg-type]
+                if not all(map(is_, map(read, owners, keys), values)):
                     return False
         except (KeyError, IndexError, AttributeError, ValueError):
             return False
@@ -99,18 +99,23 @@ class Watch:
             and all(array.tobytes() == before for array, before in self._arrays)
         )
 
-    def _difference(self, before: dict[str, Point], facts: dict[str, Hashable]) -> str | None:
+    def _difference(self, before: dict[str, Hashable]) -> str | None:
         """The first value that is another one than ``before``, in words."""
-        for name in {**before, **self.points}:
-            if name in self.ignored or facts.get(name) == self.facts.get(name):
+        for name in {**before, **self.facts}:
+            was, now = before.get(name), self.facts.get(name)
+            if was == now or name in self.ignored:
                 continue
-            if name not in self.points:
+            if now is None:
                 return f"{name} is there no more"
-            if name not in before:
-                return f"{name} is {self.points[name]}, and was not there before"
-            was, now = str(before[name]), str(self.points[name])
-            return f"{name} was {was}, and is {'another one' if was == now else now}"
+            if was is None:
+                return f"{name} is {_in_words(now)}, and was not there before"
+            words = _in_words(was), _in_words(now)
+            return f"{name} was {words[0]}, and is {'another one' if words[0] == words[1] else words[1]}"
         return None
+
+
+def _in_words(fact: Hashable) -> str:
+    return str(fact) if isinstance(fact, Value | Place) else "an object"
 
 
 def _columns(points: Iterable[Point]) -> tuple[list[Any], list[Any], list[Any]]:

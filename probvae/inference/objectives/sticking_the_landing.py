@@ -48,7 +48,7 @@ def path_traces(
 
 
 def at_fixed_parameters(guide: PyroProgram, guide_trace: Trace, x: Tensor, num_particles: int, objective: str) -> Trace:
-    """The guide replayed at the drawn values, its parameters detached."""
+    """The guide for ``x`` (N, D), replayed at the drawn values, its parameters detached."""
     if not isinstance(guide, nn.Module):
         raise ArgumentError(
             f"{objective}: expected a guide that is an nn.Module, got {type(guide).__name__}, whose parameters cannot "

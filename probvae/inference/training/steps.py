@@ -121,8 +121,8 @@ class Stepper:
         for name, parameter in chain.from_iterable(module.named_parameters() for module in self.modules):
             if parameter.requires_grad and id(parameter) not in known:
                 raise ArgumentError(
-                    f"{name}: expected the parameters that required a gradient at the start of the fit, and it requires "
-                    "one since. Unfreeze it before the fit, or fit again."
+                    f"{name}: expected to stay frozen, as at the start of the fit, and it requires a gradient since. "
+                    "Unfreeze it before the fit, or fit again."
                 )
         programs = (*self.modules, self.objective)
         return LossAndGradient(self._losses, programs, self.parameters, self.clip_own)
