@@ -37,6 +37,13 @@ class Adam:
         self.first, self.second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
         self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
 
+    def add(self, parameter: Tensor) -> None:
+        """Take up another ``parameter``, of any shape, with moments of zero."""
+        self.parameters.append(parameter.detach())
+        self.first.append(torch.zeros_like(self.parameters[-1]))
+        self.second.append(torch.zeros_like(self.parameters[-1]))
+        self.steps.append(torch.zeros((), device=parameter.device))
+
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None]) -> None:
         """One step down the ``gradients``, one of each parameter's shape; where it is None the parameter stays."""

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from torch.utils._pytree import tree_map_only as tree_map_only
 D = TypeVar("D", bound=Distribution)
 M = TypeVar("M", bound=nn.Module)
 
+_VERSION = attrgetter("_version")
 _FUSED_ADAM = getattr(torch, "_fused_adam_", None)
 _ADD_TO_ALL = getattr(torch, "_foreach_add_", None)
 _NORMS = getattr(torch, "_foreach_norm", None)
@@ -200,6 +202,14 @@ def instance_for_expand(distribution: Distribution, kind: type[D], instance: Any
 def version_of(tensor: Tensor) -> object:
     """A value that changes when ``tensor``, of any shape, is written to in place."""
     return getattr(tensor, "_version", object())
+
+
+def versions_of(tensors: Sequence[Tensor]) -> list[object]:
+    """The values of :func:`version_of` for ``tensors``, of any shapes, without a line of Python for each."""
+    try:
+        return list(map(_VERSION, tensors))
+    except (AttributeError, RuntimeError):  # tensors of inference mode count nothing
+        return [version_of(tensor) for tensor in tensors]
 
 
 def with_own_modules(module: M) -> M:

@@ -68,6 +68,7 @@ def choose_step(
             simplify(trace)
             is_worth_compiling = compile == "auto" and worth_compiling(trace, num_steps)
             traced_step = _traced_step(program, optimizer, trace, batch, reason)
+            check_unchanged(program)
     except TraceError as error:
         return _instead(pyro_step, f"the program cannot be traced: {error}", compile != "auto")
     except TORCH_ERRORS as error:  # the first step will say where
@@ -87,6 +88,12 @@ def worth_compiling(trace: Trace, num_steps: int) -> bool:
     ]
     saved = _SAVED_OPERATOR * len(operators) + _SAVED_NUMBER * sum(written)
     return num_steps * saved > 2 * (_COMPILING + _COMPILING_OPERATOR * len(operators))
+
+
+def check_unchanged(program: LossAndGradient) -> None:
+    """Raise :class:`~probvae.errors.TraceError` where the program reads something else than when it was recorded."""
+    if program.watch is not None and (text := program.watch.change()):
+        raise TraceError(f"the program changes what it reads: {text}")
 
 
 def _traced_step(program: LossAndGradient, optimizer: Adam, trace: Trace, batch: Sequence[Tensor], reason: str) -> Step:

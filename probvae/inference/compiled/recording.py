@@ -98,26 +98,33 @@ class Trace:
         return GraphModule(torch.nn.Module(), self.graph), tensors
 
 
-def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], held: Iterable[Tensor]) -> Trace:
+def record(
+    function: Callable[..., Sequence[Tensor]],
+    inputs: Sequence[Tensor],
+    held: Iterable[Tensor],
+    live: Iterable[Tensor] = (),
+) -> Trace:
     """Run ``function(*inputs)``, which gives tensors, and write down its operators; the tensors are of any shapes.
 
     ``held`` are the tensors whose numbers may change between runs, but not their place: parameters and buffers.
+    ``live`` are others of which that holds, and which the function itself may not change.
     Raises :class:`~probvae.errors.TraceError` where a number is read, because the next run might go another way.
     """
-    recorder = _Recorder(inputs, held)
+    recorder = _Recorder(inputs, held, live)
     with recorder:
         outputs = function(*inputs)
     return recorder.trace(outputs)
 
 
 class _Recorder(DispatchMode):
-    def __init__(self, inputs: Sequence[Tensor], held: Iterable[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor], held: Iterable[Tensor], live: Iterable[Tensor]) -> None:
         super().__init__()
         self.graph = Graph()
         self.by_identity: dict[int, Node] = {}
         self.by_place: dict[Place, Node] = {}
-        self.held = list(held)  # their memory must live as long as the recorder knows it
-        self.held_storages = {storage_of(tensor) for tensor in self.held}
+        self.held, self.live = list(held), list(live)  # their memory must live as long as the recorder knows it
+        self.writable = {storage_of(tensor) for tensor in self.held}
+        self.held_storages = self.writable | {storage_of(tensor) for tensor in self.live}
         # memory that an operator has filled with something that moves
         self.moving: set[int] = set(self.held_storages)
         self.inputs: list[Node] = []
@@ -161,7 +168,7 @@ class _Recorder(DispatchMode):
             self._add(result, tensor, does_move)
             self.made |= {storage_of(tensor)} - read
         if written := writes(node):
-            if not written <= self.made | self.held_storages:
+            if not written <= self.made | self.writable:
                 raise TraceError(f"{func}: the program changes a tensor that is neither a parameter nor a buffer.")
             if does_move:
                 self.moving |= written

@@ -104,7 +104,7 @@ class InductorStep(Step):
         held = [*program.held(), *self.parameters, *self.first, *self.second, *self.steps]
         inputs = [*batch, self.scalars.to(batch[0].device)]
         with self._kept(), losses_read_no_numbers():
-            trace = use_fast_products(simplify(record(self._step, inputs, held), keep_views=False))
+            trace = use_fast_products(simplify(record(self._step, inputs, held, program.live()), keep_views=False))
         self.run = torch.no_grad()(compiled(trace, self._kept))
 
     def __call__(self, *batch: Tensor) -> Taken:

@@ -13,7 +13,8 @@ from probvae.foundation.adam import Adam
 from probvae.foundation.fit_options import FitOptions
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.compiled.choose_step import choose_step
-from probvae.inference.compiled.program import LossAndGradient, clipped_where_there
+from probvae.inference.compiled.following import Following
+from probvae.inference.compiled.program import LossAndGradient, clipped_where_there, gradients_where_wanted
 from probvae.inference.compiled.restoring import restored
 from probvae.inference.compiled.step_classes import GradientStep, PyroStep, Step, Taken, step_where_finite
 from probvae.inference.densities.non_finite import TORCH_ERRORS, short_reason
@@ -77,8 +78,7 @@ class Stepper:
         # a norm is that of the whole minibatch's gradient, which several processes have only after their exchange
         self.clip_own = options.gradient_clip if processes.size == 1 else None
         self.clip_whole = options.gradient_clip if processes.size > 1 else None
-        self.program = LossAndGradient(self._losses, self.modules, self.parameters, self.clip_own)
-        self.step: Step = PyroStep(self.program, self.optimizer, "not chosen yet")
+        self._following: Following | None = None
         self.num_batches = math.ceil(num_rows / options.batch_size)
         self.num_whole_batches = num_rows // options.batch_size
         self.refused: str | None = None
@@ -100,15 +100,40 @@ class Stepper:
         batch = self._inputs(Minibatch(self.conditioned.at(mine), data.head(size)[mine], 0, size, 0))
         num_steps = self.options.epochs * self.num_whole_batches
         compile, seed, alone = self.options.compile, self.options.seed, self.processes.size == 1
-        self.step = choose_step(self.program, self.optimizer, batch, num_steps, compile, seed, alone)
+
+        def choose(program: LossAndGradient, num_choices: int) -> Step:
+            # only the first choice may be worth the compiler's time
+            way = "graph" if num_choices and compile is not False else compile
+            return choose_step(program, self.optimizer, batch, num_steps, way, seed, alone)
+
+        self._following = Following(self._program, choose, warns=compile not in (False, "auto"))
+
+    @property
+    def step(self) -> Step:
+        """The step that is taken now."""
+        if self._following is None:
+            return PyroStep(self._program(), self.optimizer, "not chosen yet")
+        return self._following.step
+
+    def _program(self) -> LossAndGradient:
+        """The losses with the parameters that require a gradient now."""
+        known = {id(parameter) for parameter in self.parameters}
+        for name, parameter in chain.from_iterable(module.named_parameters() for module in self.modules):
+            if parameter.requires_grad and id(parameter) not in known:
+                raise ArgumentError(
+                    f"{name}: expected to stay frozen, as at the start of the fit, and it requires a gradient since. "
+                    "Unfreeze it before the fit, or fit again."
+                )
+        programs = (*self.modules, self.objective)
+        return LossAndGradient(self._losses, programs, self.parameters, self.clip_own)
 
     def take(self, batch: Minibatch) -> StepNumbers:
         """Take one step where its loss and gradient are finite; elsewhere nothing moves, buffers neither."""
         self.refused = None
         self.optimizer.learning_rate = self._learning_rate(batch.step)
-        traced = not isinstance(self.step, PyroStep) and batch.num_rows == self.options.batch_size
+        step = self._step_without_handlers(batch)
         before = [buffer.clone() for buffer in self.moving]
-        (loss, kl, elbo), taken = self._traced_step(batch) if traced else self._plain_step(batch)
+        (loss, kl, elbo), taken = self._traced_step(step, batch) if step else self._plain_step(batch)
         if not taken:
             for buffer, value in zip(self.moving, before, strict=True):
                 buffer.copy_(value)
@@ -116,6 +141,13 @@ class Stepper:
             changed = zip(self.moving, before, strict=True)
             self.moving = [buffer for buffer, value in changed if not torch.equal(buffer, value)]
         return StepNumbers(loss, kl, elbo, taken)
+
+    def _step_without_handlers(self, batch: Minibatch) -> Step | None:
+        """The traced or compiled step for ``batch``, where there is one for the program as it is now."""
+        if self._following is None or batch.num_rows != self.options.batch_size:
+            return None
+        step = self._following.current()
+        return None if isinstance(step, PyroStep) else step
 
     def mean_loss(self, batch: Minibatch) -> float:
         """The loss of the whole minibatch at the present weights."""
@@ -135,9 +167,9 @@ class Stepper:
             return bad[0], f"the gradient of {bad[1]} is not finite"
         return ("x", self.refused) if self.refused else None
 
-    def _traced_step(self, batch: Minibatch) -> Taken:
+    def _traced_step(self, step: Step, batch: Minibatch) -> Taken:
         """Take a step without Pyro's handlers."""
-        step, inputs = self.step, self._inputs(batch)
+        inputs = self._inputs(batch)
         try:
             if self.processes.size == 1:
                 return step(*inputs)
@@ -154,8 +186,7 @@ class Stepper:
         if step.loss.requires_grad:
             # the mean over a smaller minibatch has its data's weight only
             weighted = step.loss * (batch.num_rows / self.options.batch_size)
-            found = torch.autograd.grad(weighted, self.parameters, allow_unused=True)
-            gradients = clipped_where_there(found, self.clip_own)
+            gradients = clipped_where_there(gradients_where_wanted(weighted, self.parameters), self.clip_own)
         return self._exchanged_step(step._replace(loss=step.loss.detach()), gradients, batch)
 
     def _exchanged_step(self, step: StepLoss, gradients: Gradients, batch: Minibatch) -> Taken:
