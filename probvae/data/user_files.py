@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
+from probvae.data.arrow_tables import check_width, checked_labels, read_table
 from probvae.data.dataset import Dataset, as_matrix, check_shape
 from probvae.data.on_disk import IN_MEMORY_LIMIT, RowsOnDisk, fits_in_memory, float_dtype
 from probvae.data.raw_data import RawData
-from probvae.data.arrow_tables import check_width, checked_labels, read_table
 from probvae.data.transforms import rounding_of
 from probvae.errors import ConfigError, DataError
 from probvae.storage.untrusted import check_file
