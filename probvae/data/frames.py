@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from probvae.data.raw_data import RawData
 from probvae.data.arrow_tables import check_width, read_table
+from probvae.data.raw_data import RawData
 from probvae.errors import DataError
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
+from probvae.data.arrow_tables import check_width, checked_labels, read_table
 from probvae.data.dataset import Dataset, as_matrix, check_shape
 from probvae.data.on_disk import IN_MEMORY_LIMIT, RowsOnDisk, fits_in_memory, float_dtype
 from probvae.data.raw_data import RawData
-from probvae.data.arrow_tables import check_width, checked_labels, read_table
 from probvae.data.transforms import rounding_of
 from probvae.errors import ConfigError, DataError
 from probvae.storage.untrusted import check_file
@@ -21,7 +21,8 @@ from probvae.storage.untrusted import check_file
 def read_file(path: Path, labels: str | None = None, missing: str = "refuse", limit: int = IN_MEMORY_LIMIT) -> RawData:
     """The data in the file ``path``, by its ending. Raises :class:`~probvae.errors.DataError` with the reason.
 
-    A missing label is refused unless ``missing`` is ``"mask"``. More than ``limit`` bytes of floats stay on the disk (``.npy``) or are refused (where they have to be unpacked).
+    A missing label is refused unless ``missing`` is ``"mask"``. More than ``limit`` bytes of floats stay on the disk
+    (``.npy``) or are refused (where they have to be unpacked).
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:

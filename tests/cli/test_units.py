@@ -225,7 +225,7 @@ OLDER = Path(__file__).parents[1] / "stored_runs" / "v1-scaled"
 
 @pytest.mark.parametrize("scaling", ["standardize", "unit"])
 def test_older_runs_are_scaled_as_on_their_day(probvae: Run, scaling: str, tmp_path: Path) -> None:
-    """The fingerprint of the scaled values is in them, so the numbers agree bit for bit; other files are scaled alike."""
+    """The fingerprint of the scaled values is in them, so the numbers agree bit for bit."""
     assert FORMAT > 1
     home = OLDER / scaling
     own = probvae("encode", "run", "--out", tmp_path / "own", cwd=home)
