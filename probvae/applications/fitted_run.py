@@ -31,7 +31,7 @@ class FittedRun:
         """The rows (N, D) in the units of the user, exactly as they were read; binarised data stay binary."""
         if self.data.binarization != "none" or self.data.transform.is_identity:
             return self.x
-        return torch.as_tensor(np.asarray(self.raw.x, dtype=np.float64))
+        return torch.from_numpy(np.array(self.raw.x, dtype=np.float64))  # a copy: torch shares no read-only memory
 
 
 def in_user_units(data: Dataset, values: Tensor) -> Tensor:

@@ -33,9 +33,9 @@ def command(run: Path, data: str | None, out: Path | None) -> None:
 
     opened = opened_run(run, data)
     found = reconstruct_and_compare(opened.vae, opened.x)
-    reconstruction = in_user_units(opened.data, found.reconstruction)
+    shown = found._replace(x=opened.original(), reconstruction=in_user_units(opened.data, found.reconstruction))
     folder = target_folder(run, out)
-    written = write_table(folder / "reconstructions.npz", found._replace(x=opened.original(), reconstruction=reconstruction))
+    written = write_table(folder / "reconstructions.npz", shown)
     picture = draw_reconstructions(opened.data, found.reconstruction.numpy(), folder)
     print_line(f"wrote {written} and {picture}")
     unit = squared_unit(opened.data.scaling)

@@ -59,8 +59,10 @@ memory_option = click.option(
 def opened_run(run: Path, source: str | None, held_out: bool = False) -> "FittedRun":
     """The run with its own data (or ``held_out`` rows), after a note that says which file they are, or ``source``."""
     from probvae.applications import open_run
+    from probvae.cli.output import shown_warnings
 
-    opened = open_run(run, source, held_out)
+    with shown_warnings():
+        opened = open_run(run, source, held_out)
     _tell_path(run, source)
     return opened
 
@@ -68,8 +70,10 @@ def opened_run(run: Path, source: str | None, held_out: bool = False) -> "Fitted
 def load_data_for(run: Path, vae: "VAE", source: str | None) -> "Dataset":
     """The run's own data, after a note that says which file they are, or ``source`` prepared in the same way."""
     from probvae.applications import fitted_run
+    from probvae.cli.output import shown_warnings
 
-    data = fitted_run.load_data_for(run, vae, source).data
+    with shown_warnings():
+        data = fitted_run.load_data_for(run, vae, source).data
     _tell_path(run, source)
     return data
 

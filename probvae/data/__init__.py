@@ -1,7 +1,7 @@
 """Data: named sets and files, their scaling and binarisation, checked before anything is fitted.
 
 In: ``load`` (the door), the sets that it knows (``builtin``, ``vision``), files of the user's (``user_files``, and
-``on_disk`` for arrays that stay there) and DataFrames (``frames``, ``arrow_tables``), what was read in the precision of its
+``on_disk`` for arrays that stay there) and DataFrames (``frames``, ``arrow_tables``), data in the precision of their
 source (``raw_data``), ``transforms`` with the scalings of ``older_runs``, ``binarization``, and the result with its
 checks, ``dataset``.
 Out: the split into training and held-out rows, which is :mod:`probvae.experiments`; minibatches, which are

@@ -115,9 +115,7 @@ def check_shape(values: np.ndarray, name: str) -> tuple[int, int] | None:
     return (values.shape[1], values.shape[2]) if values.ndim == 3 else None
 
 
-def check_values(
-    x: np.ndarray | RowsOnDisk, name: str, missing: str = "refuse", *, learnable: bool = True
-) -> None:
+def check_values(x: np.ndarray | RowsOnDisk, name: str, missing: str = "refuse", *, learnable: bool = True) -> None:
     """Raise unless all values are finite (NaN may be there with ``missing="mask"``).
 
     Where there is something to learn from the data (``learnable``), also unless they vary and every column has a value.

@@ -154,8 +154,8 @@ def _clipped(x: np.ndarray | RowsOnDisk, name: str) -> np.ndarray | RowsOnDisk:
     beyond = sum(int(((part < 0) | (part > 1)).any(1).sum()) for part in parts)
     told = f"{beyond} of {len(x)} rows" if parts else "some rows"
     warnings.warn(
-        f"{name}: {told} have values beyond those of the training rows, from {low:.3g} to {high:.3g} where these have 0 "
-        "to 1. They count as 0 and 1.",
+        f"{name}: {told} have values beyond those of the training rows, from {low:.3g} to {high:.3g} where these have "
+        "0 to 1. They count as 0 and 1.",
         DataWarning,
         stacklevel=6,
     )

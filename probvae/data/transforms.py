@@ -87,8 +87,8 @@ class Transform:
         """
         if len(self.shift) not in (1, x.shape[1]):
             raise ShapeError(
-                f"data: expected {len(self.shift)} columns, as the scaling was fitted to, got {x.shape[1]}. Give data of "
-                "the width of the training data."
+                f"data: expected {len(self.shift)} columns, as the scaling was fitted to, got {x.shape[1]}. Give data "
+                "of the width of the training data."
             )
         if isinstance(x, RowsOnDisk):
             return x if self.is_identity else x.then(lambda rows: self.apply(rows).astype(dtype))

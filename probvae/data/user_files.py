@@ -18,12 +18,11 @@ from probvae.errors import ConfigError, DataError
 from probvae.storage.untrusted import check_file
 
 
-def read_file(
-    path: Path, labels: str | None = None, missing: str = "refuse", limit: int = IN_MEMORY_LIMIT
-) -> RawData:
+def read_file(path: Path, labels: str | None = None, missing: str = "refuse", limit: int = IN_MEMORY_LIMIT) -> RawData:
     """The data in the file ``path``, by its ending. Raises :class:`~probvae.errors.DataError` with the reason.
 
-    A missing label is refused unless ``missing`` is ``"mask"``. More than ``limit`` bytes of floats stay on the disk (``.npy``) or are refused (where they have to be unpacked).
+    A missing label is refused unless ``missing`` is ``"mask"``. More than ``limit`` bytes of floats stay on the disk
+    (``.npy``) or are refused (where they have to be unpacked).
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:

@@ -220,7 +220,7 @@ class Comparison:
 
 
 def _values(entry: Entry, what: str) -> Tensor | None:
-    """The values (N,), densities in the units of the user: the training rows of each run have made their own scaling."""
+    """The values (N,); densities are in the units of the user, because each run is scaled by its own training rows."""
     values = entry.elbo if what == "elbo" else None if entry.evidence is None else entry.evidence.value
     if values is None or entry.log_volume is None or entry.measure != "density":
         return values

@@ -43,6 +43,8 @@ def _conversion(x: object, name: str) -> str:
         return f"torch.as_tensor({name}.astype(float).filled(numpy.nan)).float()"
     if isinstance(x, np.ndarray):
         return f"torch.as_tensor({f'{name}.copy()' if min(x.strides, default=0) < 0 else name})"
+    if type(x).__module__.split(".")[0] == "pandas":
+        return f"torch.as_tensor({name}.to_numpy('float32'))"  # without a dtype, columns that know NA become objects
     way = next((way for way in ("to_numpy", "toarray", "to_pandas") if hasattr(x, way)), None)
     return f"torch.as_tensor({name})" if way is None else f"torch.as_tensor({name}.{way}()).float()"
 

@@ -76,7 +76,9 @@ class VAE(nn.Module):
         columns = None if y is None else self._encoded(y).to(first)
         if exposure is not None:
             check_no_mask(exposure, "exposure")
-            exposure = exposure if isinstance(exposure, Tensor) else np.array(exposure)  # torch takes no negative stride
+            exposure = (
+                exposure if isinstance(exposure, Tensor) else np.array(exposure)
+            )  # torch takes no negative stride
             exposure = torch.as_tensor(exposure, dtype=first.dtype, device=first.device).reshape(-1, 1)
             self.model.likelihood.check_exposure(exposure)
         return ConditionedVAE(self, columns, exposure)

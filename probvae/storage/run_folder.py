@@ -169,9 +169,9 @@ class Run:
             ) from error
         if fitted != fingerprint:
             raise RunError(
-                f"{self.folder}: its data have other values now than when it was fitted ({source} has changed). Restore "
-                "them, fit it again, or name a file explicitly to use other values (encode RUN FILE, gap RUN --data "
-                "FILE)."
+                f"{self.folder}: its data have other values now than when it was fitted ({source} has changed). "
+                "Restore them, fit it again, or name a file explicitly to use other values (encode RUN FILE, gap RUN "
+                "--data FILE)."
             )
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:

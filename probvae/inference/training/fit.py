@@ -57,8 +57,9 @@ def fit(
         A :class:`~probvae.VAE`; it ends on the device it was on.
     x
         (N, D), converted to the dtype of the parameters: a floating-point tensor, an array, a DataFrame (pandas,
-        polars), a masked array (its masked entries are missing), or data larger than memory, as a memory-mapped array, :class:`~probvae.data.RowsOnDisk` or a torch ``Dataset`` of items x or
-        (x, y). :func:`~probvae.inference.training.training_data.as_rows` says what is read when.
+        polars), a masked array (its masked entries are missing), or data larger than memory, as a memory-mapped
+        array, :class:`~probvae.data.RowsOnDisk` or a torch ``Dataset`` of items x or (x, y).
+        :func:`~probvae.inference.training.training_data.as_rows` says what is read when.
     y
         Covariates of a conditional model, labels (N,) or numbers (N, C): see :meth:`~probvae.VAE.given`. The y of a
         ``Dataset`` by default.
