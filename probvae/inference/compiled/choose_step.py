@@ -13,6 +13,7 @@ from probvae.inference.compiled.check import disagreement
 from probvae.inference.compiled.inductor import check_compiler
 from probvae.inference.compiled.program import LossAndGradient
 from probvae.inference.compiled.recording import Trace, results, tensor_of
+from probvae.inference.compiled.restoring import programs_restored
 from probvae.inference.compiled.simplification import simplify
 from probvae.inference.compiled.step_classes import InductorStep, PyroStep, Step, TracedStep
 from probvae.inference.densities.non_finite import TORCH_ERRORS, short_reason
@@ -62,7 +63,7 @@ def choose_step(
     if compile == "auto" and num_steps < _STEPS_WORTH_TRACING:
         return _because(pyro_step, f"{num_steps} steps are too few to be worth tracing")
     try:
-        with isolated_seed(seed, batch[0].device):
+        with isolated_seed(seed, batch[0].device), programs_restored(program.programs):
             trace = program.record(batch)
             reason = f"{len(trace.operators)} operators"
             simplify(trace)

@@ -16,7 +16,7 @@ from probvae.inference.compiled.choose_step import choose_step
 from probvae.inference.compiled.following import Following
 from probvae.inference.compiled.program import LossAndGradient
 from probvae.inference.compiled.reachable import Reachable
-from probvae.inference.compiled.restoring import restored
+from probvae.inference.compiled.restoring import programs_restored
 from probvae.inference.compiled.step_classes import PyroStep, Step
 from probvae.inference.densities.traces import PyroProgram
 from probvae.inference.objectives import Objective, StepLoss, resolve_objective
@@ -182,8 +182,8 @@ class CompiledStep:
     def _found_parameters(self) -> list[nn.Parameter]:
         """Those of the modules, and those that Pyro is told of while the programs run."""
         found: Any = [module.parameters() for module in (self.model, self.guide) if isinstance(module, nn.Module)]
-        buffers = [buffer for module in self._modules() for buffer in module.buffers()]
-        with restored(buffers), isolated_seed(0, self._example[0].device), poutine.trace(param_only=True) as capture:
+        run = programs_restored((self.model, self.guide))
+        with run, isolated_seed(0, self._example[0].device), poutine.trace(param_only=True) as capture:
             self._losses(*self._example)
         sites: Any = capture.trace.nodes.values()
         stored = [site["value"].unconstrained() for site in sites if site["type"] == "param"]

@@ -1,9 +1,12 @@
-"""A block that puts tensors back at its end."""
+"""Blocks that put tensors, and what programs count, back at their end."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
+
+from probvae.errors import TraceError
+from probvae.inference.compiled.reachable import PLAIN, Point, Reachable
 
 
 @contextmanager
@@ -24,3 +27,41 @@ def restored(tensors: Iterable[Tensor]) -> Iterator[None]:
     finally:
         for tensor, value in zip(changed, before, strict=True):
             tensor.copy_(value)
+
+
+@contextmanager
+def programs_restored(programs: Iterable[object]) -> Iterator[None]:
+    """A block that runs ``programs`` on trial: numbers in their attributes, and buffers, are put back at its end.
+
+    A program that counts its steps has not counted the trial.
+
+    >>> import types
+    >>> state = types.SimpleNamespace(steps=3)
+    >>> def program():
+    ...     state.steps += 1
+    >>> with programs_restored([program]):
+    ...     program()
+    >>> state.steps
+    3
+    """
+    try:
+        found = Reachable(programs)
+    except TraceError:  # more than can be looked at
+        yield
+        return
+    numbers = [point for point in found.points.values() if isinstance(point.value, PLAIN) and not point.is_library]
+    with restored({id(buffer): buffer for module in found.modules for buffer in module.buffers()}.values()):
+        try:
+            yield
+        finally:
+            for point in numbers:
+                _put_back(point)
+
+
+def _put_back(point: Point) -> None:
+    """Only what has changed is written, so that nothing else is touched."""
+    if not point.is_attribute:
+        if point.owner[point.key] is not point.value:
+            point.owner[point.key] = point.value
+    elif getattr(point.owner, point.key) is not point.value:
+        setattr(point.owner, point.key, point.value)

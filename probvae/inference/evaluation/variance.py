@@ -9,6 +9,8 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_positive
+from probvae.foundation.row_noise import RowNoise, row_keys
+from probvae.foundation.seed import ambient_seed
 from probvae.inference.evaluation.bounds import posterior_mean
 from probvae.inference.evaluation.row_tiles import over_tiles
 from probvae.inference.linear.exact import posterior_moments
@@ -41,7 +43,12 @@ def optimal_variance(vae: VAE, x: Tensor) -> float:
 def squared_error_sums(vae: VAE, x: Tensor) -> Tensor:
     """E ||x - f(z)||^2 summed over the data, and over how many numbers that is, in float64: c* is their ratio."""
     check_data(vae, x)
-    errors = over_tiles(lambda vae, rows: expected_squared_error(vae.model, vae.guide.distribution(rows), rows), vae, x)
+    seed = ambient_seed()
+
+    def of_tile(vae: VAE, rows: Tensor) -> Tensor:
+        return expected_squared_error(vae.model, vae.guide.distribution(rows), rows, seed)
+
+    errors = over_tiles(of_tile, vae, x)
     return torch.stack([errors.double().sum(), (~x.isnan()).sum().double()])
 
 
@@ -63,12 +70,17 @@ def equivalent_variance(beta: float, variance: float) -> float:
     return beta * variance
 
 
-def expected_squared_error(model: LatentModel, q: Distribution, x: Tensor) -> Tensor:
-    """E_{z~q} ||x - f(z)||^2 (N,): closed form for a linear decoder and a normal q, else one draw."""
+def expected_squared_error(model: LatentModel, q: Distribution, x: Tensor, seed: int = 0) -> Tensor:
+    """E_{z~q} ||x - f(z)||^2 (N,) for ``x`` (N, D): closed form for a linear decoder and a normal q, else one draw.
+
+    A row's draw depends on its content and the ``seed``.
+    """
     covariance = _covariance(q)
     # a subclass with a forward of its own need not be linear
     if type(model.decoder).forward is not LinearDecoder.forward or covariance is None:
-        return (x - _mean(model, q.sample())).square().nansum(-1)
+        with RowNoise(row_keys(x), seed):
+            z = q.sample(torch.Size((1,)))[0]
+        return (x - _mean(model, z)).square().nansum(-1)
     weight = cast(LinearDecoder, model.decoder).weight[: model.data_dim]
     observed = ~x.isnan()
     if observed.all():

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,11 +24,12 @@ from torch import Tensor
 
 from probvae.errors import ArgumentError, DataError, RankError
 from probvae.foundation.process import launched_rank, num_launched
-from probvae.foundation.torch_internals import DispatchMode, is_mutable
+from probvae.foundation.seed import ambient_seed
 from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.pair import VAE
 from probvae.inference.training.minibatches import Rows
+from probvae.inference.training.union_noise import Layouts, UnionNoise
 
 # Longer than any process works by itself between two exchanges; a network that is down is noticed after that.
 TIMEOUT = timedelta(minutes=5)
@@ -62,10 +63,13 @@ class Processes:
         """This process's rows of a minibatch: equal shares, the first ones larger by one row."""
         return slice(*(-(-rank * num_data // self.size) for rank in (self.rank, self.rank + 1)))
 
-    def noise(self, num_data: int) -> AbstractContextManager[object]:
-        """Inside the block this process draws its rows' random numbers of a minibatch of ``num_data``."""
+    def noise(self, num_data: int, layouts: Layouts | None) -> AbstractContextManager[object]:
+        """Inside the block this process draws its rows' random numbers of a minibatch of ``num_data``.
+
+        ``layouts`` say where the rows are; a process that is alone needs none.
+        """
         rows = self.my_slice(num_data)
-        return nullcontext() if self.size == 1 or rows.start == rows.stop else UnionNoise(num_data, rows)
+        return nullcontext() if layouts is None or rows.start == rows.stop else UnionNoise(num_data, rows, layouts)
 
     def reduce(
         self, step: StepLoss, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], weight: float
@@ -94,6 +98,7 @@ class Processes:
     ) -> list[float]:
         """The ``num`` sums of ``function`` over all rows (N, D) of ``parts``; it gives the sums (num,) over some rows.
 
+        Its random numbers belong to the rows, and come from one seed of torch's generator a call.
         Numbers that torch's distributions refuse make the sums NaN: all processes have to come to know of them.
         """
         total: Tensor | None = None
@@ -108,10 +113,10 @@ class Processes:
     def _own_sums(self, function: Callable[[VAE, Tensor], Tensor], pair: VAE, rows: Tensor) -> Tensor | float:
         own = self.my_slice(len(rows))
         if own.start == own.stop:
+            ambient_seed()  # the others take one, and all generators stay in step
             return 0.0
         try:
-            with self.noise(len(rows)):
-                return function(pair.at(own), rows[own])
+            return function(pair.at(own), rows[own])
         except ArgumentError:
             raise
         except ValueError:
@@ -242,76 +247,3 @@ def _fingerprint(x: Rows) -> tuple[object, ...]:
 def _digest(tensor: Tensor) -> str:
     values = tensor.detach().cpu().contiguous().flatten()
     return hashlib.sha256(values.view(torch.uint8).numpy().tobytes()).hexdigest()
-
-
-class UnionNoise(DispatchMode):
-    r"""Inside the block, random operators draw for ``num_data`` rows and hand out the draws of ``rows``.
-
-    A process that works on the rows a to b of a minibatch so gets the random numbers that one process would have drawn
-    for them,
-
-    .. math:: \epsilon_{a:b} \quad\text{of}\quad \epsilon = (\epsilon_1, \dots, \epsilon_n),
-
-    and its generator moves on as that of one process would: processes that begin in the same state stay in it.
-
-    An operator's rows are its first dimension of the size b - a. Numbers without such a dimension belong to no datum,
-    and are the same in all processes. Parameters of a draw are repeated where the rows are those of others.
-    Normal, uniform, exponential, Bernoulli and categorical draws are exactly those of one process. A gamma or a
-    Dirichlet draw takes as many random numbers as its parameters ask for: equal in distribution only.
-    Under ``make_fx`` the graph holds the wide draw and the slice, so a traced step keeps all this.
-
-    >>> own = torch.manual_seed(0) and torch.randn(6, 2)[4:]
-    >>> with torch.random.fork_rng(), UnionNoise(6, slice(4, 6)):
-    ...     drawn = torch.manual_seed(0) and torch.randn(2, 2)
-    >>> torch.equal(drawn, own)
-    True
-    """
-
-    def __init__(self, num_data: int, rows: slice) -> None:
-        super().__init__()
-        self._start, self._num_rows, self._num_data = rows.start, rows.stop - rows.start, num_data
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded not in func.tags:
-            return func(*args, **kwargs)
-        if func.overloadpacket is torch.ops.aten.multinomial:
-            return self._multinomial(func, args, kwargs)
-        dim = self._row_dim(args)
-        return func(*args, **kwargs) if dim is None else self._draw(func, dim, args, kwargs)
-
-    def _draw(self, func: Any, dim: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        wide = func(*(self._widened(argument, dim) for argument in args), **kwargs)
-        if is_mutable(func):
-            return args[0].copy_(self._own(wide, dim))
-        return tuple(self._own(each, dim) for each in wide) if isinstance(wide, tuple) else self._own(wide, dim)
-
-    def _multinomial(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Its rows are draws times data, in one dimension."""
-        weights, *others = args
-        if weights.dim() == 1 or len(weights) % self._num_rows:
-            return func(*args, **kwargs)
-        wide = self._widened(weights.unflatten(0, (-1, self._num_rows)), 1)
-        drawn = func(wide.flatten(0, 1), *others, **kwargs)
-        return self._own(drawn.unflatten(0, (-1, self._num_data)), 1).flatten(0, 1)
-
-    def _row_dim(self, args: Sequence[Any]) -> int | None:
-        for argument in args:
-            shape = list(argument.shape) if isinstance(argument, Tensor) else argument
-            if isinstance(shape, list | tuple) and self._num_rows in shape:
-                return shape.index(self._num_rows)
-        return None
-
-    def _widened(self, argument: Any, dim: int) -> Any:
-        """For all rows of the minibatch: a size, or a tensor whose own rows stand in their place."""
-        if isinstance(argument, list | tuple):
-            return [*argument[:dim], self._num_data, *argument[dim + 1 :]]
-        if not isinstance(argument, Tensor) or argument.dim() <= dim or argument.shape[dim] != self._num_rows:
-            return argument
-        index = torch.arange(self._num_data, device=argument.device) - self._start
-        return argument.index_select(dim, index.clamp(0, self._num_rows - 1))
-
-    def _own(self, wide: Tensor, dim: int) -> Tensor:
-        return wide.narrow(dim, self._start, self._num_rows)

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from copy import copy
 from itertools import chain
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ from probvae.foundation.seed import isolated_seed
 from probvae.inference.compiled.choose_step import choose_step
 from probvae.inference.compiled.following import Following
 from probvae.inference.compiled.program import LossAndGradient, clipped_where_there, gradients_where_wanted
-from probvae.inference.compiled.restoring import restored
+from probvae.inference.compiled.restoring import programs_restored, restored
 from probvae.inference.compiled.step_classes import GradientStep, PyroStep, Step, Taken, step_where_finite
 from probvae.inference.densities.non_finite import TORCH_ERRORS, short_reason
 from probvae.inference.densities.traces import paired_traces
@@ -23,6 +25,7 @@ from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.pair import VAE, check_supports
 from probvae.inference.training.minibatches import Rows
 from probvae.inference.training.processes import Processes
+from probvae.inference.training.union_noise import Layouts, find_layouts
 
 Gradients = Sequence[Tensor | None]
 
@@ -82,6 +85,9 @@ class Stepper:
         self.num_batches = math.ceil(num_rows / options.batch_size)
         self.num_whole_batches = num_rows // options.batch_size
         self.refused: str | None = None
+        # where the rows are in random numbers, by the mode of the networks, which tells from the first rows
+        self._layouts: dict[bool, Layouts] = {}
+        self._head = torch.empty(0)
 
     def dry_run(self, rows: Tensor) -> None:
         """Evaluate the objective at the first ``rows`` (n, D): parts that do not fit together are refused here."""
@@ -96,8 +102,10 @@ class Stepper:
     def choose_step(self, data: Rows) -> None:
         """Choose how steps are taken; model and guide have to be in their training mode."""
         size = self.options.batch_size
-        mine = self.processes.my_slice(size)
-        batch = self._inputs(Minibatch(self.conditioned.at(mine), data.head(size)[mine], 0, size, 0))
+        mine, self._head = self.processes.my_slice(size), data.head(size)
+        with suppress(*TORCH_ERRORS):  # the first step says where
+            self._noise(size)
+        batch = self._inputs(Minibatch(self.conditioned.at(mine), self._head[mine], 0, size, 0))
         num_steps = self.options.epochs * self.num_whole_batches
         compile, seed, alone = self.options.compile, self.options.seed, self.processes.size == 1
 
@@ -212,7 +220,7 @@ class Stepper:
         weight = others[-1] if self.options.kl_warmup else 1.0
         columns = others[:-1] if self.options.kl_warmup else others
         pair = self.conditioned.with_columns(columns)
-        with self.processes.noise(self.options.batch_size):
+        with self._noise(self.options.batch_size):
             return self.objective.step_loss(pair.model, pair.guide, self.binarized(rows), weight)
 
     def _loss(self, batch: Minibatch) -> StepLoss:
@@ -220,7 +228,7 @@ class Stepper:
         if not len(rows):
             return StepLoss(*rows.new_zeros(3))  # a last minibatch with fewer data than there are processes
         try:
-            with self.processes.noise(batch.num_rows):
+            with self._noise(batch.num_rows):
                 return self.objective.step_loss(
                     pair.model, pair.guide, self.binarized(rows), self._kl_weight(batch.step)
                 )
@@ -229,6 +237,21 @@ class Stepper:
                 raise
             self.refused = short_reason(error)
             return StepLoss(*rows.new_full((3,), math.nan))
+
+    def _noise(self, num_rows: int) -> AbstractContextManager[object]:
+        """A block that draws this process's random numbers of a minibatch of ``num_rows``."""
+        mode = self.vae.training
+        if self.processes.size > 1 and mode not in self._layouts:
+            with isolated_seed(self.options.seed, self._head.device), programs_restored(self.modules):
+                self._layouts[mode] = find_layouts(self._try, self.objective.num_particles)
+        return self.processes.noise(num_rows, self._layouts.get(mode))
+
+    def _try(self, num_rows: int, num_particles: int) -> None:
+        """Run the objective on other numbers of rows and particles than a step has."""
+        places = torch.arange(num_rows, device=self._head.device) % len(self._head)
+        objective, pair = copy(self.objective), self.conditioned.at(places)
+        objective.num_particles = num_particles
+        objective.step_loss(pair.model, pair.guide, self.binarized(self._head[places]), self._kl_weight(0))
 
     def _kl_weight(self, step: int) -> float:
         """The KL's weight, from almost zero to one over the epochs of the warm-up."""

@@ -260,6 +260,7 @@ def test_a_program_that_counts_its_runs_goes_through_the_handlers() -> None:
     model, guide = plain_programs(beta)
     with pytest.warns(PathWarning, match=r"the program changes what it reads: .*runs was \d+, and is \d+"):
         assert probvae.CompiledStep(model, guide, Trace_ELBO(), [torch.ones(3).double()]).path == "pyro"
+    assert state.runs == 0
 
 
 def test_what_no_code_reads_is_no_change() -> None:
@@ -354,8 +355,7 @@ def test_a_fit_follows_its_modules(way: str) -> None:
     assert fits["auto"][0] == ("pyro" if way == "counts" else "traced")
     if way == "counts":
         assert "changes what it reads: LatentModel.decoder" in fits["auto"][1]
-    else:
-        assert fits["auto"][2] == pytest.approx(fits[False][2], rel=1e-9)
+    assert fits["auto"][2] == pytest.approx(fits[False][2], rel=1e-9)
 
 
 def test_names_in_a_change() -> None:

@@ -21,10 +21,12 @@ from probvae.inference import (
     MixtureGuide,
     MLPEncoder,
     MMDObjective,
+    Objective,
     fit,
 )
 from probvae.inference.objectives import ELBOObjective
 from probvae.inference.training.processes import Processes, process_group
+from probvae.inference.training.union_noise import find_layouts
 from probvae.models import (
     BernoulliLikelihood,
     GaussianLikelihood,
@@ -62,6 +64,25 @@ def conditional() -> Case:
     return make(labels=3), data(), {"y": torch.arange(NUM_DATA) % 3, "validation": 0.2}
 
 
+# a process's rows of a minibatch of 16: as many as there are particles, latents, components, units of each layer
+SHARE = 8
+SHARED = sorted(name for name, kind in Objective.registry.items() if kind.is_mean_over_data)
+
+
+def of_share(name: str, num_particles: int) -> Callable[[], Case]:
+    def made() -> Case:
+        torch.manual_seed(11)
+        decoder = MLPDecoder(SHARE, SHARE, hidden=(SHARE,), dropout=0.2)
+        model = LatentModel(StandardNormalPrior(SHARE), decoder, BernoulliLikelihood(SHARE))
+        encoder = MLPEncoder(SHARE, hidden=(SHARE,), dropout=0.2)
+        guide = MixtureGuide(encoder, SHARE, SHARE) if name in ("elbo", "iwae") else DiagonalGuide(encoder, SHARE)
+        x = torch.rand(NUM_DATA, SHARE, generator=torch.Generator().manual_seed(3)).double()
+        objective = Objective.registry[name](num_particles=num_particles)
+        return probvae.VAE(model, guide).double(), x, {"objective": objective, "binarization": "fresh"}
+
+    return made
+
+
 # the last minibatch of 33 data in sixteens has a single one: the second process has nothing to do there
 CASES: dict[str, Callable[[], Case]] = {
     "default": lambda: (make(), data(), {"validation": 0.3}),
@@ -79,6 +100,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "free": lambda: (make(guide=lambda: FreeGuide(2, DIM, NUM_DATA).start_from(data())), data(), {}),
     "binarised": lambda: (make(BernoulliLikelihood(DIM)), data(), {"binarization": "fresh", "validation": 0.2}),
     "conditional": conditional,
+    **{f"{name}, K = {number}": of_share(name, number) for name in SHARED for number in (1, SHARE)},
 }
 
 
@@ -104,7 +126,11 @@ def gradients(processes: Processes, x: Tensor) -> list[Tensor]:
     vae = make().float()
     parameters, own = list(vae.parameters()), processes.my_slice(len(x))
     torch.manual_seed(5)
-    with processes.noise(len(x)):
+    layouts = None
+    if processes.size > 1:
+        layouts = find_layouts(lambda n, k: ELBOObjective(k).step_loss(vae.model, vae.guide, x[:n]), 1)
+        torch.manual_seed(5)
+    with processes.noise(len(x), layouts):
         step = ELBOObjective().step_loss(vae.model, vae.guide, x[own])
     found = torch.autograd.grad(step.loss, parameters)
     step, total = processes.reduce(step, found, parameters, len(x[own]) / len(x))
