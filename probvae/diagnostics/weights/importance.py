@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from probvae.foundation.row_noise import RowNoise, row_keys
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.evidence.importance_sampling import WeightedDraws, weighted_draws
+from probvae.inference.evidence.log_mean_errors import log_mean_error, summed
 from probvae.inference.evidence.pareto_smoothing import LEAST_SAMPLES, SmoothedWeights, good_pareto_k, pareto_smooth
 from probvae.inference.pair import VAE, check_data
 
@@ -118,11 +119,11 @@ def importance_diagnostic(vae: VAE, x: Tensor, num_samples: int = NUM_SAMPLES, s
     check_count(num_samples, "num_samples", least=LEAST_SAMPLES)
     check_data(vae, x)
     with isolated_seed(seed, x.device):
-        parts = [_smoothed(weighted_draws(part, rows, num_samples, seed)) for part, rows in tiles(vae, x, num_samples)]
+        parts = [_weighed(weighted_draws(part, rows, num_samples, seed)) for part, rows in tiles(vae, x, num_samples)]
     log_w = torch.cat([part.log_weights for part in parts], 1)
     log_sum, log_squares = torch.logsumexp(log_w, 0), torch.logsumexp(2 * log_w, 0)
     ess = (2 * log_sum - log_squares).exp()
-    error = (1 / ess - 1 / num_samples).clamp(min=0).sqrt()
+    error = torch.cat([part.standard_error for part in parts])
     pareto_k = torch.cat([part.pareto_k for part in parts])
     return ImportanceDiagnostic(pareto_k, ess, log_sum - math.log(num_samples), error, num_samples)
 
@@ -150,6 +151,19 @@ def resample(vae: VAE, x: Tensor, num_samples: int = 100, *, num_proposals: int 
             for part, rows in tiles(vae, x, num_proposals)
         ]
     return torch.cat(parts, dim=1)
+
+
+class _Weighed(NamedTuple):
+    """Smoothed ``log_weights`` (S, N) with ``pareto_k`` (N,), and the error (N,) of the log mean of those drawn."""
+
+    log_weights: Tensor
+    pareto_k: Tensor
+    standard_error: Tensor
+
+
+def _weighed(draws: WeightedDraws) -> _Weighed:
+    error = log_mean_error(summed([draws.log_weights], len(draws.log_weights)))
+    return _Weighed(*_smoothed(draws), error)
 
 
 def _smoothed(draws: WeightedDraws) -> SmoothedWeights:

@@ -66,8 +66,8 @@ def impute(
 
     The ends of the interval are the k-th smallest and the k-th largest of S draws. A new value lies between them with
     the probability 1 - 2k/(S + 1), which is ``interval`` or at most 0.002 more; where ``num_draws`` allows no such k, a
-    few more draws are made for the ends alone (for 0.9, 30 draws become 39). For x with few values the probability is larger. ``mean`` is NaN where p(x|z) has no mean, as a Student t
-    with at most one degree of freedom.
+    few more draws are made for the ends alone (for 0.9, 30 draws become 39). For x with few values the probability is
+    larger. ``mean`` is NaN where p(x|z) has no mean, as a Student t with at most one degree of freedom.
 
     Raises :class:`~probvae.errors.ArgumentError` for a model without ``missing="mask"`` and for an interval that takes
     more than 10 000 draws (unless ``num_draws`` are as many), and :class:`~probvae.errors.NonFiniteError` where data

@@ -1,6 +1,5 @@
 """Importance sampling of the evidence with the guide as proposal, for any number of draws."""
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from probvae.inference.densities.non_finite import raise_as_non_finite
 from probvae.inference.densities.traces import LogWeights
 from probvae.inference.evaluation.memory import limited_memory
 from probvae.inference.evaluation.row_tiles import draw_blocks, drawn_tiles
+from probvae.inference.evidence.log_mean_errors import log_mean_error, summed
 from probvae.inference.pair import VAE, check_data
 
 # Rounding errors of a log density, in units of the last digit of its terms
@@ -21,7 +21,7 @@ _ROUNDINGS = 64
 
 
 class ImportanceResult(NamedTuple):
-    """``log_evidence`` L_K, its delta-method ``standard_error``, and the effective sample size ``ess``, each (N,)."""
+    """``log_evidence`` L_K, its ``standard_error`` about log p(x), and the effective sample size ``ess``, each (N,)."""
 
     log_evidence: Tensor
     standard_error: Tensor
@@ -39,8 +39,9 @@ def importance_log_evidence(
     E[L_K] <= log p(x), increasing in K; with the exact guide every w_k is p(x) and L_K is the evidence. ``x`` is
     (N, D). Memory grows neither with N nor with K, and stays below ``memory_limit`` (bytes, see
     :func:`~probvae.inference.evaluation.limited_memory`); the weights are summed in float64. The standard error is
-    sd(w) / (mean(w) sqrt(K)); it comes from the weights that were drawn, so it knows nothing of a region that the
-    guide never visits.
+    that of :func:`~probvae.inference.evidence.log_mean_errors.log_mean_error`: log p(x) is within two of them for about
+    95 of 100 data, the bound's bias counted. It is NaN for K = 1, and it comes from the weights that were drawn, so it
+    knows nothing of a region that the guide never visits.
 
     Raises :class:`~probvae.errors.ArgumentError` for K < 1, :class:`~probvae.errors.DataError` for bad data, and
     :class:`~probvae.errors.NonFiniteError` where they overflow in the networks.
@@ -53,21 +54,13 @@ def importance_log_evidence(
     check_count(num_samples, "num_samples")
     check_data(vae, x)
     with limited_memory(memory_limit), isolated_seed(seed, x.device), torch.no_grad():
-        parts = [_summed(rows, blocks, num_samples) for rows, blocks in drawn_tiles(vae, x, num_samples, seed)]
+        parts = [_summed(blocks, num_samples) for _, blocks in drawn_tiles(vae, x, num_samples, seed)]
     return ImportanceResult(*(torch.cat(column).to(x.dtype) for column in zip(*parts, strict=True)))
 
 
-def _summed(rows: Tensor, blocks: Iterator[tuple[Tensor, LogWeights]], num_samples: int) -> ImportanceResult:
-    first = rows.new_full((len(rows),), -torch.inf, dtype=torch.float64)  # log sum w
-    second = first.clone()  # log sum w^2
-    for _, terms in blocks:
-        log_w = terms.log_weight.double()
-        first = torch.logaddexp(first, torch.logsumexp(log_w, 0))
-        second = torch.logaddexp(second, torch.logsumexp(2 * log_w, 0))
-    ess = torch.exp(2 * first - second)
-    # sd(w)/mean(w) / sqrt(K), with mean(w^2)/mean(w)^2 = K / ess
-    relative_variance = (1 / ess - 1 / num_samples).clamp(min=0)
-    return ImportanceResult(first - math.log(num_samples), relative_variance.sqrt(), ess)
+def _summed(blocks: Iterator[tuple[Tensor, LogWeights]], num_samples: int) -> ImportanceResult:
+    sums = summed((terms.log_weight for _, terms in blocks), num_samples)
+    return ImportanceResult(sums.log_mean, log_mean_error(sums), sums.ess)
 
 
 class WeightedDraws(NamedTuple):

@@ -32,7 +32,9 @@ class Estimate:
     """``value`` (N,) and ``standard_error`` (N,) in nats per datum, with the ``method`` and the ``kind`` of number.
 
     ``kind`` is ``"exact"`` (the standard error is then a numerical error: zero, or quadrature's own estimate),
-    ``"estimate"`` (quadrature that did not reach its tolerance) or ``"lower bound"`` (in expectation).
+    ``"estimate"`` (quadrature that did not reach its tolerance, smoothed weights) or ``"lower bound"``: its expectation
+    is at most log p(x), because it is the log of a mean of unbiased weights. A single value may lie above log p(x), and
+    does so in up to half of all cases. log p(x) is within two standard errors for about 95 of 100 data, on either side.
     """
 
     value: Tensor

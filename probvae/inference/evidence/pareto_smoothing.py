@@ -11,7 +11,7 @@ from probvae.foundation.checks import check_count
 
 LEAST_SAMPLES = 25  # fewer leave less than five weights for the tail
 _LEAST_TAIL = 5
-_LOG_TINY = math.log(torch.finfo(torch.float64).tiny)
+LOG_TINY = math.log(torch.finfo(torch.float64).tiny)
 # the weakly informative prior of k: ten observations of a half
 _PRIOR_COUNT, _PRIOR_SHAPE = 10, 0.5
 # Zhang and Stephens' grid
@@ -66,7 +66,7 @@ def pareto_smooth(log_weights: Tensor, tolerance: float | Tensor = 0.0) -> Smoot
             "Take more draws."
         )
     log_weights = log_weights.double()
-    num_tail = _tail_length(len(log_weights))
+    num_tail = tail_length(len(log_weights))
     columns = max(1, _BLOCK // (num_tail * _grid_size(num_tail)))
     tolerance = torch.as_tensor(tolerance).to(log_weights).expand(log_weights.shape[1])
     blocks = zip(log_weights.split(columns, 1), tolerance.split(columns), strict=True)
@@ -74,7 +74,8 @@ def pareto_smooth(log_weights: Tensor, tolerance: float | Tensor = 0.0) -> Smoot
     return SmoothedWeights(torch.cat([part[0] for part in parts], 1), torch.cat([part[1] for part in parts]))
 
 
-def _tail_length(num_samples: int) -> int:
+def tail_length(num_samples: int) -> int:
+    """M, how many of S weights make the tail."""
     return math.ceil(min(num_samples / 5, 3 * math.sqrt(num_samples)))
 
 
@@ -85,14 +86,14 @@ def _grid_size(num_tail: int) -> int:
 def _smooth(log_weights: Tensor, tolerance: Tensor, num_tail: int) -> SmoothedWeights:
     largest = log_weights.max(0).values
     ordered, position = (log_weights - largest).sort(0)
-    cutoff = ordered[-num_tail - 1].clamp(min=_LOG_TINY)
+    cutoff = ordered[-num_tail - 1].clamp(min=LOG_TINY)
     top = ordered[-num_tail:]
     in_tail = top > cutoff
     length = in_tail.sum(0)
     flat = -cutoff <= tolerance
     fitted = (length >= _LEAST_TAIL) & ~flat
     excess = torch.where(in_tail, cutoff.exp() * torch.expm1(top - cutoff), 0.0)
-    k, sigma = _fit(excess[:, fitted], length[fitted])
+    k, sigma = fit_pareto(excess[:, fitted], length[fitted])
     pareto_k = torch.where(flat, -math.inf, torch.full_like(largest, math.inf))
     pareto_k[fitted] = k
     smooth = _order_statistics(k, sigma, length[fitted], num_tail) + cutoff[fitted].exp()
@@ -102,8 +103,8 @@ def _smooth(log_weights: Tensor, tolerance: Tensor, num_tail: int) -> SmoothedWe
     return SmoothedWeights(torch.empty_like(ordered).scatter_(0, position, ordered) + largest, pareto_k)
 
 
-def _fit(excess: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    """Shape and scale (N,) of ``excess`` (M, N), whose last ``length`` rows are the tail in rising order."""
+def fit_pareto(excess: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """Shape k and scale (N,) of ``excess`` (M, N) over a cutoff, whose last ``length`` (N,) rows are a rising tail."""
     if not len(length):
         return length.double(), length.double()
     num_tail = len(excess)

@@ -169,9 +169,7 @@ def test_intervals_have_the_probability_that_is_asked_for(num_draws: int, interv
 
 
 def test_interval_that_would_take_too_many_draws() -> None:
-    with pytest.raises(
-        ArgumentError, match=r"interval: 0\.99999 lies between .* 199999 draws, got num_draws=100\. Ask"
-    ):
+    with pytest.raises(ArgumentError, match=r"interval: 0\.99999 lies between .* 199999 draws, got num_draws=100"):
         impute(exact_vae(), X, interval=0.99999)
 
 

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 import probvae
 from probvae.errors import ProbvaeError
+from probvae.inference import exact_log_evidence
 from probvae.inference.evaluation import memory
 from probvae.inference.evidence.annealing import annealed_log_evidence, bracket_log_evidence
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
@@ -20,7 +21,8 @@ def test_exact_guide_gives_the_evidence_for_every_number_of_draws(num_samples: i
     result = importance_log_evidence(exact_vae(), example_a.X, num_samples)
     assert_close(result.log_evidence, example_a.LOG_P, rtol=0, atol=1e-10)
     assert_close(result.ess, torch.full((2,), float(num_samples), dtype=torch.float64), rtol=1e-9, atol=0)
-    assert result.standard_error.max() < 1e-6
+    # one draw says nothing of its error
+    assert result.standard_error.isnan().all() if num_samples == 1 else result.standard_error.max() < 1e-6
 
 
 def narrow_vae() -> probvae.VAE:
@@ -36,9 +38,14 @@ def narrow_vae() -> probvae.VAE:
     return probvae.VAE(model, guide)
 
 
+def nearly_equal_rows(num_data: int) -> torch.Tensor:
+    """Rows (N, 1) at 1.3 that differ by less than any number here shows: equal rows would draw the same noise."""
+    return 1.3 + 1e-9 * torch.arange(num_data, dtype=torch.float64)[:, None]
+
+
 def test_bound_rises_with_the_number_of_draws_as_theory_says() -> None:
     """gap(1) = KL = 0.02833747; log p - L_K ~ chi2 / (2 K), chi2 = 0.10679718; K = 50: 0.00117 +- 0.0003."""
-    x = torch.full((40_000, 1), 1.3, dtype=torch.float64)
+    x = nearly_equal_rows(40_000)
     log_p = torch.distributions.Normal(0.0, math.sqrt(1.5)).log_prob(torch.tensor(1.3)).item()
     gaps, errors = {}, {}
     for num_samples in (1, 5, 50):
@@ -50,9 +57,8 @@ def test_bound_rises_with_the_number_of_draws_as_theory_says() -> None:
 
 
 def test_standard_error_is_honest() -> None:
-    x = torch.full((4000, 1), 1.3, dtype=torch.float64)
-    result = importance_log_evidence(narrow_vae(), x, 400)
-    assert result.standard_error.mean().item() == pytest.approx(result.log_evidence.std().item(), rel=0.1)
+    result = importance_log_evidence(narrow_vae(), nearly_equal_rows(4000), 400)
+    assert result.standard_error.median().item() == pytest.approx(result.log_evidence.std().item(), rel=0.1)
     assert result.ess.mean().item() / 400 == pytest.approx(1 / 1.10679718, rel=0.02)
 
 
@@ -67,11 +73,15 @@ def test_chunks_bound_the_memory_and_keep_the_estimate(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("start", ["guide", "refined", "prior"])
 def test_annealing_estimates_the_exact_evidence(start: str) -> None:
-    vae, x = best_diagonal_vae(), example_a.X.repeat(50, 1)
+    torch.manual_seed(0)
+    vae = best_diagonal_vae()
+    x = vae.model(num_data=100).detach()
+    with torch.no_grad():
+        log_p = exact_log_evidence(vae.model, x)
     result = annealed_log_evidence(vae, x, num_temperatures=60, num_chains=32, start=start)
-    log_p = example_a.LOG_P.repeat(50)
-    ratio = (result.log_weight - log_p).exp()  # of expectation one
-    assert abs(ratio.mean() - 1) < 5 * ratio.std() / math.sqrt(ratio.numel())
+    ratio = (result.log_evidence - log_p).exp()  # of expectation one
+    assert abs(ratio.mean() - 1) < 5 * ratio.std() / 10
+    assert_close(result.log_evidence, torch.logsumexp(result.log_weight, 0) - math.log(32))
     assert (result.acceptance > 0.4).all()
     lower = result.lower - log_p
     assert lower.mean() < 5 * lower.std() / 10
