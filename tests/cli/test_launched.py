@@ -97,7 +97,7 @@ def child_of_rank(rank: int, parent: int) -> int:
 def test_mistake_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     for arguments, message in (
-        (("fit", "--out", "run"), "probvae: out: run exists."),
+        (("fit", "--out", "run"), "probvae: --out: run exists."),
         (("fit", "--prior", "nothing"), "probvae: unknown prior 'nothing'."),
         (("list", "priors"), "Error: torchrun: expected `probvae fit`"),
     ):
@@ -131,6 +131,6 @@ def test_mistake_of_one_process_is_told_by_it(tmp_path: Path) -> None:
     command = torchrun("--standalone", "failing.py", *FIT, "--decoder", "failing", "--no-progress", "--out", "run")
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert "probvae: rank 1: x: this is what went wrong.\n" in done.stderr
+    assert "probvae: rank 1: --data: this is what went wrong.\n" in done.stderr
     assert "lost the other" not in done.stderr
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
