@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from probvae.data import Dataset
-from probvae.errors import DataError
 from probvae.experiments.recipe import read_run_recipe
 from probvae.experiments.recipe_data import RecipeData, as_tensor, conditioned, prepare_run_data, split_rows
 from probvae.inference.pair import VAE, load
@@ -57,11 +56,4 @@ def open_run(run: str | Path, source: str | None = None, held_out: bool = False)
 
 def load_data_for(run: Path, vae: VAE, source: str | None = None) -> RecipeData:
     """The run's own data, or ``source`` scaled in the same way, checked against the width of ``vae``."""
-    loaded = prepare_run_data(run, source, vae.model.data_dim)
-    data = loaded.data
-    if data.data_dim != vae.model.data_dim:
-        raise DataError(
-            f"data: {data.name} has {data.data_dim} columns, the model of {run} has {vae.model.data_dim}. "
-            "Give data of the width that the run was fitted to."
-        )
-    return loaded
+    return prepare_run_data(run, source, vae.model.data_dim)

@@ -24,9 +24,7 @@ def check_width(place: str, num_columns: int) -> None:
         )
 
 
-def read_table(
-    place: str, name: str, table: "pyarrow.Table", labels: str | None, missing: str = "refuse", text: bool = False
-) -> RawData:
+def read_table(place: str, name: str, table: "pyarrow.Table", labels: str | None, text: bool = False) -> RawData:
     """The data in an Arrow ``table`` that stood at ``place``; the column ``labels`` holds the labels.
 
     Numbers in a ``text`` file have no dtype. They are read in float64, and become float32 in the end, as most do.
@@ -41,7 +39,7 @@ def read_table(
     columns = [_numbers(place, table.column(number), names[number]) for number in features]
     target = None
     if labels is not None:
-        target = checked_labels(place, label_array(table.column(labels).to_pylist()), table.num_rows, missing)
+        target = checked_labels(place, label_array(table.column(labels).to_pylist()), table.num_rows)
     types = table.schema.types  # a list that Arrow makes anew each time
     dtypes = [_dtype(types[number]) for number in features]
     wide = not text and np.dtype(np.float64) in dtypes
@@ -72,8 +70,8 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip()) or value != value
 
 
-def checked_labels(place: str, labels: np.ndarray, num_data: int, missing: str) -> np.ndarray:
-    """The labels (N,) as integers, booleans or text; a missing label is masked, or refused unless ``missing="mask"``.
+def checked_labels(place: str, labels: np.ndarray, num_data: int) -> np.ndarray:
+    """The labels (N,) as integers, booleans or text; a missing label is masked.
 
     Raises :class:`~probvae.errors.DataError` for labels that are not one a datum.
     """
@@ -83,14 +81,6 @@ def checked_labels(place: str, labels: np.ndarray, num_data: int, missing: str) 
         )
     if labels.dtype.kind == "f":
         labels = np.ma.masked_invalid(labels) if np.isnan(labels).any() else labels
-    absent = np.flatnonzero(np.ma.getmaskarray(labels))
-    if len(absent) and missing != "mask":
-        raise DataError(
-            f"{place}: {len(absent)} of {num_data} rows have no label (first: row {absent[0]}). Drop these rows, name "
-            "the labels that are not known, or fit with missing='mask'."
-        )
-    if not len(absent):
-        labels = np.asarray(labels)
     return labels if labels.dtype.kind in "biu" else labels.astype(str)
 
 

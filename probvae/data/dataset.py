@@ -137,3 +137,14 @@ def check_values(x: np.ndarray | RowsOnDisk, name: str, missing: str = "refuse",
         raise DataError(f"{name}: column {np.flatnonzero(~observed)[0]} has no observed value. Drop it.")
     if not varied:
         raise DataError(f"{name}: all rows are the same, so there is nothing to learn. Check how the file was written.")
+
+
+def check_labels(labels: np.ndarray | None, name: str, missing: str = "refuse") -> None:
+    """Raise unless every datum has one of the ``labels`` (N,), where there are any and ``missing`` is ``"refuse"``."""
+    if labels is None or missing != "refuse" or not np.ma.is_masked(labels):
+        return
+    absent = np.flatnonzero(np.ma.getmaskarray(labels))
+    raise DataError(
+        f"{name}: {len(absent)} of {len(labels)} rows have no label (first: row {absent[0]}). Drop these rows, name "
+        "the labels that are not known, or fit with missing='mask'."
+    )

@@ -15,13 +15,13 @@ def is_frame(x: object) -> bool:
     return not isinstance(x, type) and (hasattr(x, "__arrow_c_stream__") or hasattr(x, "__dataframe__")) and _wide(x)
 
 
-def read_frame(frame: Any, labels: str | None = None, missing: str = "refuse", name: str = "DataFrame") -> RawData:
+def read_frame(frame: Any, labels: str | None = None, name: str = "DataFrame") -> RawData:
     """The data in a DataFrame, as those of a table in a file; its index is no column.
 
     Raises :class:`~probvae.errors.DataError` for a column without numbers, and for a frame that gives no Arrow table.
     """
     check_width(name, len(frame.columns) if hasattr(frame, "columns") else 0)
-    return read_table(name, name, _as_table(frame, name), None if labels is None else str(labels), missing)
+    return read_table(name, name, _as_table(frame, name), None if labels is None else str(labels))
 
 
 def frame_values(frame: Any, name: str = "x") -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from probvae.data import builtin, vision
 from probvae.data import user_files as files
-from probvae.data.dataset import Dataset, check_values
+from probvae.data.dataset import Dataset, check_labels, check_values
 from probvae.data.frames import is_frame, read_frame
 from probvae.data.on_disk import IN_MEMORY_LIMIT
 from probvae.data.raw_data import RawData
@@ -157,15 +157,16 @@ def read_raw(
         dtype, rounding = np.dtype(np.float32), None if spec.pixel_maximum else np.finfo(np.float64).eps
         raw = replace(RawData.of(data, dtype, rounding), scaling=spec.scaling, pixel_maximum=spec.pixel_maximum)
     elif is_frame(source):
-        raw = read_frame(source, missing=missing, **_accepted("a DataFrame", options, ("labels",)))
+        raw = read_frame(source, **_accepted("a DataFrame", options, ("labels",)))
     else:
         path = _existing(source)
-        raw = files.read_file(path, **_accepted(str(source), options, ("labels",)), missing=missing, limit=limit)
+        raw = files.read_file(path, **_accepted(str(source), options, ("labels",)), limit=limit)
     if covariates:
         raw = raw.with_covariates(covariates)
     if exposure is not None:
         raw = raw.with_exposure(exposure)
     check_values(raw.data.x, raw.data.name, missing)
+    check_labels(raw.data.labels, raw.data.name, missing)
     return raw if num_data is None else raw.first(num_data)
 
 

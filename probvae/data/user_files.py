@@ -21,15 +21,15 @@ from probvae.storage.untrusted import check_file
 def read_file(path: Path, labels: str | None = None, missing: str = "refuse", limit: int = IN_MEMORY_LIMIT) -> RawData:
     """The data in the file ``path``, by its ending. Raises :class:`~probvae.errors.DataError` with the reason.
 
-    A missing label is refused unless ``missing`` is ``"mask"``. More than ``limit`` bytes of floats stay on the disk
-    (``.npy``) or are refused (where they have to be unpacked).
+    A missing label is masked. More than ``limit`` bytes of floats stay on the disk (``.npy``) or are refused (where
+    they have to be unpacked).
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:
         raise DataError(f"{path}: expected a file ending in {', '.join(READERS)}. Convert it, or give a named set.")
     _check_beginning(path, suffix)
     try:
-        return READERS[suffix](path, labels, missing, limit)
+        return READERS[suffix](path, labels, limit)
     except (ConfigError, DataError):
         raise
     except Exception as error:
@@ -57,7 +57,7 @@ def _check_beginning(path: Path, suffix: str) -> None:
         raise DataError(f"{path}: its content is not that of a {suffix} file. Give the file its right ending.")
 
 
-def _read_npy(path: Path, labels: str | None, missing: str, limit: int) -> RawData:
+def _read_npy(path: Path, labels: str | None, limit: int) -> RawData:
     _refuse_labels(path, labels)
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     if values.size and not fits_in_memory(values.shape, float_dtype(values.dtype).itemsize, limit):
@@ -70,7 +70,7 @@ def _as_raw(data: Dataset, values: np.ndarray) -> RawData:
     return RawData.of(data, float_dtype(values.dtype), rounding_of(values.dtype))
 
 
-def _read_npz(path: Path, labels: str | None, missing: str, limit: int) -> RawData:
+def _read_npz(path: Path, labels: str | None, limit: int) -> RawData:
     _refuse_labels(path, labels)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -85,7 +85,7 @@ def _read_npz(path: Path, labels: str | None, missing: str, limit: int) -> RawDa
             target = arrays["labels"] if "labels" in names and wanted != "labels" else None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path}: the archive is damaged ({_first_line(error)}). Write the file again.") from error
-    checked = None if target is None else checked_labels(str(path), target, len(x), missing)
+    checked = None if target is None else checked_labels(str(path), target, len(x))
     return _as_raw(Dataset(x, path.name, checked, image_shape), values)
 
 
@@ -122,7 +122,7 @@ def _data_name(path: Path, names: list[str]) -> str:
     )
 
 
-def _read_csv(path: Path, labels: str | None, missing: str, limit: int) -> RawData:
+def _read_csv(path: Path, labels: str | None, limit: int) -> RawData:
     from pyarrow import ArrowException, csv
 
     with path.open("rb") as file:
@@ -134,7 +134,7 @@ def _read_csv(path: Path, labels: str | None, missing: str, limit: int) -> RawDa
             table = csv.read_csv(path, read_options=csv.ReadOptions(autogenerate_column_names=True))
     except ArrowException as error:
         raise DataError(f"{path}: not a table of comma-separated values ({_first_line(error)}).") from error
-    return read_table(str(path), path.name, table, labels, missing, text=True)
+    return read_table(str(path), path.name, table, labels, text=True)
 
 
 def _is_datum(table: Any) -> bool:
@@ -151,7 +151,7 @@ def _is_datum(table: Any) -> bool:
     return names != list(map(str, range(1, len(names) + 1))) or len(names) == 1 or any(whole)
 
 
-def _read_parquet(path: Path, labels: str | None, missing: str, limit: int) -> RawData:
+def _read_parquet(path: Path, labels: str | None, limit: int) -> RawData:
     from pyarrow import ArrowException, parquet
 
     try:
@@ -162,7 +162,7 @@ def _read_parquet(path: Path, labels: str | None, missing: str, limit: int) -> R
         table = parquet.read_table(path)
     except ArrowException as error:
         raise DataError(f"{path}: not a whole parquet file ({_first_line(error)}). Write it again.") from error
-    return read_table(str(path), path.name, table, labels, missing)
+    return read_table(str(path), path.name, table, labels)
 
 
 def _refuse_labels(path: Path, labels: str | None) -> None:
@@ -187,7 +187,7 @@ _MAGIC = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"PAR1": ".parquet"}
 _LONGEST_LINE = 2**24
 # Bytes up to which an array in an .npz is believed; a larger one is read unless it was packed by more than _RATIO
 _BELIEVED, _RATIO = 256 * 2**20, 200
-READERS: dict[str, Callable[[Path, str | None, str, int], RawData]] = {
+READERS: dict[str, Callable[[Path, str | None, int], RawData]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".csv": _read_csv,

@@ -98,6 +98,7 @@ def prepare_run_data(run: Path, source: str | None = None, data_dim: int | None 
         own = squeezed(own)
     transform = _older_transform(recipe, own) if older else read_transform(run)
     if own is not None:
+        _check_width(run, own.data, data_dim)
         place = recipe["data"]["source"]
         if not older:
             Run(run).check_unchanged(own.fingerprint(), place)
@@ -107,12 +108,16 @@ def prepare_run_data(run: Path, source: str | None = None, data_dim: int | None 
         if source is None:
             return found
     other = read_recipe_data(recipe, source)
-    if data_dim is not None and other.data.data_dim != data_dim:
+    _check_width(run, other.data, data_dim)
+    return _prepared(recipe, squeezed(other) if older else other, transform)._replace(is_older=older)
+
+
+def _check_width(run: Path, data: Dataset, data_dim: int | None) -> None:
+    if data_dim is not None and data.data_dim != data_dim:
         raise DataError(
-            f"data: {other.data.name} has {other.data.data_dim} columns, the model of {run} has {data_dim}. "
+            f"data: {data.name} has {data.data_dim} columns, the model of {run} has {data_dim}. "
             "Give data of the width that the run was fitted to."
         )
-    return _prepared(recipe, squeezed(other) if older else other, transform)._replace(is_older=older)
 
 
 def is_older_run(run: Path) -> bool:

@@ -170,8 +170,7 @@ class Run:
         if fitted != fingerprint:
             raise RunError(
                 f"{self.folder}: its data have other values now than when it was fitted ({source} has changed). "
-                "Restore them, fit it again, or name a file explicitly to use other values (encode RUN FILE, gap RUN "
-                "--data FILE)."
+                "Restore them, fit it again, or give a file of other values explicitly, as an argument."
             )
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:

@@ -49,10 +49,7 @@ MISTAKES = {
     "--latent-dim": ("0", "--latent-dim: expected an integer >= 1, got 0"),
     "--hidden": ("0", "--hidden: expected an integer >= 1, got 0"),
     "--epochs": ("0", "--epochs: expected an integer >= 1, got 0"),
-    "--batch-size": (
-        "5000",
-        "--data: expected at least --batch-size 5000 rows to train on, got 1294. Use --batch-size 1",
-    ),
+    "--batch-size": ("0", "--batch-size: expected an integer >= 1, got 0"),
     "--learning-rate": ("nan", "--learning-rate: expected a finite number > 0, got nan"),
     "--schedule": ("cosin", "unknown schedule 'cosin'. Did you mean 'cosine'?"),
     "--gradient-clip": ("-1", "--gradient-clip: expected a finite number > 0, got -1"),
