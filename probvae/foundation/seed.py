@@ -16,14 +16,31 @@ def ambient_seed() -> int:
 def isolated_seed(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Seed torch inside the block; on leaving it, restore the state that was there before.
 
-    Python's generator is left as it was too: some packages draw from it where they are imported.
+    Only the generators of the CPU and of ``device`` are seeded: ``torch.manual_seed`` seeds those of all devices, which
+    takes twenty times as long. Python's generator is left as it was too: some packages draw from it where they are
+    imported.
+
+    >>> with isolated_seed(3):
+    ...     first = torch.rand(())
+    >>> with isolated_seed(3):
+    ...     torch.equal(torch.rand(()), first)
+    True
     """
     device = torch.device(device)
-    devices = [device] if device.type == "cuda" else []
-    before = random.getstate()
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        torch.cuda.init()  # the generators are made where CUDA starts
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generators.append(torch.cuda.default_generators[index])
+    is_known = device.type in ("cpu", "cuda")
+    python, states = random.getstate(), [generator.get_state() for generator in generators]
     try:
-        with torch.random.fork_rng(devices=devices):
+        for generator in generators:
+            generator.manual_seed(seed)
+        if not is_known:
             torch.manual_seed(seed)
-            yield
+        yield
     finally:
-        random.setstate(before)
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+        random.setstate(python)

@@ -35,14 +35,17 @@ def programs_restored(programs: Iterable[object]) -> Iterator[None]:
 
     A program that counts its steps has not counted the trial.
 
-    >>> import types
-    >>> state = types.SimpleNamespace(steps=3)
-    >>> def program():
-    ...     state.steps += 1
-    >>> with programs_restored([program]):
-    ...     program()
-    >>> state.steps
-    3
+    >>> class Counter:
+    ...     steps = 3
+    ...
+    ...     def program(self):
+    ...         self.steps += 1
+    >>> counter = Counter()
+    >>> counter.program()
+    >>> with programs_restored([counter.program]):
+    ...     counter.program()
+    >>> counter.steps
+    4
     """
     try:
         found = Reachable(programs)

@@ -24,7 +24,8 @@ class Watch:
     Raises :class:`~probvae.errors.TraceError` where the programs reach too much for a comparison.
 
     >>> class Pair:
-    ...     beta = 0.1
+    ...     def __init__(self):
+    ...         self.beta = 0.1
     ...
     ...     def model(self, x):
     ...         return self.beta * x
@@ -34,7 +35,7 @@ class Watch:
     True
     >>> pair.beta = 1.0
     >>> watch.change()
-    'Pair.beta is 1.0, and was not there before'
+    'Pair.beta was 0.1, and is 1.0'
     """
 
     def __init__(self, programs: Iterable[object]) -> None:

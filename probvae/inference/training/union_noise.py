@@ -92,7 +92,7 @@ class Layouts(NamedTuple):
 
 
 def find_layouts(run: Callable[[int, int], object], num_particles: int) -> Layouts:
-    """Where the rows are in the random operators of ``run(number of rows, number of particles)``.
+    """Find out where the rows are in the random operators of ``run(number of rows, number of particles)``.
 
     Raises :class:`~probvae.errors.ArgumentError` where numbers belong to several rows at once.
 
