@@ -90,16 +90,20 @@ def _from_ledger(vae: VAE, x: Tensor, sections: Mapping[str, Diagnostic], seed: 
     overfitted = isinstance(generalisation, GeneralisationResult) and generalisation.overfitted
     if not overfitted and _matters(gap.amortisation) and gap.amortisation.value.mean() > 0.2 * total:
         yield (
-            f"The encoder loses {_told(gap.amortisation)} of {total:.2g} nats: {_longer(generalisation)}make it "
+            f"The encoder loses {_told(gap.amortisation)} of {total:.2g} nats: {_longer(sections)}make it "
             "larger (--set inference.encoder.hidden=[...]), or refine it datum by datum (probvae.refine)."
         )
     if _matters(gap.approximation):
         yield from _richer(vae, x, gap, seed)
 
 
-def _longer(generalisation: Diagnostic | None) -> str:
-    known = isinstance(generalisation, GeneralisationResult)
-    return "train it longer, " if known else "train it longer (unless its loss is smaller on training rows), "
+def _longer(sections: Mapping[str, Diagnostic]) -> str:
+    """Longer training, where nothing says that it has ended."""
+    convergence = sections.get(CONVERGENCE)
+    if isinstance(convergence, ConvergenceResult) and convergence.trend is not None and convergence.ended:
+        return ""
+    known = isinstance(sections.get(GENERALISATION), GeneralisationResult)
+    return "train it longer, " if known else "train it longer (unless it does better on its training rows), "
 
 
 def _richer(vae: VAE, x: Tensor, gap: GapResult, seed: int) -> Iterator[str]:

@@ -158,8 +158,8 @@ def convergence(vae: VAE, x: Tensor, trained_on: TrainedOn | None = None, *, see
     Source: Rybkin, Daniilidis and Levine (2021), arXiv:2006.13202, equation 8.
 
     >>> import probvae
-    >>> convergence(probvae.VAE.example(), torch.zeros(5, 3)).verdicts()  # its c is fixed, and no history is known
-    []
+    >>> [verdict.name for verdict in convergence(probvae.VAE.example(), torch.randn(50, 3)).verdicts()]
+    ['convergence/variance']
     """
     rows = x if trained_on is None else trained_on.x
     pair = vae if trained_on is None else trained_on.vae

@@ -287,10 +287,10 @@ Compute = Callable[[VAE, Tensor, Settings, Sections], Diagnostic]
 _SECTIONS: dict[str, Compute] = {
     "gap": _gap,
     GENERALISATION: _generalisation,
+    CONVERGENCE: _convergence,
     "importance": _importance,
     "calibration": _calibration,
     "calibration_on_data": _calibration_on_data,
     "latent_usage": _latent_usage,
     "prediction": _prediction,
-    CONVERGENCE: _convergence,
 }
