@@ -44,6 +44,10 @@ class RunError(ProbvaeError, OSError):
     """A run folder cannot be read or written."""
 
 
+class OutputError(ProbvaeError, OSError):
+    """Standard output cannot be written; what was to be told is in the files of the command."""
+
+
 class NotLinearGaussianError(ProbvaeError, TypeError):
     """The model has no closed-form posterior."""
 
@@ -58,6 +62,10 @@ class NonFiniteLossError(FitError, ArithmeticError):
 
 class NonFiniteError(ProbvaeError, ArithmeticError, ValueError):
     """Finite data overflow in the networks of a model or a guide."""
+
+
+class ChangedDataError(FitError, DataError):
+    """A file of data has changed while a fit was reading it; the last state before is kept."""
 
 
 class RankError(FitError, ConnectionError):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # The axis of a sweep that sets two keys of the recipe
 HIDDEN = "hidden"
+RESULT = "compare.json"
 
 
 @click.command("compare")
@@ -50,9 +51,10 @@ def command(
     """
     from probvae.cli.output import shown_warnings
     from probvae.experiments.compare import compare
+    from probvae.storage.files import staged
 
     common = [*recipes_of_options(options), *map(recipes.parse_setting, settings)]
-    with shown_warnings():
+    with shown_warnings(), staged(out, RESULT) as stage:  # fits of hours do not wait for a folder that takes no file
         if sweep:
             axes = [*sweep, *(text for text in arguments if "=" in text)]
             files = [text for text in arguments if "=" not in text]
@@ -60,7 +62,7 @@ def command(
         else:
             entries, failures = _read(arguments, common)
         result = compare(entries, baseline, failures)
-    _write(result, out, figures)
+        _write(result, stage, figures)
     if as_json:
         click.echo(json.dumps(result.as_data()))
     else:
@@ -117,16 +119,14 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         )
 
 
-def _write(result: "Comparison", out: Path, figures: bool) -> None:
-    from probvae.cli.run_options import target_folder
+def _write(result: "Comparison", stage: Path, figures: bool) -> None:
     from probvae.storage.files import write_text
 
-    folder = target_folder(out, None)
-    write_text(folder / "compare.json", json.dumps(result.as_data(), indent=2, allow_nan=False) + "\n")
+    write_text(stage / RESULT, json.dumps(result.as_data(), indent=2, allow_nan=False) + "\n")
     if figures:
         from probvae.report.run_figures import draw_comparison
 
-        draw_comparison(result, folder)
+        draw_comparison(result, stage)
 
 
 def _print(result: "Comparison", out: Path) -> None:
@@ -143,7 +143,7 @@ def _print(result: "Comparison", out: Path) -> None:
         warn(text)
     for name, reason in result.failures.items():
         warn(f"{name} failed: {in_flags(reason)}")
-    print_line(f"wrote {out / 'compare.json'}")
+    print_line(f"wrote {out / RESULT}")
 
 
 def _caption(result: "Comparison") -> str:

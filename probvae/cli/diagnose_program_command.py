@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probvae.cli.run_options import memory_option, seed_option, target_folder
+from probvae.cli.run_options import memory_option, seed_option
 from probvae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,19 +59,19 @@ def command(
     from probvae.diagnostics.program_diagnosis import program_vae
     from probvae.inference.programs.program_file import read_programs
     from probvae.report.tables import as_json as plain
-    from probvae.storage.files import write_text
+    from probvae.storage.files import staged, write_text
 
+    folder = out or Path()
     with shown_warnings():
         programs = read_programs(program)
         x = _data(programs, program, data, preparation)[:num_data]
-        folder = target_folder(Path(), out)
-        with section_progress(progress) as advance:
+        with staged(folder) as stage, section_progress(progress) as advance:
             vae = program_vae(programs.model, programs.guide, x)
             diagnosis = diagnose(vae, x.flatten(1), truth=truth, quick=quick, seed=seed, progress=advance)
-    names: Any = vae.model.latent_names
-    found = {"program": program, "latents": names, **diagnosis.summary()}
-    content = json.dumps(plain(found), allow_nan=False, indent=None if as_json else 2)
-    write_text(folder / "diagnosis.json", content + "\n")
+            names: Any = vae.model.latent_names
+            found = {"program": program, "latents": names, **diagnosis.summary()}
+            content = json.dumps(plain(found), allow_nan=False, indent=None if as_json else 2)
+            write_text(stage / "diagnosis.json", content + "\n")
     if as_json:
         click.echo(content)
         return

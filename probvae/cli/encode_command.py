@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from probvae.cli.run_options import memory_option, opened_run, out_option, run_argument, target_folder, write_table
+from probvae.cli.run_options import memory_option, opened_run, out_option, run_argument, write_table
 
 
 @click.command("encode")
@@ -20,10 +20,11 @@ def command(run: Path, data: str | None, out: Path | None) -> None:
     from probvae.applications import encode
     from probvae.cli.output import print_line
     from probvae.report.run_figures import draw_latent_plane
+    from probvae.storage.files import staged
 
-    opened = opened_run(run, data)
-    codes = encode(opened.vae, opened.x, opened.data.labels)
-    folder = target_folder(run, out)
-    written = write_table(folder / "codes.npz", codes)
-    picture = draw_latent_plane(codes.mean.numpy(), codes.labels, folder)
-    print_line(f"wrote {written} and {picture}")
+    opened, folder = opened_run(run, data), out or run
+    with staged(folder) as stage:
+        codes = encode(opened.vae, opened.x, opened.data.labels)
+        written = write_table(stage / "codes.npz", codes)
+        picture = draw_latent_plane(codes.mean.numpy(), codes.labels, stage)
+    print_line(f"wrote {folder / written} and {folder / picture.name}")

@@ -142,10 +142,11 @@ def run(recipe: Recipe | None, out: Path | None, gap: bool, figures: bool, progr
             from probvae.report.run_figures import draw_fit
 
             draw_fit(experiment)
-    if as_json:
-        click.echo(json.dumps(experiment.summary))
-    else:
-        output.print_summary(experiment.summary)
+    with output.kept_in(experiment.run.folder):
+        if as_json:
+            click.echo(json.dumps(experiment.summary))
+        else:
+            output.print_summary(experiment.summary)
 
 
 def recipes_of_options(options: dict[str, Any]) -> list[Recipe]:

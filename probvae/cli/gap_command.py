@@ -12,7 +12,6 @@ from probvae.cli.run_options import (
     out_option,
     run_argument,
     seed_option,
-    target_folder,
     truth_option,
 )
 from probvae.errors import ArgumentError
@@ -42,19 +41,19 @@ def command(
     from probvae.experiments.summary import ledger_of
     from probvae.inference.evidence.log_evidence import MAX_QUADRATURE_DIM
     from probvae.report.run_figures import draw_posteriors
-    from probvae.storage.files import write_text
+    from probvae.storage.files import staged, write_text
 
-    opened = opened_run(run, data, held_out=data is None)
-    result, summary = ledger_of(opened.vae, opened.data, seed, truth, num_data)
-    if result is None:
-        raise ArgumentError(summary["not_computed"])
-    folder = target_folder(run, out)
-    write_text(folder / "gap.json", json.dumps(summary, indent=2) + "\n")
-    picture = draw_posteriors(opened.vae, binarized(opened.data, seed), result, folder)
+    opened, folder = opened_run(run, data, held_out=data is None), out or run
+    with staged(folder) as stage:
+        result, summary = ledger_of(opened.vae, opened.data, seed, truth, num_data)
+        if result is None:
+            raise ArgumentError(summary["not_computed"])
+        write_text(stage / "gap.json", json.dumps(summary, indent=2) + "\n")
+        picture = draw_posteriors(opened.vae, binarized(opened.data, seed), result, stage)
     if as_json:
         click.echo(json.dumps(summary))
         return
     print_gap(summary)
-    print_line(f"wrote {folder / 'gap.json'}" + (f" and {picture}" if picture else ""))
+    print_line(f"wrote {folder / 'gap.json'}" + (f" and {folder / picture.name}" if picture else ""))
     if picture is None and opened.vae.model.latent_dim <= MAX_QUADRATURE_DIM:
         print_line("no picture of the posteriors: no grid of moderate size covers them")

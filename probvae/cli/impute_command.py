@@ -11,7 +11,6 @@ from probvae.cli.run_options import (
     out_option,
     run_argument,
     seed_option,
-    target_folder,
     write_table,
 )
 
@@ -34,10 +33,12 @@ def command(run: Path, data: str | None, num_draws: int, interval: float, seed: 
     from probvae.applications import fill_missing
     from probvae.applications.missing_entries import filled_in_user_units
     from probvae.cli.output import print_line
+    from probvae.storage.files import staged
 
-    opened = opened_run(run, data)
-    filled = fill_missing(opened.vae, opened.x, num_draws, interval=interval, seed=seed)
-    written = write_table(target_folder(run, out) / "imputed.npz", filled_in_user_units(opened, filled))
-    print_line(f"wrote {written}")
+    opened, folder = opened_run(run, data), out or run
+    with staged(folder) as stage:
+        filled = fill_missing(opened.vae, opened.x, num_draws, interval=interval, seed=seed)
+        written = write_table(stage / "imputed.npz", filled_in_user_units(opened, filled))
+    print_line(f"wrote {folder / written}")
     num_entries = opened.x.numel()
     print_line(f"{filled.num_missing} of {num_entries} entries imputed; smallest ess {float(filled.ess.min()):.0f}")

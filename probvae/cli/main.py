@@ -1,9 +1,12 @@
 """The entry point: subcommands by name, errors as messages, exit codes."""
 
+import errno
 import io
+import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
 
@@ -11,8 +14,10 @@ import click
 
 from probvae.cli.flags import in_flags
 from probvae.errors import (
+    ConfigError,
     FitError,
     FitInterruptedError,
+    OutputError,
     ProbvaeError,
     RankError,
     RunError,
@@ -21,8 +26,16 @@ from probvae.errors import (
     unknown_name,
 )
 from probvae.foundation.package import __version__
-from probvae.foundation.process import keep_freed_memory, launched_rank, local_rank, num_launched, wait_briefly
+from probvae.foundation.process import (
+    check_address_space,
+    keep_freed_memory,
+    launched_rank,
+    local_rank,
+    num_launched,
+    wait_briefly,
+)
 from probvae.foundation.signals import first_signal, terminate
+from probvae.foundation.streams import drop_output, output_fault, prepare_streams, tell
 from probvae.foundation.text import printable
 
 COMMANDS = {
@@ -43,7 +56,11 @@ PATIENCE = 2.0
 # Pyro hangs a table of all sites on an error that comes from within a program
 _SHAPES = "Trace Shapes:"
 _LONGEST_MESSAGE = 1000  # characters
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+_KEPT = "Files that the command has written are whole."
+_OUT_OF_MEMORY = (
+    *("can't allocate memory", "out of memory", "Cannot allocate memory", "bad_alloc", "can't start new thread"),
+    "failed to map segment",  # the linker, of a library
+)
 
 
 class LazyGroup(click.Group):
@@ -93,16 +110,26 @@ def main() -> None:
     """Run the command line: exit code 2 for a mistake in usage, data or recipe, 1 for a run that failed."""
     keep_freed_memory()
     wait_briefly()
+    prepare_streams()
+    if "MPLBACKEND" in os.environ:
+        os.environ["MPLBACKEND"] = (
+            "agg"  # the figures go into files, and a window that is not there is no reason to end
+        )
     try:
+        check_address_space()
         # The launcher of several processes waits for the processes that it ends, so they end at once
         with nullcontext() if num_launched() > 1 else first_signal(terminate, signal.SIGTERM):
-            sys.exit(group.main(standalone_mode=False) or 0)
+            code = group.main(standalone_mode=False) or 0
+            fault = output_fault()
+            if fault is not None:
+                raise OutputError(f"standard output: cannot be written to ({fault.strerror}). {_KEPT}")
+            sys.exit(code)
     except click.ClickException as error:
         _let_others_speak(error)
         _suggest_option(error)
         text = io.StringIO()
         error.show(text)
-        print(readable(text.getvalue()), end="", file=sys.stderr)
+        tell(readable(text.getvalue()), end="")
         sys.exit(MISTAKE)
     except (click.Abort, KeyboardInterrupt) as error:
         # click makes an Abort of every KeyboardInterrupt, after a new line; some versions do not say from which one
@@ -112,20 +139,29 @@ def main() -> None:
         sys.exit(128 + getattr(told, "signal_number", signal.SIGINT))
     except ProbvaeError as error:
         _complain(error)
-        sys.exit(FAILED if isinstance(error, FitError) else MISTAKE)
+        sys.exit(FAILED if isinstance(error, FitError | OutputError) else MISTAKE)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; Python would complain once more at exit
+        drop_output()  # the reader of our output has gone
         sys.exit(FAILED)
-    except OSError as error:
-        _complain(RunError(f"{error.filename}: cannot be used ({error.strerror or error}). Choose another path."))
-        sys.exit(MISTAKE)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        _complain(
-            FitError(f"not enough memory ({error}). Ask for less: --batch-size, --num-particles, --hidden, --num-data.")
-        )
-        sys.exit(FAILED)
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        sys.exit(_explained(error))
+
+
+def _explained(error: OSError | MemoryError | RuntimeError | ImportError) -> int:
+    """Tell of an error of the system's, and give the exit code; an error of another kind is raised again."""
+    if _is_out_of_memory(error):
+        reason = f" ({error})" if str(error) else ""
+        fix = "Ask for less (--batch-size, --num-particles, --hidden, --num-data), or allow more (ulimit -v)."
+        _tell(f"not enough memory{reason}. {fix}")  # to find the options' names would take memory
+        return FAILED
+    if not isinstance(error, OSError):
+        raise error
+    if error.filename is None:  # a stream
+        drop_output()
+        _complain(OutputError(f"standard output: cannot be written to ({error.strerror or error}). {_KEPT}"))
+        return FAILED
+    _complain(RunError(f"{error.filename}: cannot be used ({error.strerror or error}). Choose another path."))
+    return MISTAKE
 
 
 def _suggest_option(error: click.ClickException) -> None:
@@ -138,17 +174,19 @@ def _suggest_option(error: click.ClickException) -> None:
 
 def _is_out_of_memory(error: Exception) -> bool:
     # On the CPU torch raises a plain RuntimeError when memory runs out
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    is_of_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or is_of_system or any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def _complain(error: BaseException) -> None:
     _let_others_speak(error)
-    rank = launched_rank()
-    message = in_flags(str(error).split(_SHAPES)[0].rstrip(), group.chosen)
+    _tell(in_flags(str(error).split(_SHAPES)[0].rstrip(), group.chosen))
+
+
+def _tell(message: str) -> None:
+    rank = _number(launched_rank)
     text = readable(f"probvae: rank {rank}: {message}" if rank else f"probvae: {message}")
-    print(
-        text.replace("\n", "\\n"), file=sys.stderr
-    )  # the message is one line, although a file's name may hold a line break
+    tell(text.replace("\n", "\\n"))  # the message is one line, although a file's name may hold a line break
 
 
 def readable(message: str) -> str:
@@ -170,4 +208,12 @@ def _let_others_speak(error: BaseException) -> None:
 
     If all processes make the same mistake, the first tells. A process that is lost knows more than those that miss it.
     """
-    time.sleep(PATIENCE * ((local_rank() > 0) + 2 * isinstance(error, RankError)))
+    time.sleep(PATIENCE * ((_number(local_rank) > 0) + 2 * isinstance(error, RankError)))
+
+
+def _number(rank: Callable[[], int]) -> int:
+    """A rank, 0 where the launcher's variables are what the message is about."""
+    try:
+        return rank()
+    except ConfigError:
+        return 0

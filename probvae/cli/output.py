@@ -3,7 +3,8 @@
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -12,22 +13,26 @@ from rich.table import Table
 from rich.text import Text
 
 from probvae.cli.flags import in_flags
+from probvae.errors import OutputError
 from probvae.foundation.process import launched_rank
+from probvae.foundation.streams import drop_output, output_fault
 from probvae.foundation.text import printable
 
 if TYPE_CHECKING:
     from probvae.diagnostics.diagnose import Diagnosis
 
 
-def note(message: str) -> None:
-    """A remark, on stderr."""
-    Console(stderr=True, soft_wrap=True).print(plain(message), highlight=False)
+def note(message: str | Text) -> None:
+    """A remark, on stderr, if that can be written."""
+    with suppress(OSError):
+        Console(stderr=True, soft_wrap=True).print(
+            plain(message) if isinstance(message, str) else message, highlight=False
+        )
 
 
 def warn(message: str) -> None:
     """A warning, on stderr."""
-    text = Text.assemble(("warning: ", "yellow"), plain(message))
-    Console(stderr=True, soft_wrap=True).print(text, highlight=False)
+    note(Text.assemble(("warning: ", "yellow"), plain(message)))
 
 
 @contextmanager
@@ -99,6 +104,26 @@ def print_gap(gap: Mapping[str, Any] | None) -> None:
     elif gap["num_converged"] < gap["num_data"]:
         caption += f"; best guide found for {gap['num_converged']} of {gap['num_data']} data"
     print_table(f"posterior gap on {gap['num_data']} data", ["", "value", "s.e.", "unit"], rows, caption)
+
+
+@contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """Tell on stdout inside the block what is in ``folder`` already.
+
+    Raises :class:`~probvae.errors.OutputError` where stdout cannot be written; a reader that has gone wants no more.
+    """
+    fault: OSError | None = None
+    try:
+        yield
+    except BrokenPipeError:
+        drop_output()
+    except OSError as error:
+        fault = error
+        drop_output()
+    fault = fault or output_fault()
+    if fault is not None:
+        reason = fault.strerror or fault
+        raise OutputError(f"standard output: cannot be written to ({reason}). All is done, and kept in {folder}.")
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from probvae.cli.run_options import (
     opened_run,
     out_option,
     run_argument,
-    target_folder,
     write_table,
 )
 
@@ -30,13 +29,14 @@ def command(run: Path, data: str | None, out: Path | None) -> None:
     from probvae.applications.fitted_run import in_user_units
     from probvae.cli.output import print_line, squared_unit
     from probvae.report.run_figures import draw_reconstructions
+    from probvae.storage.files import staged
 
-    opened = opened_run(run, data)
-    found = reconstruct_and_compare(opened.vae, opened.x)
-    shown = found._replace(x=opened.original(), reconstruction=in_user_units(opened.data, found.reconstruction))
-    folder = target_folder(run, out)
-    written = write_table(folder / "reconstructions.npz", shown)
-    picture = draw_reconstructions(opened.data, found.reconstruction.numpy(), folder)
-    print_line(f"wrote {written} and {picture}")
+    opened, folder = opened_run(run, data), out or run
+    with staged(folder) as stage:
+        found = reconstruct_and_compare(opened.vae, opened.x)
+        shown = found._replace(x=opened.original(), reconstruction=in_user_units(opened.data, found.reconstruction))
+        written = write_table(stage / "reconstructions.npz", shown)
+        picture = draw_reconstructions(opened.data, found.reconstruction.numpy(), stage)
+    print_line(f"wrote {folder / written} and {folder / picture.name}")
     unit = squared_unit(opened.data.scaling)
     print_line(f"mean squared error {found.squared_error.mean().item():.5f} over {len(found.x)} data, in {unit}")

@@ -90,7 +90,7 @@ def _tell_path(run: Path, source: str | None) -> None:
 
 
 def write_table(file: Path, table: NamedTuple) -> str:
-    """Write the arrays of a task's result to ``file``, and say where and what: ``codes.npz (mean, scale)``."""
+    """Write the arrays of a task's result to ``file``, and say what: ``codes.npz (mean, scale)``."""
     import numpy as np
 
     from probvae.storage.files import write_arrays
@@ -101,7 +101,7 @@ def write_table(file: Path, table: NamedTuple) -> str:
             arrays |= {name: value.data, f"{name}_missing": np.ma.getmaskarray(value)}
         elif value is not None:
             arrays[name] = np.asarray(value)
-    return f"{write_arrays(file, arrays)} ({', '.join(arrays)})"
+    return f"{write_arrays(file, arrays).name} ({', '.join(arrays)})"
 
 
 def covariates_from_text(vae: "VAE", text: str) -> object:
@@ -114,15 +114,3 @@ def covariates_from_text(vae: "VAE", text: str) -> object:
         return [[float(value) for value in text.split(",")]]
     except ValueError as error:
         raise click.BadParameter(f"expected numbers like 0.5,2, got {text!r}.", param_hint="--given") from error
-
-
-def target_folder(run: Path, out: Path | None) -> Path:
-    """The folder for the files, which is made if it is not there."""
-    from probvae.errors import RunError
-
-    folder = out or run
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"out: {folder} cannot be written ({error.strerror}). Choose another folder.") from error
-    return folder

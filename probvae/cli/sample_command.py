@@ -10,7 +10,6 @@ from probvae.cli.run_options import (
     out_option,
     run_argument,
     seed_option,
-    target_folder,
     write_table,
 )
 
@@ -28,6 +27,7 @@ def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path
     from probvae.cli.output import print_line
     from probvae.inference.pair import load
     from probvae.report.run_figures import draw_samples
+    from probvae.storage.files import staged
 
     vae = load(run)
     if given is None and vae.model.covariates is not None:
@@ -35,9 +35,10 @@ def command(run: Path, num_samples: int, given: str | None, seed: int, out: Path
     if given is not None:
         vae = vae.given(covariates_from_text(vae, given))
     data = load_data_for(run, vae, None)
-    drawn = sample(vae, num_samples, seed)
-    folder = target_folder(run, out)
-    mean, x = (in_user_units(data, values) for values in (drawn.mean, drawn.x))
-    written = write_table(folder / "samples.npz", drawn._replace(mean=mean, x=x))
-    picture = draw_samples(drawn, data, folder, vae.model.likelihood.point_name)
-    print_line(f"wrote {written} and {picture}")
+    folder = out or run
+    with staged(folder) as stage:
+        drawn = sample(vae, num_samples, seed)
+        mean, x = (in_user_units(data, values) for values in (drawn.mean, drawn.x))
+        written = write_table(stage / "samples.npz", drawn._replace(mean=mean, x=x))
+        picture = draw_samples(drawn, data, stage, vae.model.likelihood.point_name)
+    print_line(f"wrote {folder / written} and {folder / picture.name}")

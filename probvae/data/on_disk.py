@@ -2,11 +2,13 @@
 
 import mmap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Self
 
 import numpy as np
 
-from probvae.errors import ArgumentError, DataError, ShapeError
+from probvae.data.file_watch import FileWatch
+from probvae.errors import ArgumentError, ChangedDataError, DataError, ShapeError
 
 # Data that take no more than this, as the floats that they become, are read into memory.
 IN_MEMORY_LIMIT = 2 * 2**30  # bytes
@@ -34,8 +36,11 @@ class RowsOnDisk:
         them in float64, and what they give is cast to ``dtype``.
     dtype
         The dtype of what is handed over; by default that of the class above.
+    watch
+        The file as it was when its reading began; by default as it is now.
 
-    Raises :class:`~probvae.errors.DataError` for values that are no numbers, and where all rows would be read unawares.
+    Raises :class:`~probvae.errors.DataError` for values that are no numbers, and where all rows would be read unawares,
+    and :class:`~probvae.errors.ChangedDataError` where the file has another size than at first.
 
     >>> x = RowsOnDisk(np.arange(12).reshape(4, 3)).then(np.negative)
     >>> x.shape, x.take(slice(2, 4))[[1]]
@@ -50,6 +55,7 @@ class RowsOnDisk:
         rows: np.ndarray | None = None,
         steps: tuple[Callable[[np.ndarray], np.ndarray], ...] = (),
         dtype: np.dtype | None = None,
+        watch: FileWatch | None = None,
     ) -> None:
         if values.dtype.kind not in "biuf":
             raise DataError(f"x: expected numbers, got dtype {values.dtype}. Save the array as float32.")
@@ -59,6 +65,12 @@ class RowsOnDisk:
         self.rows, self.steps = rows, steps
         self.dtype = float_dtype(values.dtype) if dtype is None else dtype
         self._mapping = _mapping(values)
+        self.watch = watch or _watch(values)
+
+    def check_unchanged(self) -> None:
+        """Raise :class:`~probvae.errors.ChangedDataError` where the file is not as it was when its reading began."""
+        if self.watch is not None:
+            self.watch.check()
 
     def __len__(self) -> int:
         return len(self.values if self.rows is None else self.rows)
@@ -93,23 +105,24 @@ class RowsOnDisk:
     def take(self, rows: np.ndarray | slice) -> Self:
         """Some of the rows, still on the disk."""
         if self.rows is not None:
-            return type(self)(self.values, self.rows[rows], self.steps, self.dtype)
+            return type(self)(self.values, self.rows[rows], self.steps, self.dtype, self.watch)
         if isinstance(rows, slice):
-            return type(self)(self.values[rows], None, self.steps, self.dtype)
-        return type(self)(self.values, np.arange(len(self.values))[rows], self.steps, self.dtype)
+            return type(self)(self.values[rows], None, self.steps, self.dtype, self.watch)
+        return type(self)(self.values, np.arange(len(self.values))[rows], self.steps, self.dtype, self.watch)
 
     def then(self, step: Callable[[np.ndarray], np.ndarray]) -> Self:
         """The same rows with one more step done to each block that is read."""
-        return type(self)(self.values, self.rows, (*self.steps, step), self.dtype)
+        return type(self)(self.values, self.rows, (*self.steps, step), self.dtype, self.watch)
 
     def precise(self) -> Self:
         """The same rows, handed over in the precision of the file (:func:`precise_dtype`)."""
-        return type(self)(self.values, self.rows, self.steps, precise_dtype(self.values.dtype))
+        return type(self)(self.values, self.rows, self.steps, precise_dtype(self.values.dtype), self.watch)
 
     def _read(self, rows: Any) -> np.ndarray:
         """Rows of the file as floats; row numbers in any order are read in the order of the file."""
         dtype = precise_dtype(self.values.dtype) if self.steps else self.dtype
         if isinstance(rows, slice):
+            self._check_size()
             x = np.array(self.values[rows], dtype=dtype)
             self._release()
             return x
@@ -117,10 +130,16 @@ class RowsOnDisk:
         order = np.argsort(rows, kind="stable")
         x = np.empty((len(rows), self.shape[1]), dtype=dtype)
         for start in range(0, len(rows), _SCATTERED):
+            self._check_size()
             part = order[start : start + _SCATTERED]
             x[part] = self.values[rows[part]]
             self._release()
         return x
+
+    def _check_size(self) -> None:
+        # To read a page that the file has no more ends the process, without a word
+        if self.watch is not None:
+            self.watch.check_size()
 
     def _release(self) -> None:
         # The system's cache holds the pages that were read, so that this process need not
@@ -173,6 +192,14 @@ def _base(x: Any) -> np.memmap | None:
     while x is not None and not isinstance(x, np.memmap):
         x = getattr(x, "base", None)
     return x
+
+
+def _watch(x: np.ndarray) -> FileWatch | None:
+    """The file that ``x`` maps, as it is now; None where it has no name, or has lost it: nobody can change it then."""
+    file = getattr(_base(x), "filename", None)
+    with suppress(ChangedDataError):
+        return None if file is None else FileWatch(file)
+    return None
 
 
 def _mapping(x: np.ndarray) -> mmap.mmap | None:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from probvae.errors import ConfigError, DataError, RunError
 from probvae.experiments.recipe import Recipe, read_run_recipe
 from probvae.experiments.recipe_data import binarized, conditioned, prepare_run_data, split_rows
 from probvae.experiments.summary import NUM_SAMPLES, evaluate, for_other_data, ledger_of
+from probvae.foundation.fit_options import flat
 from probvae.foundation.seed import isolated_seed
 from probvae.inference import bound, posterior_mean
 from probvae.inference.evidence.log_evidence import Estimate
@@ -286,18 +287,10 @@ def differing(recipes: Sequence[Recipe]) -> list[dict[str, Any]]:
     >>> differing([{"model": {"prior": {"name": "a"}, "latent_dim": 2}}, {"model": {"prior": {"name": "b"}}}])
     [{'model.prior.name': 'a', 'model.latent_dim': 2}, {'model.prior.name': 'b', 'model.latent_dim': None}]
     """
-    flat = [dict(_flat(recipe)) for recipe in recipes]
+    flat = [dict(flat(recipe)) for recipe in recipes]
     keys = list(dict.fromkeys(key for recipe in flat for key in recipe))
     changed = [key for key in keys if any(recipe.get(key) != flat[0].get(key) for recipe in flat)]
     return [{key: recipe.get(key) for key in changed} for recipe in flat]
-
-
-def _flat(recipe: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in recipe.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield above + key, value
 
 
 def label_of(changed: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A whole run from a recipe: data, fit, evaluation, folder."""
 
 import json
+import os
 import platform
 import signal
 import time
@@ -36,6 +37,7 @@ from probvae.experiments.recipe_data import (
     with_columns,
 )
 from probvae.experiments.summary import check_summary, evaluate, first_ledger, for_other_data, weight_summary
+from probvae.foundation.fit_options import flat
 from probvae.foundation.package import __version__
 from probvae.foundation.process import launched_rank, num_launched
 from probvae.foundation.seed import isolated_seed
@@ -48,6 +50,8 @@ from probvae.storage.untrusted import FORMAT
 
 # The prior begins at a part of data that stay on the disk, which is read into memory: so many bytes
 _STARTING_DATA = 16 * 2**20
+# Keys that say where something is, and not what it is
+_PLACES = ("data.source", "data.data_dir", "training.device")
 # Characters in the name of a folder that is named after its data; the system's own limit is in bytes
 _LONGEST_NAME = 50
 
@@ -76,15 +80,17 @@ def run_recipe(
     With ``ledger``, the gaps are computed on up to 500 held-out data (150 where log p(x) takes quadrature, 50 where it
     takes annealing).
 
-    ``out`` defaults to the next free ``runs/<data>-<number>``. Raises what :func:`probvae.fit` and
-    :func:`probvae.load_data` raise, and leaves nothing behind when the data or the recipe are at fault.
+    ``out`` defaults to the next free ``runs/<data>-<number>``, which fits that start together do not share. Raises what
+    :func:`probvae.fit` and :func:`probvae.load_data` raise, and leaves nothing behind when the data or the recipe are
+    at fault.
 
     Processes that ``torchrun`` started fit together. All but the first then have nothing more to do, and get None.
     """
-    folder = Path(out) if out is not None else next_folder(recipe["data"]["source"])
+    folders = free_folders(recipe["data"]["source"]) if out is None else iter([Path(out)])
+    folder = next(folders)
     if launched_rank() == 0:  # it may have made the folder before another process looks
         Run(folder).check_free()
-    return _run(recipe, folder, progress, ledger, resume=False)
+    return _run(recipe, Run(folder, others=folders), progress, ledger, resume=False)
 
 
 def resume_run(folder: str | Path, progress: bool = True, ledger: bool = True) -> Experiment | None:
@@ -94,25 +100,24 @@ def resume_run(folder: str | Path, progress: bool = True, ledger: bool = True) -
     whose data have changed; differences between this machine and the first one are told by a
     :class:`~probvae.errors.CheckpointWarning`.
     """
-    return _run(read_run_recipe(Path(folder)), Path(folder), progress, ledger, resume=True)
+    return _run(read_run_recipe(Path(folder)), Run(folder), progress, ledger, resume=True)
 
 
-def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: bool) -> Experiment | None:
+def _run(recipe: Recipe, run: Run, progress: bool, ledger: bool, resume: bool) -> Experiment | None:
     start = time.perf_counter()
-    loaded = prepare_run_data(folder) if resume else prepare_recipe_data(recipe)
+    loaded = prepare_run_data(run.folder) if resume else prepare_recipe_data(recipe)
     data = loaded.data
     environment = environment_of(recipe, data, data.fingerprint() if loaded.is_older else loaded.raw.fingerprint())
     if resume:
-        _tell_differences(Run(folder).read_json("environment.json"), environment)
+        _tell_differences(run.read_json("environment.json"), environment)
     parts = _parts(recipe, data)
-    files = {
-        "config.toml": to_toml(parts.recipe),
-        "environment.json": json.dumps(environment, indent=2) + "\n",
-        TRANSFORM: json.dumps(loaded.transform.as_data()) + "\n",
-    }
-    run, seed = Run(folder, files), recipe["training"]["seed"]
-    with closing(run), _add_resume_hint(folder):
+    run.add_preamble({"config.toml": to_toml(parts.recipe), TRANSFORM: json.dumps(loaded.transform.as_data()) + "\n"})
+    run.add_to_environment(environment)
+    seed = recipe["training"]["seed"]
+    with closing(run), _add_resume_hint(run):
         with process_group() as processes:
+            # the data may lie in another place of each machine; their values are compared by the fit
+            processes.check_settings({key: value for key, value in flat(parts.recipe) if key not in _PLACES})
             result = _fit(parts, run, progress, resume)
         if not processes.is_writer:
             return None
@@ -131,9 +136,11 @@ def _run(recipe: Recipe, folder: Path, progress: bool, ledger: bool, resume: boo
             "stopped": result.stopped,
             "fit_seconds": result.history[-1]["seconds"],
             "seconds": round(result.seconds_before + time.perf_counter() - start, 3),
-            "run": str(folder),
+            "run": str(run.folder),
         }
         check_summary(summary)
+        if isinstance(data.x, RowsOnDisk):
+            data.x.check_unchanged()  # no summary mixes old data and new ones
         run.write_json("summary.json", summary)
     return Experiment(vae, parts.held_out, binarized(parts.held_out, seed), result, gap, summary, run)
 
@@ -204,13 +211,13 @@ def _check_amortized(vae: VAE) -> None:
         )
 
 
-def next_folder(source: str) -> Path:
-    """``runs/digits-001``, or the next number that is free."""
+def free_folders(source: str) -> Iterator[Path]:
+    """``runs/digits-001``, or the next number that is free, and the free ones after it."""
     stem = Path(source).stem[:_LONGEST_NAME] or "data"
     for number in range(1, 1_000_000):
         folder = Path("runs") / f"{stem}-{number:03d}"
-        if not folder.exists():
-            return folder
+        if not os.path.lexists(folder):
+            yield folder
     raise ConfigError("out: a million runs are there already. Choose a folder yourself.")
 
 
@@ -237,20 +244,26 @@ def environment_of(recipe: Recipe, data: Dataset, fingerprint: str | None = None
 
 
 @contextmanager
-def _add_resume_hint(folder: Path) -> Iterator[None]:
+def _add_resume_hint(run: Run) -> Iterator[None]:
     """Add to Ctrl-C or SIGTERM inside the block how to go on, where there is something to go on with."""
     try:
         yield
     except KeyboardInterrupt as error:
-        if isinstance(error, FitInterruptedError) or not folder.exists():
+        if isinstance(error, FitInterruptedError) or not run.folder.exists():
             raise
-        message = f"interrupted. Go on with: probvae fit --resume {folder}"
+        message = f"interrupted. Go on with: probvae fit --resume {run.folder}"
         raise FitInterruptedError(message, getattr(error, "signal_number", signal.SIGINT)) from error
+
+
+def _versions(environment: dict[str, Any]) -> dict[str, Any]:
+    """The versions, none where the file that had them was damaged."""
+    versions = environment.get("versions")
+    return versions if isinstance(versions, dict) else {}
 
 
 def _tell_differences(then: dict[str, Any], now: dict[str, Any]) -> None:
     """Warn of differences that decide about a number's last digits."""
-    known, here = ({**part.get("versions", {}), **part} for part in (then, now))
+    known, here = ({**_versions(part), **part} for part in (then, now))
     names = ("torch", "numpy", "platform", "num_threads", "num_processes")
     told = [f"{name} {known.get(name)} then, {here[name]} now" for name in names if known.get(name) != here[name]]
     if told:

@@ -7,7 +7,7 @@ and the line of the fit that uses it. The table stands at the bottom of the hous
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from types import UnionType
 from typing import Any, TypeVar, get_args
@@ -89,7 +89,7 @@ def _check_device(value: Any, name: str) -> None:
 
     try:
         torch.zeros(1, device=value).item()  # "meta" is a device too, without numbers
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except Exception as error:  # each device that was not built in says so in a way of its own
         raise ArgumentError(f"{name}: {value!r} is not available here. Use {name}='cpu'.") from error
 
 
@@ -159,6 +159,13 @@ class FitOptions:
                 "the KL has its weight. Lower it, or raise epochs."
             )
 
+    def shared(self) -> dict[str, Any]:
+        """The values that have to be the same in all processes of a fit; data are compared elsewhere."""
+        values = {name: getattr(self, name) for name in OPTIONS if name != "device"}
+        return {
+            name: value if isinstance(value, int | float | str | None) else "data" for name, value in values.items()
+        }
+
     def fixed(self) -> dict[str, Any]:
         """The values that have to be the same when the fit is resumed."""
         return {name: getattr(self, name) for name, each in OPTIONS.items() if not each.may_change}
@@ -191,6 +198,19 @@ def chosen(options: FitOptions | None, keywords: Mapping[str, Any]) -> FitOption
         if name not in OPTIONS:
             raise UnknownOptionError(str(unknown_name("option of fit", name, OPTIONS)))
     return replace(options or FitOptions(), **keywords)
+
+
+def flat(tables: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys of nested tables with all tables above them, and their values.
+
+    >>> dict(flat({"model": {"prior": {"name": "a"}, "latent_dim": 2}}))
+    {'model.prior.name': 'a', 'model.latent_dim': 2}
+    """
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{above}{key}.")
+        else:
+            yield above + key, value
 
 
 def described(function: Function) -> Function:

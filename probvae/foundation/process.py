@@ -6,11 +6,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from probvae.errors import ConfigError
+
 # Numbers of mallopt's parameters in malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT = 256 * 2**20
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20  # glibc takes no larger one
 _MARGIN = 2**16  # bytes that the library may add to a block
+_LONGEST_NUMBER = 10  # digits
+# Bytes of address space below which importing torch ends the process from within C++
+_LEAST_ADDRESSES = 768 * 2**20
 
 
 def keep_freed_memory() -> bool:
@@ -41,6 +46,19 @@ def reuse_freed_memory() -> None:
     import torch
 
     torch.empty(_LARGEST_MMAP_THRESHOLD - _MARGIN, dtype=torch.uint8)
+
+
+def check_address_space() -> None:
+    """Raise :class:`MemoryError` where this process may not have the addresses that torch alone takes (ulimit -v)."""
+    if not sys.platform.startswith("linux"):
+        return
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESSES:
+        raise MemoryError(
+            f"the address space is limited to {limit >> 20} MB by `ulimit -v`, and torch alone takes about 800 MB"
+        )
 
 
 # About 50 microseconds: longer than the time between two operators, and short beside a turn of another process
@@ -88,16 +106,39 @@ def threads_for_step(num_parameters: int, batch_size: int) -> Iterator[None]:
 
 
 def num_launched() -> int:
-    """The number of processes that a launcher started together, 1 without a launcher."""
+    """The number of processes that a launcher started together, 1 without a launcher.
+
+    Raises :class:`~probvae.errors.ConfigError`, as the two functions below, for a variable that holds no such number.
+    """
     launched = {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
-    return int(os.environ["WORLD_SIZE"]) if launched else 1
+    return launched_number("WORLD_SIZE", 1) if launched else 1
 
 
 def launched_rank() -> int:
     """The rank of this process, 0 for the process that writes files."""
-    return int(os.environ["RANK"]) if num_launched() > 1 else 0
+    size = num_launched()
+    return launched_number("RANK", 0, size - 1) if size > 1 else 0
 
 
 def local_rank() -> int:
     """The rank of this process on its machine, which is the number of its GPU too."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if num_launched() > 1 else 0
+    return launched_number("LOCAL_RANK", 0) if num_launched() > 1 and "LOCAL_RANK" in os.environ else 0
+
+
+def launched_number(name: str, least: int, most: int | None = None) -> int:
+    """The number in a variable of the environment that ``torchrun`` sets.
+
+    >>> os.environ["WORLD_SIZE"] = "two"
+    >>> launched_number("WORLD_SIZE", 1)
+    Traceback (most recent call last):
+    probvae.errors.ConfigError: WORLD_SIZE: expected a whole number of at least 1, got 'two'. Start the ...
+    """
+    text = os.environ.get(name, "")
+    number = int(text) if text.isdecimal() and len(text) < _LONGEST_NUMBER else -1
+    if number < least or (most is not None and number > most):
+        span = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ConfigError(
+            f"{name}: expected a whole number {span}, got {text!r}. Start the processes with torchrun, which sets "
+            f"{name}, or remove it (and RANK, WORLD_SIZE, MASTER_ADDR) from the environment."
+        )
+    return number

@@ -23,7 +23,7 @@ from probvae.inference.guides.families import as_normal
 from probvae.inference.pair import VAE
 from probvae.report import figures
 from probvae.report.sections.base import as_double
-from probvae.storage.untrusted import refuse_link
+from probvae.storage.files import staged
 
 NUM_PAIRS = 16
 # The settings that move a fit along the curve of rate and distortion, with their names in the figure
@@ -39,9 +39,12 @@ _DRAWS_OF_A_REGION = 2000
 
 def draw_fit(experiment: Experiment) -> None:
     """The figures of a fresh fit: learning curve, latent plane, reconstructions, samples, and the decoded grid."""
-    vae, data, folder = experiment.vae, experiment.held_out, experiment.run.figures
-    refuse_link(folder)
-    folder.mkdir(exist_ok=True)
+    with staged(experiment.run.folder) as stage:
+        _draw_fit(experiment, stage / experiment.run.figures.name)
+
+
+def _draw_fit(experiment: Experiment, folder: Path) -> None:
+    vae, data = experiment.vae, experiment.held_out
     x = as_tensor(data)
     figures.save_figure(figures.learning_curve(experiment.fit.history), folder, "learning-curve")
     draw_latent_plane(posterior_mean(vae, x).numpy(), data.labels, folder, posterior_scale(vae, x).numpy())

@@ -11,33 +11,40 @@ figures/             PNG and SVG
 report.html, report.json, posterior.nc    what `probvae report` adds
 """
 
+import errno
 import json
-import re
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from probvae.errors import RunError
-from probvae.storage.files import make_readable, write_text
+from probvae.storage.files import write_text
+from probvae.storage.temporary import acquired, marked_folder, remove_leftovers
 from probvae.storage.untrusted import read_run_json, refuse_link
 
 LOCK = ".lock"
-# Temporary names of `probvae.storage.files`; other names that begin with a dot are the user's own, .git among them
-_HALF_WRITTEN = re.compile(r"\.writing-[a-z0-9_]{8}|\..+\.[a-z0-9_]{8}(\.\w+)?")
+# The system's words for a folder that was there already, and not empty
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 
 class Run:
     """A run folder. Nothing is on disk before :meth:`create`, which also writes the files in ``preamble``.
 
-    From :meth:`create` or :meth:`open` to :meth:`close`, no other process can create or open the same folder.
+    From :meth:`create` or :meth:`open` to :meth:`close`, no other process can create or open the same folder. Where
+    another process takes ``folder`` before :meth:`create` does, the run goes into the first free one of ``others``.
     """
 
-    def __init__(self, folder: str | Path, preamble: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, preamble: Mapping[str, str] | None = None, others: Iterable[Path] = ()
+    ) -> None:
         self.folder = Path(folder)
+        self._others = iter(others)
         self._preamble = dict(preamble or {})
         self._lock: Any = None
+
+    def add_preamble(self, files: Mapping[str, str]) -> None:
+        """Have :meth:`create` write these texts too, by the names of their files."""
+        self._preamble.update(files)
 
     def add_to_environment(self, content: Mapping[str, Any]) -> None:
         """Add ``content`` to ``environment.json``, before :meth:`create` writes the file."""
@@ -57,7 +64,10 @@ class Run:
         A process that is killed here leaves no run, or a run that can be resumed. An empty folder is filled where it
         stands, because a mounted folder cannot be replaced.
         """
-        self.check_free()
+        try:
+            self.check_free()
+        except RunError:
+            self._take_other()
         try:
             if self.folder.is_dir():
                 self.lock()
@@ -70,18 +80,33 @@ class Run:
             raise self._cannot_write(error) from error
 
     def _appear(self) -> None:
-        parent, prefix = self.folder.parent, f".{self.folder.name}."
+        """Fill a folder in a place of our own, and give it the name of the run."""
+        parent = self.folder.parent
         parent.mkdir(parents=True, exist_ok=True)
-        for left in parent.glob(f"{prefix}*/{LOCK}"):
-            _remove_unless_locked(left)
-        stage = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
-        try:
-            self._lock = _acquired(stage / LOCK)  # the lock stays with the folder when the folder gets its name
-            make_readable(stage)
+        remove_leftovers(parent)
+        with marked_folder(parent) as own:
+            stage = own / "run"
+            stage.mkdir()
+            self._lock = acquired(stage / LOCK)  # the lock stays with the folder when the folder gets its name
             self._fill(stage)
-            stage.replace(self.folder)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+            self._take_name(stage)
+
+    def _take_name(self, stage: Path) -> None:
+        while True:
+            try:
+                stage.replace(self.folder)
+                return
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+                self._take_other()
+
+    def _take_other(self) -> None:
+        """Go on with the next free one of the other names."""
+        free = (folder for folder in self._others if not folder.exists())
+        taken, self.folder = self.folder, next(free, self.folder)
+        if self.folder == taken:
+            raise RunError(f"out: {taken} exists. Choose another folder, or remove this one.")
 
     def _fill(self, folder: Path) -> None:
         (folder / "checkpoints").mkdir()
@@ -99,7 +124,9 @@ class Run:
         for place in (self.checkpoints, self.folder / "metrics.jsonl", self.folder / LOCK):
             refuse_link(place)  # the fit writes to, or empties, each of the three in its place
         self.lock()
-        self._remove_leftovers()
+        for place in (self.folder, self.checkpoints, self.figures):
+            if not place.is_symlink():
+                remove_leftovers(place)
 
     def lock(self) -> None:
         """Keep other processes from writing here until :meth:`close`, or until this process ends in any way.
@@ -107,7 +134,7 @@ class Run:
         Raises :class:`~probvae.errors.RunError` where another process has the lock.
         """
         try:
-            self._lock = _acquired(self.folder / LOCK)
+            self._lock = acquired(self.folder / LOCK)
         except OSError as error:
             raise self._cannot_write(error) from error
         if self._lock is None:
@@ -118,15 +145,6 @@ class Run:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-
-    def _remove_leftovers(self) -> None:
-        """Remove half-written files of a killed process; while this one holds the lock, no process writes them."""
-        for place in (self.folder, self.checkpoints):
-            for path in filter(lambda path: _HALF_WRITTEN.fullmatch(path.name), place.iterdir()):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
 
     @property
     def model_file(self) -> Path:
@@ -180,23 +198,3 @@ class Run:
     def write_text(self, name: str, text: str) -> None:
         """Write ``text`` to the file ``name``."""
         write_text(self.folder / name, text)
-
-
-def _acquired(file: Path) -> Any:
-    """The lock on ``file``, which ends with this process; None where another process has the lock."""
-    import filelock
-
-    lock = filelock.FileLock(file, timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        return None
-    return lock
-
-
-def _remove_unless_locked(lock_file: Path) -> None:
-    """Remove the folder that a killed process was about to make a run, unless a living process holds its lock."""
-    lock = _acquired(lock_file)
-    if lock is not None:
-        shutil.rmtree(lock_file.parent, ignore_errors=True)
-        lock.release()

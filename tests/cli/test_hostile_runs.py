@@ -16,8 +16,8 @@ import probvae as package
 from probvae.errors import RunError
 from probvae.foundation.operators import BoundedAllocation
 from probvae.inference.pair import VAE
-from probvae.storage.files import staged, write_atomic
-from probvae.storage.run_folder import _HALF_WRITTEN, Run
+from probvae.storage.files import staged
+from probvae.storage.run_folder import Run
 from probvae.storage.tensor_files import pack, read_tensors, write_tensors
 from tests.cli.conftest import QUICK_REPORT
 
@@ -203,35 +203,6 @@ def test_checkpoint_that_is_a_link(probvae, unfinished: Path, tmp_path: Path) ->
     done = probvae("fit", "--resume", "run", "--no-figures", "--no-gap", "--no-progress", cwd=home)
     assert done.returncode == 2
     assert "is a link" in done.stderr
-
-
-def test_resuming_removes_what_was_half_written_and_nothing_else(folder: Path) -> None:
-    run = folder / "run"
-    theirs = (".git/config", ".gitignore", ".ipynb_checkpoints/a.ipynb", ".DS_Store", ".env.local", "checkpoints/.keep")
-    half = (".config.toml.ab12_x9z.toml", ".writing-ab12_x9z/figures/a.png", "checkpoints/.epoch-000001.x_000000")
-    for name in (*theirs, *half):
-        (run / name).parent.mkdir(parents=True, exist_ok=True)
-        (run / name).touch()
-    opened = Run(run)
-    opened.open()
-    opened.close()
-    assert all((run / name).exists() for name in theirs)
-    assert not any((run / name).exists() for name in half)
-
-
-def test_what_is_half_written_has_a_name_that_is_known(folder: Path) -> None:
-    """The names are those that writing really takes."""
-    seen = []
-
-    def look(path: Path) -> None:
-        path.touch()
-        seen.append(path.name)
-
-    write_atomic(folder / "epoch-000001.safetensors", look)
-    write_atomic(folder / "config.toml", look)
-    with staged(folder) as stage:
-        seen.append(stage.name)
-    assert all(_HALF_WRITTEN.fullmatch(name) for name in seen), seen
 
 
 def changed(text: str, *pairs: tuple[str, str]) -> str:

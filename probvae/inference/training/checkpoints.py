@@ -5,7 +5,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
@@ -188,7 +188,8 @@ class RunRecorder(Resumption):
     """Writes a fit into its ``run`` folder: a record and a checkpoint for every epoch, and the weights at the end.
 
     Within an epoch a checkpoint is written every ``seconds``. ``metadata`` is the text of a model file. With ``resume``
-    the folder is there already. Raises :class:`~probvae.errors.FitInterruptedError` after SIGINT or SIGTERM, when all
+    the folder is there already. ``check`` is called before each checkpoint, and raises where its state is not to be
+    kept. Raises :class:`~probvae.errors.FitInterruptedError` after SIGINT or SIGTERM, when all
     is on disk. As a context manager it hears signals from :meth:`begin` to the end of its block.
     """
 
@@ -200,13 +201,14 @@ class RunRecorder(Resumption):
         seconds: float,
         resume: bool = False,
         checkpoint: Checkpoint | None = None,
+        check: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(checkpoint, description)
+        self.check = check
         self.run, self.seconds, self.resume = run, seconds, resume
         # the text is made once, and not at every checkpoint
         self.metadata = {**metadata, "fit": json.dumps(self.description)}
         self.last = time.monotonic()
-        self._writer = CheckpointWriter(run.checkpoints)
         self._open = ExitStack()
 
     def __exit__(
@@ -223,7 +225,8 @@ class RunRecorder(Resumption):
             self.run.add_to_environment({"path": state.path, "path_reason": reason})
             self.run.create()
         self.interruption = self._open.enter_context(noticed_signals())
-        self._open.enter_context(self._writer)
+        # the run may have taken another name than it was to have
+        self._writer = self._open.enter_context(CheckpointWriter(self.run.checkpoints))
         super().begin(state, reason)
         self.run.write_text("metrics.jsonl", "".join(line + "\n" for line in state.lines))
 
@@ -244,6 +247,7 @@ class RunRecorder(Resumption):
         state.vae.save(self.run.model_file)
 
     def _save(self, state: FitState) -> None:
+        self.check()
         saved = state.state_dict()
         self._writer.put(Checkpoint(saved._replace(scalars={**saved.scalars, "format": _FORMAT}), self.metadata))
         self.last = time.monotonic()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from probvae.errors import ArgumentError, RunError
+from probvae.errors import ArgumentError, ProbvaeError, RunError
 from probvae.foundation.fit_options import FitOptions, chosen, described
 from probvae.foundation.process import local_rank, threads_for_step
 from probvae.foundation.seed import isolated_seed
@@ -88,7 +88,8 @@ def fit(
     starts random numbers of the fit's own; the caller's generators are left untouched.
 
     Raises :class:`~probvae.errors.DataError` for data that do not fit the model, and
-    :class:`~probvae.errors.NonFiniteLossError` when loss or gradient stays NaN or infinite: the weights are then those
+    :class:`~probvae.errors.NonFiniteLossError` when loss or gradient stays NaN or infinite, and
+    :class:`~probvae.errors.ChangedDataError` when the file of a memory-mapped array changes: the weights are then those
     of the last good epoch; :class:`~probvae.errors.RankError` when another process of the group is
     lost. Source: Hoffman et al. (2013), "Stochastic Variational Inference"; Kingma and Welling (2014).
 
@@ -98,14 +99,14 @@ def fit(
     [1, 2]
     """
     options = chosen(options, training)
-    objective = resolve_objective(objective)
+    objective, processes = resolve_objective(objective), Processes()
+    processes.check_settings({**options.shared(), **_described(objective), **_parts_of(vae)})
     home, device = next(vae.parameters()).device, _resolve_device(options.device)
     if y is None and vae.model.covariates is not None:
         y = labels_of(x)
     conditioned = vae if y is None and exposure is None else vae.given(y, exposure)
     data = check_and_split(vae, conditioned, x, options, device)
     options = replace(options, batch_size=data.minibatches.batch_size)  # a small table is one minibatch
-    processes = Processes()
     folder = Run(out) if isinstance(out, str | Path) else out
     listener = _listener(vae, data, objective, options, folder, resume, processes)
     size = sum(parameter.numel() for parameter in vae.parameters())
@@ -140,12 +141,25 @@ def _listener(
     description = {
         **options.fixed(),
         "num_data": len(data.rows),
-        "objective": {"name": objective.registered_name, **objective.arguments},
+        **_described(objective),
         "dtype": str(data.rows.dtype),
     }
     if folder is None or not processes.is_writer:
         return Resumption(checkpoint, description)
-    return RunRecorder(folder, vae.metadata(), description, options.checkpoint_seconds, resume, checkpoint)
+    seconds, check = options.checkpoint_seconds, data.check_unchanged
+    return RunRecorder(folder, vae.metadata(), description, seconds, resume, checkpoint, check)
+
+
+def _described(objective: Objective) -> dict[str, Any]:
+    return {"objective": {"name": objective.registered_name, **objective.arguments}}
+
+
+def _parts_of(vae: VAE) -> dict[str, Any]:
+    """The options of all components, nothing where a component of the user's own cannot say them."""
+    try:
+        return vae.components()
+    except ProbvaeError:
+        return {}
 
 
 def _checkpoint(folder: Run | None, processes: Processes) -> Checkpoint | None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from probvae.errors import ArgumentError, FloorWarning, NonFiniteLossError, SkippedStepsWarning
+from probvae.errors import ArgumentError, ChangedDataError, FloorWarning, NonFiniteLossError, SkippedStepsWarning
 from probvae.foundation.fit_options import FitOptions
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.non_finite import TORCH_ERRORS, short_reason
@@ -72,6 +72,7 @@ class Loop:
         self.vae, self.options, self.processes = vae, options, processes or Processes()
         self.listener = listener or StateListener()
         self.rows, self.validation, device = data.rows, data.validation, data.rows.device
+        self.check_data = data.check_unchanged
         self.pair, self.validation_pair = data.pair.to(device), data.validation_pair.to(device)
         self.stepper = Stepper(vae, self.pair, len(self.rows), objective, options, self.processes)
         self.state = FitState(vae, self.stepper.optimizer, data.minibatches, device)
@@ -79,14 +80,22 @@ class Loop:
     def run(self, progress: bool = False) -> FitResult:
         """Take all steps that are to come, and leave the weights to keep in the VAE.
 
-        Raises :class:`~probvae.errors.NonFiniteLossError`, with these weights in place, where too many steps fail.
+        Raises :class:`~probvae.errors.NonFiniteLossError`, with these weights in place, where too many steps fail, and
+        :class:`~probvae.errors.ChangedDataError`, with those of the epoch before, where a file of data has changed.
         """
+        try:
+            return self._run(progress)
+        except ChangedDataError as error:
+            raise ChangedDataError(f"{error} {self._keep_good()}") from error
+
+    def _run(self, progress: bool) -> FitResult:
         self._prepare()
         with closing(self.state.minibatches), EpochProgress(self.options.epochs, progress) as shown:
             before = self.state.history[-1]["seconds"] if self.state.history else 0.0
             start = time.perf_counter() - before
             while not (stopped := self._reason_to_stop()):
                 record = {"epoch": self.state.epoch + 1, **self._epoch()}
+                self.check_data()  # before anything of the epoch is kept
                 record["seconds"] = round(time.perf_counter() - start, 4)
                 record = self.processes.broadcast(record)
                 self._keep(record)
@@ -223,13 +232,15 @@ class Loop:
 
     def _fail(self, failure: StepFailure) -> NoReturn:
         state = self.state
-        self.vae.load_state_dict(state.best_weights)
-        self.listener.end(state)
         skipped = f" ({state.skipped.in_a_row} steps in a row were skipped)" if state.skipped.in_a_row > 1 else ""
-        kept = f"those after epoch {state.best_epoch}" if state.best_epoch else "as before the fit"
-        raise NonFiniteLossError(
-            f"{failure}{skipped}. The weights are {kept}. {_ADVICE.format(self.options.learning_rate)}"
-        )
+        kept, advice = self._keep_good(), _ADVICE.format(self.options.learning_rate)
+        raise NonFiniteLossError(f"{failure}{skipped}. {kept} {advice}")
+
+    def _keep_good(self) -> str:
+        """Put the weights to keep in the VAE, and say which they are."""
+        self.vae.load_state_dict(self.state.best_weights)
+        self.listener.end(self.state)
+        return f"The weights are {f'those after epoch {n}' if (n := self.state.best_epoch) else 'as before the fit'}."
 
 
 def train(

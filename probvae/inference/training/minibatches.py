@@ -115,6 +115,9 @@ class Passes(ABC):
     def to(self, device: torch.device) -> Self:
         """The same data, handed over on ``device``."""
 
+    def check_unchanged(self) -> None:  # noqa: B027  # data in memory stay as they are
+        """Raise :class:`~probvae.errors.ChangedDataError` where the data are not those of the first reading."""
+
 
 class Rows(Passes):
     """Data (N, D) of one dtype whose rows can be had by index."""

@@ -15,19 +15,21 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from probvae.errors import ArgumentError, DataError, RankError
-from probvae.foundation.process import launched_rank, num_launched
+from probvae.errors import ArgumentError, ConfigError, DataError, RankError
+from probvae.foundation.fit_options import flat
+from probvae.foundation.process import num_launched
 from probvae.foundation.seed import ambient_seed
 from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.objectives import Objective, StepLoss
 from probvae.inference.pair import VAE
+from probvae.inference.training.launch import join
 from probvae.inference.training.minibatches import Rows
 from probvae.inference.training.union_noise import Layouts, UnionNoise
 
@@ -130,6 +132,21 @@ class Processes:
         """The writer's value, as JSON can tell it, in all processes."""
         return self._gathered(value)[0]
 
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Raise :class:`~probvae.errors.ConfigError`, with what differs, unless all processes have the same settings.
+
+        ``settings`` are plain data, or objects that are known by their text, by name.
+        """
+        first, *others = map(dict, map(flat, self._gathered(json.loads(json.dumps(settings, default=str)))))
+        for rank, other in enumerate(others, start=1):
+            pairs = {name: (first.get(name), other.get(name)) for name in {**first, **other}}
+            told = [f"{name} {ours!r} and {theirs!r}" for name, (ours, theirs) in pairs.items() if ours != theirs]
+            if told:
+                raise ConfigError(
+                    f"distributed: expected the same settings in all processes, got in ranks 0 and {rank}: "
+                    f"{'; '.join(told)}. Start all of them with the same recipe and options."
+                )
+
     def begin(self, state: Mapping[str, Tensor], x: Rows, objective: Objective, batch_size: int) -> None:
         """Give all processes the writer's weights (...), once it is known that they have the same data and model.
 
@@ -193,9 +210,8 @@ class Processes:
 def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
     """The processes that ``torchrun`` started together with this one, joined inside the block.
 
-    Without ``torchrun``, and where there is a process group already, nothing is joined. On CPUs they talk through
-    gloo, about CUDA tensors through NCCL; a process that is not heard of for ``timeout`` counts as lost.
-    Raises :class:`~probvae.errors.RankError` when they cannot be reached.
+    Without ``torchrun``, and where there is a process group already, nothing is joined. A process that is not heard of
+    for ``timeout`` counts as lost. Raises what :func:`~probvae.inference.training.launch.join` raises.
 
     >>> with process_group() as processes:
     ...     processes.size
@@ -204,9 +220,7 @@ def process_group(timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
     if num_launched() == 1 or dist.is_initialized():
         yield Processes()
         return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    with _exchange(launched_rank()):
-        dist.init_process_group(backend, timeout=timeout)
+    join(timeout)
     try:
         yield Processes()
     finally:

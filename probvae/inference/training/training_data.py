@@ -37,6 +37,12 @@ class TrainingData(NamedTuple):
     validation_pair: VAE
     validation: Passes | None
 
+    def check_unchanged(self) -> None:
+        """Raise :class:`~probvae.errors.ChangedDataError` where data on the disk are not as they were at first."""
+        self.rows.check_unchanged()
+        if self.validation is not None:
+            self.validation.check_unchanged()
+
 
 def check_and_split(vae: VAE, conditioned: VAE, x: Data, options: FitOptions, device: torch.device) -> TrainingData:
     """Check the data ``x`` (N, D) and set the validation data aside; rows are handed over on ``device``.
@@ -207,6 +213,9 @@ class DiskRows(Rows):
     def minibatches(self, batch_size: int) -> Minibatches:
         return DiskMinibatches(self.x, batch_size, self.dtype, self.device)
 
+    def check_unchanged(self) -> None:
+        self.x.check_unchanged()
+
     def _handed_over(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(rows).to(self.device, self.dtype)
 
@@ -228,6 +237,9 @@ class DrawnOnce(Passes):
 
     def to(self, device: torch.device) -> Self:
         return type(self)(self.rows.to(device), self.seed)
+
+    def check_unchanged(self) -> None:
+        self.rows.check_unchanged()
 
 
 def _drawn(rows: Rows, seed: int) -> Passes:

@@ -169,6 +169,10 @@ MISTAKES: dict[str, Callable[[Processes], Case]] = {
     "refused": lambda processes: refused(processes, 0),
     "refused twice": lambda processes: refused(processes, 2),
     "other data": unlike,
+    "other learning rate": lambda processes: (make(), data(), {"learning_rate": 0.01 * (1 + processes.rank)}),
+    "other patience": lambda processes: (make(), data(), {"patience": 2 + processes.rank, "validation": 0.2}),
+    "other beta": lambda processes: (make(), data(), {"objective": ELBOObjective(beta=1.0 + processes.rank)}),
+    "other c": lambda processes: (make(GaussianLikelihood(DIM, variance=1.0 + processes.rank)), data(), {}),
     "too small": lambda processes: (make(), data(), {"batch_size": 1}),
     "mmd": lambda processes: (make(), data(), {"objective": MMDObjective()}),
     "free bits": lambda processes: (make(), data(), {"objective": ELBOObjective(free_bits=0.1)}),
@@ -197,10 +201,10 @@ def main(folder: Path) -> None:
 def stall() -> None:
     """The second process goes to sleep, and the first is told to wait for two seconds only."""
     with process_group(timedelta(seconds=2)) as processes:
-        processes.agreed("awake")
+        processes.broadcast("awake")
         if processes.rank == 1:
             time.sleep(600)
-        processes.agreed("still awake")
+        processes.broadcast("still awake")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import math
 import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,19 @@ def test_step_that_one_process_cannot_take_is_skipped_by_all(two: list[dict[str,
     assert all(torch.equal(first["state"][key], second["state"][key]) for key in first["state"])
 
 
+SETTINGS = "distributed: expected the same settings in all processes, got in ranks 0 and 1: "
+
+
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
         ("other data", "DataError", "distributed: expected the same data and models in all processes, rank 1 differs"),
         ("too small", "ArgumentError", "batch_size: expected at least one datum for each of the 2 processes, got 1"),
         ("mmd", "ArgumentError", "objective 'mmd': expected a mean over the data"),
+        ("other learning rate", "ConfigError", SETTINGS + "learning_rate 0.01 and 0.02."),
+        ("other patience", "ConfigError", SETTINGS + "patience 2 and 3."),
+        ("other beta", "ConfigError", SETTINGS + "objective.beta 1.0 and 2.0."),
+        ("other c", "ConfigError", SETTINGS + "likelihood.variance 1.0 and 2.0."),
         ("free bits", "ArgumentError", "free_bits: expected a mean over the data"),
     ],
 )
@@ -142,6 +150,36 @@ def test_launcher_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     with pytest.raises(RankError, match="rank 1 lost the other processes"), process_group(timedelta(seconds=1)):
         pass
+
+
+WAIT = """
+import sys
+from datetime import timedelta
+from probvae.cli import main
+from probvae.inference.training import launch
+launch.START_TIMEOUT = timedelta(seconds=7)
+sys.argv = "probvae fit --data iris --batch-size 32 --epochs 1 --hidden 4 --out run".split()
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_that_waits_says_what_for_and_ends(rank: str, tmp_path: Path) -> None:
+    """RANK and WORLD_SIZE are left over from another program: nobody comes."""
+    left = {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29522"}
+    done = subprocess.run(
+        [sys.executable, "-c", WAIT], cwd=tmp_path, env=environment() | left, capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("probvae: ")]
+    assert lines[0].startswith(
+        f"probvae: rank {rank} of 2 waits for the other processes at localhost:29522 (for 7 seconds at most)."
+    )
+    assert "remove RANK, WORLD_SIZE and MASTER_ADDR" in lines[0]
+    assert "lost the other processes at localhost:29522, before all 2 had come" in lines[1]
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pytest
 import torch
 from torch import Tensor
@@ -164,14 +163,6 @@ def test_checkpoint_is_a_model(tmp_path: Path) -> None:
     assert all(torch.equal(weights[name], tensor) for name, tensor in loaded.state_dict().items())
 
 
-def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
-    fitted(tmp_path / "run")
-    (tmp_path / "run" / ".writing-ab1_cd2e").mkdir()
-    (tmp_path / "run" / "checkpoints" / ".epoch-000003.safetensors.ab1_cd2e.safetensors").write_bytes(b"half")
-    fitted(tmp_path / "run", resume=True)
-    assert [path.name for path in (tmp_path / "run").rglob(".*")] == [".lock"]
-
-
 @pytest.mark.filterwarnings("ignore::probvae.errors.SkippedStepsWarning")
 @pytest.mark.parametrize("compile", WAYS)
 @pytest.mark.parametrize("seed", range(4))
@@ -193,13 +184,3 @@ def test_empty_folder_is_filled_where_it_stands(tmp_path: Path) -> None:
     assert (tmp_path / "run").stat().st_ino == before
     assert probvae.load(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_what_a_killed_process_was_about_to_make_a_run_is_removed(tmp_path: Path) -> None:
-    for name in ("killed", "alive"):
-        (tmp_path / f".run.{name}").mkdir()
-        (tmp_path / f".run.{name}" / ".lock").touch()
-    alive = filelock.FileLock(tmp_path / ".run.alive" / ".lock")
-    with alive:
-        fitted(tmp_path / "run")
-        assert sorted(path.name for path in tmp_path.iterdir()) == [".run.alive", "run"]
