@@ -1,8 +1,8 @@
 """How often log p(x) lies within two standard errors of its estimates: linear-Gaussian data, where log p(x) is known.
 
 For d = 2, 5, 10, 20 latents (and 2 d dimensions of x) a random model makes the data; the guide is the best diagonal
-one, or one whose encoder is off at random. 95 % is asked for. Beside the reported errors stands the delta method's,
-sd(w) / (mean(w) sqrt(S)), which heavy tails make too small.
+one, or one whose encoder is off at random. 95 % is asked for. Beside the errors that are reported stands that of the
+delta method, sd(w) / (mean(w) sqrt(S)), which heavy tails make too small.
 
     python benchmarks/evidence_errors.py [--num-data 400] [--dims 2 5 10 20] [--quick]
 

@@ -34,7 +34,8 @@ class Dataset:
     colours, and for models that are conditional on them; ``covariates`` (N, C) and ``exposure`` (N,) are conditioned
     on, and not modelled. ``image_shape`` (H, W) makes a row an image; ``feature_names`` are a table's columns.
     A missing label is masked: ``labels`` are a masked array then. ``transform`` is the scaling that ``x`` went through.
-    ``binarization="fresh"``: the values are probabilities in [0, 1], to be drawn anew at every use.
+    ``binarization="fresh"``: the values are probabilities in [0, 1], to be drawn anew at every use. ``rows`` (N,) are
+    the numbers of these rows in the user's data, counted from 0; None where they are all rows in order.
     """
 
     x: np.ndarray | RowsOnDisk
@@ -48,6 +49,7 @@ class Dataset:
     covariates: np.ndarray | None = None
     exposure: np.ndarray | None = None
     transform: Transform = field(default_factory=Transform)
+    rows: np.ndarray | None = None
 
     @property
     def num_data(self) -> int:
@@ -59,13 +61,19 @@ class Dataset:
         """D."""
         return int(self.x.shape[1])
 
+    @property
+    def row_numbers(self) -> np.ndarray:
+        """The rows' numbers (N,) in the user's data, counted from 0."""
+        return np.arange(self.num_data) if self.rows is None else self.rows
+
     def take(self, rows: np.ndarray | slice) -> Self:
         """The data of the rows that ``rows`` selects, by number or by slice."""
         labels, covariates, exposure = (
             None if values is None else values[rows] for values in (self.labels, self.covariates, self.exposure)
         )
         x = self.x.take(rows) if isinstance(self.x, RowsOnDisk) else self.x[rows]
-        return replace(self, x=x, labels=labels, covariates=covariates, exposure=exposure)
+        numbers = self.row_numbers[rows]
+        return replace(self, x=x, labels=labels, covariates=covariates, exposure=exposure, rows=numbers)
 
     def in_memory(self) -> Self:
         """The same data with ``x`` as an array in memory."""

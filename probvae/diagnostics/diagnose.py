@@ -1,6 +1,6 @@
 """All diagnostics in one call: can this posterior be trusted, and if not, what should be changed?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -54,6 +54,7 @@ class Settings:
     seed: int = 0
     truth: str = "auto"
     trained_on: TrainedOn | None = None
+    row_numbers: Sequence[int] | None = None
 
 
 _FULL = Settings(LEDGER_DATA, 500, 50, num_draws=1000, num_simulations=2000, num_ranks=400, num_replicates=2000)
@@ -121,6 +122,7 @@ def diagnose(
     quick: bool = False,
     seed: int = 0,
     trained_on: TrainedOn | None = None,
+    row_numbers: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """Can the posterior of these data be trusted, and if not, what should be changed?
@@ -143,6 +145,8 @@ def diagnose(
     trained_on
         The rows that the pair was fitted to, and the fit's history: whether training was long enough, and whether the
         encoder has overfitted, can then be asked.
+    row_numbers
+        What lists of data call the rows, one for each; by default they are counted from 0.
     progress
         Called with the section's name, its number and how many there are.
 
@@ -157,7 +161,8 @@ def diagnose(
     """
     check_data(vae, x)
     _check_guide(vae, x)
-    settings = _settings(quick, num_simulations, num_draws, seed, truth, trained_on)
+    others = {"seed": seed, "truth": truth, "trained_on": trained_on, "row_numbers": row_numbers}
+    settings = _settings(quick, num_simulations, num_draws, **others)
     sections: dict[str, Diagnostic] = {}
     asked = _asked(vae, trained_on)
     for number, (name, compute) in enumerate(asked.items()):
@@ -183,20 +188,14 @@ def _check_guide(vae: VAE, x: Tensor) -> None:
     check_draws_have_density(q)
 
 
-def _settings(
-    quick: bool,
-    num_simulations: int | None,
-    num_draws: int | None,
-    seed: int,
-    truth: str,
-    trained_on: TrainedOn | None,
-) -> Settings:
+def _settings(quick: bool, num_simulations: int | None, num_draws: int | None, **others: Any) -> Settings:
+    """The defaults, quick or not, with what the caller has asked for."""
     default = _QUICK if quick else _FULL
     simulations = default.num_simulations if num_simulations is None else num_simulations
     draws = default.num_draws if num_draws is None else num_draws
     check_count(simulations, "num_simulations", least=100)
     check_count(draws, "num_draws", least=100)
-    return replace(default, num_draws=draws, num_simulations=simulations, seed=seed, truth=truth, trained_on=trained_on)
+    return replace(default, num_draws=draws, num_simulations=simulations, **others)
 
 
 def _asked(vae: VAE, trained_on: TrainedOn | None) -> "dict[str, Compute]":
@@ -269,17 +268,20 @@ def _prediction(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Di
         num_replicates=settings.num_replicates,
         num_draws=settings.num_ranks,
         evidence=_evidence(vae, x, settings, before),
+        num_listed=settings.advice_data,
+        row_numbers=settings.row_numbers,
         seed=settings.seed,
     )
 
 
 def _evidence(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Estimate:
-    """log p(x) from the ledger, if it has all data; otherwise from the importance weights."""
+    """log p(x) of the ledger's rows; from the importance weights of all rows where there is no ledger."""
     gap, importance = before.get("gap"), before.get("importance")
-    if isinstance(gap, GapResult | UnsplitLedger) and len(gap.truth.value) == len(x):
+    if isinstance(gap, GapResult | UnsplitLedger):
         return gap.truth
     if isinstance(importance, ImportanceDiagnostic):
-        return Estimate(importance.log_evidence, importance.standard_error, "importance", "lower bound")
+        # smoothed weights are no longer unbiased
+        return Estimate(importance.log_evidence, importance.standard_error, "importance", "estimate")
     return log_evidence(vae, x, "importance", seed=settings.seed)
 
 

@@ -31,6 +31,7 @@ def to_arviz(
     labels: Sequence[Any] | np.ndarray | None = None,
     feature_names: Sequence[str] | None = None,
     pareto_k: Tensor | None = None,
+    row_numbers: Sequence[int] | np.ndarray | None = None,
     seed: int = 0,
 ) -> Any:
     r"""Draws from the guide, the prior and both predictive distributions, as ArviZ's own object.
@@ -81,6 +82,8 @@ def to_arviz(
         D different names in the place of 0 ... D - 1: the coordinate ``feature``.
     pareto_k
         (N,) from :func:`~probvae.diagnostics.importance_diagnostic`, where it is known already.
+    row_numbers
+        (N,), what the user calls the rows: the coordinate ``row`` beside ``datum``.
     seed
         Seed of the draws; the caller's random state is left as it was.
 
@@ -97,6 +100,8 @@ def to_arviz(
     check_data(vae, x)
     _check_counts(num_samples, num_predictive)
     coords = _coordinates(vae, x, labels, feature_names)
+    if row_numbers is not None:
+        coords["row"] = ("datum", np.asarray(row_numbers))
     thinned = torch.linspace(0, num_samples - 1, num_predictive).round().long()
     draws = _all_draws(vae, x, num_samples, thinned, seed)
     if pareto_k is None:

@@ -179,6 +179,7 @@ def write_report(
             quick=options.quick,
             seed=options.seed,
             trained_on=source.trained_on,
+            row_numbers=source.data.row_numbers.tolist(),
             progress=lambda name, number, total: progress(name, number, total + 1),
         )
         progress("figures", len(diagnosis.sections), len(diagnosis.sections) + 1)
@@ -261,6 +262,7 @@ def _write_draws(subject: Subject, options: Options, stage: Path) -> None:
         labels=labels,
         feature_names=names,
         pareto_k=getattr(subject.results.get("importance"), "pareto_k", None),
+        row_numbers=subject.data.row_numbers,
         seed=options.seed,
     )
     write_atomic(stage / "posterior.nc", lambda path: draws.to_netcdf(str(path)))

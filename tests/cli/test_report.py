@@ -51,6 +51,26 @@ def test_json_has_every_number(small_report: tuple[Path, str]) -> None:
     assert content["subject"] == "the first 40 of 359 held-out data of digits, 64 features, 2 latents"
 
 
+def test_rows_are_called_as_in_the_data(small_run: Path, small_report: tuple[Path, str]) -> None:
+    """The least probable rows of the page are among the held-out ones, by their numbers in the whole data."""
+    from probvae.experiments.recipe import read_run_recipe
+    from probvae.experiments.recipe_data import load_run_data, split
+
+    folder, _ = small_report
+    recipe = read_run_recipe(small_run)
+    data = load_run_data(small_run).data
+    held_out = split(data, recipe["data"]["held_out"], recipe["training"]["seed"])[1]
+    numbers = held_out.row_numbers[:40]
+    np.testing.assert_array_equal(np.asarray(data.x)[numbers], held_out.x[:40])
+    typicality = json.loads((folder / "report.json").read_text())["prediction"]["typicality"]
+    listed = [entry["row"] for entry in typicality["most_anomalous"]]
+    assert set(listed) <= set(numbers.tolist())
+    assert max(listed) > 360
+    assert typicality["ranked_by"].startswith("quadrature")
+    draws = arviz.from_netcdf(folder / "posterior.nc")
+    np.testing.assert_array_equal(draws["posterior"]["row"], numbers)
+
+
 def test_figures_and_draws_are_there(small_report: tuple[Path, str]) -> None:
     folder, _ = small_report
     listed = json.loads((folder / "report.json").read_text())["figures"]

@@ -1,7 +1,7 @@
 """Predictive checks: does the model make data like the observed ones?"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from probvae.diagnostics.prediction.data_statistics import Statistic, default_statistics, evaluate
 from probvae.diagnostics.prediction.loo import NUM_DRAWS, Loo, psis_loo
 from probvae.diagnostics.prediction.monte_carlo import family_p_value, rank_p_values
-from probvae.diagnostics.prediction.typicality import Typicality, typicality
+from probvae.diagnostics.prediction.typicality import NUM_LISTED, Typicality, typicality
 from probvae.diagnostics.verdicts import LEAST_NATS, Effect, HypothesisTest, NotComputed, Verdict, mean_with_error
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
@@ -147,6 +147,8 @@ def predictive_check(
     num_samples: int = NUM_SAMPLES,
     num_draws: int = NUM_DRAWS,
     evidence: Estimate | None = None,
+    num_listed: int = NUM_LISTED,
+    row_numbers: Sequence[int] | None = None,
     seed: int = 0,
 ) -> PredictiveCheckResult:
     r"""Compare held-out data with data that the model makes.
@@ -163,9 +165,10 @@ def predictive_check(
     to these data. With z ~ q(z|x_n) it is the classical posterior predictive p-value: it uses the data twice, tends
     to 1/2 and is reported, not tested.
 
-    *Typicality.* log p(x_n), by ``num_samples`` importance draws, beside ``num_simulated`` data from the model:
-    :func:`~probvae.diagnostics.typicality.typicality`; ``anomaly`` says for each datum what share of these is less
-    probable.
+    *Typicality.* log p(x_n) beside that of ``num_simulated`` data from the model, in closed form, by quadrature or by
+    ``num_samples`` importance draws: :func:`~probvae.diagnostics.typicality.typicality`; ``anomaly`` says for each
+    datum what share of these is less probable. The list of the least probable data has ``num_listed`` rows where each
+    takes annealing, and calls them by their ``row_numbers`` (N,).
 
     *Evidence.* ``evidence`` (of all rows, or the first ones) is what ``log_evidence`` gives, and is computed if it is
     not handed over; and PSIS-LOO with ``num_draws`` draws a datum (:func:`~probvae.diagnostics.loo.psis_loo`).
@@ -188,6 +191,8 @@ def predictive_check(
         check_count(value, name)
     if num_rows is not None:
         check_count(num_rows, "num_rows")
+    if row_numbers is not None and len(row_numbers) != len(x):
+        raise ArgumentError(f"row_numbers: expected one for each of {len(x)} rows, got {len(row_numbers)}. Pass all.")
     if statistics is None:
         statistics = default_statistics(vae.model, simulate_pairs(vae, _NUM_WHITENING, seed + _STREAM + 9, like=x).x)
     _check_statistics(statistics)
@@ -205,7 +210,15 @@ def predictive_check(
         rank_p_values(torch.cat([observed, posterior])),
         family_p_value(pooled),
         evidence,
-        typicality(vae, x, num_simulated=num_simulated, num_samples=num_samples, seed=seed + _STREAM + 1),
+        typicality(
+            vae,
+            x,
+            num_simulated=num_simulated,
+            num_samples=num_samples,
+            seed=seed + _STREAM + 1,
+            num_listed=num_listed,
+            row_numbers=row_numbers,
+        ),
         psis_loo(vae, x, num_draws=num_draws, seed=seed + _STREAM),
         len(x),
         len(rows),

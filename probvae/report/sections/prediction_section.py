@@ -25,8 +25,9 @@ def figures(result: PredictiveCheckResult, subject: Subject) -> Iterator[Drawn]:
     if not isinstance(part, Typicality):
         return
     curves = evidence_curves(as_double(part.log_p), as_double(part.simulated))
-    rows = ", ".join(str(row) for row in part.most_anomalous(_NUM_ROWS).tolist())
-    yield Drawn("log-evidence", curves, {"p": told_p_value(part.p_value), "rows": rows})
+    rows = ", ".join(map(str, part.numbers_of(part.most_anomalous(_NUM_ROWS))))
+    told = {"p": told_p_value(part.p_value), "method": part.method, "rows": rows, "ranked": part.evidence.method}
+    yield Drawn("log-evidence", curves, told)
     image_shape = subject.data.image_shape
     if image_shape is not None and not is_table(image_shape):
         yield Drawn("least-and-most-probable", _images(part, subject.x, image_shape))
@@ -37,7 +38,7 @@ def _images(part: Typicality, x: Tensor, image_shape: tuple[int, ...]) -> Figure
     order, images = part.log_p.argsort().cpu().numpy(), as_double(x)
     middle = max(0, (len(order) - _NUM_IMAGES) // 2)
     groups = {
-        "least": order[:_NUM_IMAGES],
+        "least": part.most_anomalous(_NUM_IMAGES).cpu().numpy(),
         "median": order[middle : middle + _NUM_IMAGES],
         "most": order[::-1][:_NUM_IMAGES],
     }
@@ -66,10 +67,13 @@ PREDICTION = Section(
         "typicality.p_value": "typicality: p-value, not adjusted",
         "typicality.num_below_all_simulated": "typicality: data less probable than all simulated ones",
         "typicality.num_simulated": "typicality: number of simulated data",
+        "typicality.method": "typicality: log p(x) comes from",
+        "typicality.ranked_by": "least probable data: log p(x) comes from",
         "typicality.num_samples": "typicality: importance draws a datum",
         "typicality.most_anomalous": "Typicality: the least probable data",
-        "typicality.most_anomalous.row": "row, counted from 0",
-        "typicality.most_anomalous.log_p": "log p(x)",
+        "typicality.most_anomalous.row": "row of the data, counted from 0",
+        "typicality.most_anomalous.log_p": "log p(x), nats",
+        "typicality.most_anomalous.standard_error": "its standard error",
         "typicality.most_anomalous.anomaly": "share of simulated data that are less probable",
         "typicality.not_computed": "typicality: not computed, because",
         "loo": "PSIS-LOO",
@@ -92,10 +96,10 @@ PREDICTION = Section(
         "replicated-statistics": "Statistics of these data (orange) among those of data sets of the same size from the "
         "model (grey). How to read it: a line outside of its histogram is something that the model does not "
         "reproduce. A good one has all lines inside; for all of them together p {p}.",
-        "log-evidence": "How probable these data are under the model, beside data that it makes itself "
-        "(Kolmogorov-Smirnov p {p}). How to read it: data to the left hold what the model does not make; data to the "
-        "right: it makes more, or noisier, data than these. A good one has both lines on each other. The least "
-        "probable rows are {rows} (counted from 0).",
+        "log-evidence": "How probable these data are under the model, beside data that it makes itself (log p(x) by "
+        "{method}, Kolmogorov-Smirnov p {p}). How to read it: data to the left hold what the model does not make; data "
+        "to the right: it makes more, or noisier, data than these. A good one has both lines on each other. The least "
+        "probable rows of the data are {rows} (counted from 0; log p(x) by {ranked}).",
         "least-and-most-probable": "The data with the smallest log p(x), those in the middle, and those with the "
         "largest. How to read it: look for what the least probable ones have in common. In a good model they are rare "
         "kinds, not whole classes. The most probable are often the plainest.",

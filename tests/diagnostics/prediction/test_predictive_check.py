@@ -22,6 +22,8 @@ from probvae.inference import ExactGuide, FreeGuide, exact_log_evidence
 from probvae.inference.encoders import LinearEncoder, MaskedEncoder
 from probvae.inference.evaluation.memory import draw_z
 from probvae.inference.evaluation.simulation import simulate_pairs
+from probvae.inference.evidence.importance_sampling import importance_log_evidence
+from probvae.inference.evidence.log_evidence import log_evidence
 from probvae.models import (
     CategoricalLikelihood,
     GaussianLikelihood,
@@ -29,6 +31,7 @@ from probvae.models import (
     LatentModel,
     LinearDecoder,
     LinearGaussianModel,
+    MLPDecoder,
     PoissonLikelihood,
     StandardNormalPrior,
 )
@@ -240,6 +243,57 @@ def test_anomaly_is_the_share_of_less_probable_simulated_data() -> None:
     assert result.anomaly[30] == 0
     assert result.anomaly[31] == 1  # the mode itself is more probable than all that is drawn
     assert result.summary()["typicality"]["most_anomalous"][0]["row"] == 30
+
+
+def lame_vae(latent_dim: int) -> probvae.VAE:
+    """A network for the decoder, and a narrow guide at zero, which knows the worst what lies far from there."""
+    torch.manual_seed(2)
+    model = LatentModel(
+        StandardNormalPrior(latent_dim), MLPDecoder(latent_dim, 4, hidden=(8,)), GaussianLikelihood(4, variance=0.02)
+    )
+    vae = probvae.VAE(model, probvae.DiagonalGuide(LinearEncoder(4), latent_dim)).double()
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.mul_(2.0)
+        for parameter in vae.guide.parameters():
+            parameter.zero_()
+        vae.guide.log_scale.bias.copy_(example_a.raw_scale(torch.full((latent_dim,), 0.1, dtype=torch.float64)))
+    return vae
+
+
+def test_least_probable_rows_are_those_by_quadrature() -> None:
+    vae = lame_vae(2)
+    x = simulate_pairs(vae, 60, seed=5).x
+    truth = log_evidence(vae, x, "quadrature").value
+    by_draws = importance_log_evidence(vae, x, 50).log_evidence
+    assert by_draws.argsort()[:5].tolist() != truth.argsort()[:5].tolist()
+    part = check(vae, x, row_numbers=[100 + row for row in range(60)]).typicality
+    assert isinstance(part, Typicality)
+    assert (part.method, part.num_samples, part.evidence.method) == ("quadrature", None, "quadrature")
+    assert part.most_anomalous(5).tolist() == truth.argsort()[:5].tolist()
+    first = part.summary()["most_anomalous"][0]
+    assert first["row"] == 100 + int(truth.argmin())
+    assert first["log_p"] == pytest.approx(float(truth.min()), abs=1e-3)
+    assert part.summary()["ranked_by"] == "quadrature (exact)"
+
+
+def test_least_probable_rows_are_ranked_by_annealing_where_there_is_no_quadrature() -> None:
+    vae = lame_vae(3)
+    x = torch.cat([simulate_pairs(vae, 20, seed=5).x, torch.full((1, 4), 6.0, dtype=torch.float64)])
+    part = check(vae, x, num_listed=4).typicality
+    assert isinstance(part, Typicality)
+    assert (part.method, part.num_samples, part.evidence.method) == ("importance", 50, "annealed")
+    assert part.most_anomalous(1).tolist() == [20]
+    assert len(part.summary()["most_anomalous"]) == 4
+    expected = log_evidence(vae, x[part.least], "annealed", seed=104_730)  # of this stream
+    assert torch.equal(part.evidence.value, expected.value)
+    assert (part.evidence.value.diff() >= 0).all()
+    assert part.summary()["ranked_by"] == "annealed (lower bound)"
+
+
+def test_row_numbers_are_those_of_all_rows() -> None:
+    with pytest.raises(ArgumentError, match="row_numbers: expected one for each of 2 rows, got 1"):
+        check(exact_guide_vae(), example_a.X, row_numbers=[3])
 
 
 def test_evidence_is_computed_or_taken() -> None:

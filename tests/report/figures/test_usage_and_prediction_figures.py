@@ -115,7 +115,8 @@ def test_sections_hold_their_illustrations() -> None:
     assert names == ["replicated-statistics", "log-evidence", "least-and-most-probable"]
     table = PREDICTION.illustrations(result, subject_of(vae, x))
     assert [one.name for one in table] == names[:2]
-    assert f"rows are {int(result.typicality.log_p.argmin())}," in table[1].caption
+    assert f"rows of the data are {int(result.typicality.log_p.argmin())}," in table[1].caption
+    assert "(counted from 0; log p(x) by exact)" in table[1].caption
 
 
 def test_images_are_the_least_and_most_probable() -> None:
