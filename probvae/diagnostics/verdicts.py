@@ -65,17 +65,17 @@ class Effect:
 
     @property
     def warns(self) -> bool:
-        """Whether it is large enough for a warning."""
+        """True if the effect is large enough for a warning."""
         return self.value >= MATTERS[self.unit][0]
 
     @property
     def fails(self) -> bool:
-        """Whether it is large enough for a fail."""
+        """True if the effect is large enough for a fail."""
         return self.value >= MATTERS[self.unit][1]
 
     @property
     def at_most(self) -> str:
-        """In words what a test that passed leaves possible."""
+        """Say in words which effects a test that passed leaves possible."""
         size = f"{self.high:.1%} off" if self.unit == COVERAGE else f"{_short(self.high)} nats"
         return f"at most {size} {self.what}".rstrip()
 

@@ -34,7 +34,8 @@ def test_dark_page_is_dark_and_its_figures_are_white_cards(page: Path, tmp_path:
     pixels = screenshot(page, tmp_path, "--blink-settings=preferredColorScheme=0")
     assert (pixels[0, 0] < 40).all()
     middle = pixels[:, 500]
-    assert (middle == 255).all(axis=1).mean() > 0.1
+    # The page has become longer than its figures: a card is white over hundreds of lines all the same.
+    assert (middle == 255).all(axis=1).sum() > 500
     assert (middle < 40).all(axis=1).mean() > 0.1
 
 

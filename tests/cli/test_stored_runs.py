@@ -36,7 +36,11 @@ def test_a_run_of_each_release_is_stored() -> None:
 def test_numbers_are_those_of_the_day_it_was_made(folder: Path) -> None:
     expected = json.loads((folder / "expected.json").read_text())
     found = numbers(folder)
-    assert found == pytest.approx(expected, rel=1e-6)
+    assert found["log_evidence"] == pytest.approx(expected["log_evidence"], rel=1e-6)
+    # Version 0.2 draws other numbers from a seed than 0.1 did: the error of the draws, once for each version.
+    drawn_alike = folder.name not in ("v0", "v1")
+    tolerance = 1e-6 * abs(found["elbo"]) if drawn_alike else 5 * 2**0.5 * found["elbo_error"]
+    assert found["elbo"] == pytest.approx(expected["elbo"], abs=tolerance)
     assert found["elbo"] < found["log_evidence"]
 
 
@@ -50,7 +54,9 @@ def test_every_command_reads_it(probvae, folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = json.loads((folder / "run" / "summary.json").read_text())
     (found,) = json.loads((tmp_path / "compare.json").read_text())["runs"]
-    assert found["elbo"]["value"] == pytest.approx(written["elbo"]["value"], rel=1e-5)
+    elbo = written["elbo"]
+    tolerance = elbo["standard_error"] if folder.name in ("v0", "v1") else 1e-5 * abs(elbo["value"])
+    assert found["elbo"]["value"] == pytest.approx(elbo["value"], abs=tolerance)
 
 
 @pytest.fixture

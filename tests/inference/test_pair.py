@@ -117,7 +117,7 @@ def rewritten(path: Path, **metadata: str) -> None:
     [
         (
             {"format": "99", "probvae": "7.0"},
-            r"was written in format 99 by probvae 7\.0; this version .* up to 1. Update",
+            r"was written in format 99 by probvae 7\.0; this version .* up to 2. Update",
         ),
         ({"components": "prior = "}, "damaged"),
         ({"components": ""}, "damaged"),

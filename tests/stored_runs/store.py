@@ -17,7 +17,7 @@ import torch
 
 import probvae
 from probvae.experiments.recipe_data import as_tensor, load_run_data
-from probvae.inference import bound
+from probvae.inference import bound, log_weights
 from probvae.inference.evidence.log_evidence import log_evidence
 from probvae.storage.untrusted import FORMAT
 
@@ -38,8 +38,11 @@ def numbers(folder: Path) -> dict[str, float]:
     finally:
         os.chdir(there)
     torch.manual_seed(0)
+    spread = log_weights(vae.model, vae.guide, x, 64).log_weight.std(0)
+    torch.manual_seed(0)
     return {
         "elbo": bound(vae, x, 64).elbo.mean().item(),
+        "elbo_error": (spread.square().sum() / 64).sqrt().item() / len(x),
         "log_evidence": log_evidence(vae, x, "quadrature").value.mean().item(),
     }
 

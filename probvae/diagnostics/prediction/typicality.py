@@ -149,8 +149,8 @@ def typicality(
         log_p, simulated, method, drawn = found[0].value, found[1].value, found[0].method, None
         least, evidence = _ranked(torch.arange(len(x), device=x.device), found[0])
     # scipy's exact method overflows for some sizes; its asymptotic method errs on the side of the larger p-value.
-    rounded = [values.double().cpu().numpy().round(_DECIMALS) for values in (log_p, simulated)]
-    test = ks_2samp(*_untied(*rounded, seed), method="asymp")
+    first, second = (values.double().cpu().numpy().round(_DECIMALS) for values in (log_p, simulated))
+    test = ks_2samp(*_untied(first, second, seed), method="asymp")
     numbers = range(len(x)) if row_numbers is None else row_numbers
     return Typicality(log_p, simulated, float(test.pvalue), method, drawn, least, evidence, numbers)
 

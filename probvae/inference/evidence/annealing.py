@@ -182,7 +182,7 @@ def _standard_error(log_weight: Tensor, num_near: int) -> Tensor:
         return error
     log_sum = torch.logsumexp(log_weight, 0)
     share = (torch.logsumexp(far, 0) - log_sum).exp()
-    # Of weights that differ by tens of nats a log-normal says nothing; the delta method's error is at most the mean.
+    # A log-normal says nothing of weights that differ by tens of nats; the delta method's error is at most the mean.
     spread = (far - log_sum).exp().std(0) * math.sqrt(len(far)) * two_sigma_factor(len(far) - 1)
     return ((error * (1 - share)).square() + spread.square()).sqrt()
 

@@ -85,7 +85,7 @@ class Stepper:
         self.num_batches = math.ceil(num_rows / options.batch_size)
         self.num_whole_batches = num_rows // options.batch_size
         self.refused: str | None = None
-        # where the rows are in random numbers, by the mode of the networks, which tells from the first rows
+        # The place of the rows in random numbers, by the mode of the networks, which tells from the first rows
         self._layouts: dict[bool, Layouts] = {}
         self._head = torch.empty(0)
 
