@@ -1,5 +1,6 @@
 """Arrow tables as data: their columns become a matrix, their labels stay beside it."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from probvae.data.dataset import Dataset
 from probvae.data.raw_data import RawData
 from probvae.data.transforms import rounding_of
-from probvae.errors import ConfigError, DataError
+from probvae.errors import ConfigError, DataError, DataWarning
 
 if TYPE_CHECKING:
     import pyarrow
@@ -47,6 +48,33 @@ def read_table(place: str, name: str, table: "pyarrow.Table", labels: str | None
     feature_names = tuple(str(names[number]) for number in features)
     data = Dataset(np.stack(columns, axis=1), name, target, feature_names=feature_names)
     return RawData.of(data, np.dtype(np.float64 if wide else np.float32), rounding)
+
+
+def without_row_numbers(table: "pyarrow.Table", name: str) -> "pyarrow.Table":
+    """The ``table`` of a text file without a first column that has no name and counts the rows, as pandas writes it.
+
+    A :class:`~probvae.errors.DataWarning` says so.
+    """
+    import pyarrow
+
+    if table.num_columns < 2 or table.column_names[0].strip() or not pyarrow.types.is_integer(table.schema.types[0]):
+        return table
+    first = table.column(0).to_numpy()
+    if not np.array_equal(first - first[:1], np.arange(len(first))):
+        return table
+    warnings.warn(
+        f"{name}: the first column has no name and counts the rows, and is left out. Give it a name to keep it.",
+        DataWarning,
+        stacklevel=6,
+    )
+    return table.remove_column(0)
+
+
+def without_index(table: "pyarrow.Table", labels: str | None) -> "pyarrow.Table":
+    """The ``table`` of a parquet file without the columns that its writer, pandas, has marked as its index."""
+    marked = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    index = [name for name in marked if isinstance(name, str) and name in table.column_names and name != labels]
+    return table.drop_columns(index) if 0 < len(index) < table.num_columns else table
 
 
 def label_array(values: list[Any]) -> np.ndarray:

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from probvae.data.arrow_tables import check_width, checked_labels, read_table
+from probvae.data.arrow_tables import (
+    check_width,
+    checked_labels,
+    read_table,
+    without_index,
+    without_row_numbers,
+)
 from probvae.data.dataset import Dataset, as_matrix, check_shape
 from probvae.data.on_disk import IN_MEMORY_LIMIT, RowsOnDisk, fits_in_memory, float_dtype
 from probvae.data.raw_data import RawData
@@ -134,7 +140,7 @@ def _read_csv(path: Path, labels: str | None, limit: int) -> RawData:
             table = csv.read_csv(path, read_options=csv.ReadOptions(autogenerate_column_names=True))
     except ArrowException as error:
         raise DataError(f"{path}: not a table of comma-separated values ({_first_line(error)}).") from error
-    return read_table(str(path), path.name, table, labels, text=True)
+    return read_table(str(path), path.name, without_row_numbers(table, path.name), labels, text=True)
 
 
 def _is_datum(table: Any) -> bool:
@@ -162,7 +168,7 @@ def _read_parquet(path: Path, labels: str | None, limit: int) -> RawData:
         table = parquet.read_table(path)
     except ArrowException as error:
         raise DataError(f"{path}: not a whole parquet file ({_first_line(error)}). Write it again.") from error
-    return read_table(str(path), path.name, table, labels)
+    return read_table(str(path), path.name, without_index(table, labels), labels)
 
 
 def _refuse_labels(path: Path, labels: str | None) -> None:

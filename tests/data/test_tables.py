@@ -11,7 +11,7 @@ import pytest
 
 from probvae import load_data
 from probvae.data.frames import is_frame
-from probvae.errors import ConfigError, DataError, ProbvaeError
+from probvae.errors import ConfigError, DataError, DataWarning, ProbvaeError
 from probvae.report.drawing.classes import read_labels
 
 X = np.random.default_rng(0).normal(size=(50, 5))
@@ -35,6 +35,19 @@ def test_what_pandas_writes_is_read(tmp_path: Path) -> None:
     counts = np.random.default_rng(0).integers(0, 9, size=(20, 3))
     pd.DataFrame(counts).to_csv(tmp_path / "t.csv", index=False)
     np.testing.assert_array_equal(load_data(tmp_path / "t.csv").x, counts)
+
+
+def test_row_numbers_of_pandas_are_no_column(tmp_path: Path) -> None:
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    frame.to_csv(tmp_path / "t.csv")
+    with pytest.warns(DataWarning, match="counts the rows, and is left out"):
+        data = load_data(tmp_path / "t.csv")
+    assert data.feature_names == tuple("abcde")
+    frame[::-1].to_parquet(tmp_path / "t.parquet")
+    data = load_data(tmp_path / "t.parquet")
+    np.testing.assert_array_equal(data.x, X[::-1])
+    (tmp_path / "t.csv").write_text(",b\n0,1.5\n2,2.5\n")
+    assert load_data(tmp_path / "t.csv").data_dim == 2  # it does not count
 
 
 def test_a_counting_header_with_labels(tmp_path: Path) -> None:
