@@ -35,8 +35,7 @@ from probvae.foundation.process import (
     wait_briefly,
 )
 from probvae.foundation.signals import first_signal, terminate
-from probvae.foundation.streams import drop_output, output_fault, prepare_streams, tell
-from probvae.foundation.text import printable
+from probvae.foundation.text import drop_output, output_fault, prepare_streams, printable, tell
 
 COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",

@@ -15,8 +15,7 @@ from rich.text import Text
 from probvae.cli.flags import in_flags
 from probvae.errors import OutputError
 from probvae.foundation.process import launched_rank
-from probvae.foundation.streams import drop_output, output_fault
-from probvae.foundation.text import printable
+from probvae.foundation.text import drop_output, output_fault, printable
 
 if TYPE_CHECKING:
     from probvae.diagnostics.diagnose import Diagnosis

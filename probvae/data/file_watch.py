@@ -11,7 +11,7 @@ _PLACES, _BYTES = 64, 4096
 
 
 class _Status(NamedTuple):
-    """What the system says of a file, by the words of a message."""
+    """Facts of the system about a file, each named as a message names it."""
 
     size: int
     time: int
