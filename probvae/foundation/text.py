@@ -1,4 +1,4 @@
-"""Text in and out: strangers' words made fit to be shown, the command line's streams, ArviZ's announcement kept quiet."""
+"""Text in and out: strangers' words made fit to be shown, the command line's streams, ArviZ kept quiet."""
 
 import errno
 import os
