@@ -84,7 +84,7 @@ def ledger_of(
     try:
         check_density(vae)
         with _refused_as_failed():
-            gap = ledger_or_total(vae, x, truth=method, seed=seed)
+            gap = ledger_or_total(vae, x, truth=truth, seed=seed)
     except ProbvaeError as error:  # a posterior that no grid covers, among others
         return None, {"not_computed": str(error)}
     entries = [gap.total.value, gap.truth.value, *([gap.approximation.value] if isinstance(gap, GapResult) else [])]
@@ -103,7 +103,7 @@ def ledger_of(
 
 def first_ledger(vae: VAE, data: Dataset, seed: int) -> tuple[GapResult | UnsplitLedger | None, dict[str, Any]]:
     """:func:`ledger_of` on as few data as a fit can wait for."""
-    return ledger_of(vae, data, seed, num_data=_FIRST_LEDGER_DATA[best_method(vae)])
+    return ledger_of(vae, data, seed, num_data=_FIRST_LEDGER_DATA.get(best_method(vae), _FIRST_LEDGER_DATA["annealed"]))
 
 
 def weight_summary(vae: VAE, objective: Objective) -> dict[str, float]:

@@ -7,13 +7,13 @@ streams. Out: which functions use them (``inference/evaluation``, ``inference/ev
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from probvae.foundation.torch_internals import DispatchMode, is_mutable
+from probvae.foundation.torch_internals import DispatchMode, is_mutable, von_mises_sampler
 
 # The multipliers and the increment of SplitMix64, as signed numbers. Source: Steele, Lea and Flood (2014), "Fast
 # splittable pseudorandom number generators", figure 14.
@@ -96,6 +96,16 @@ class RowNoise(DispatchMode):
         self.joined = joined
         self._num_operators = 0
 
+    def __enter__(self) -> Self:
+        self._angles = von_mises_sampler(_angles)
+        self._angles.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._angles.__exit__(*error)
+
     def starting_at(self, first_draw: int, outer: int | None = None, joined: bool = False) -> "RowNoise":
         """The same streams from another draw on."""
         outer = self.outer if outer is None else outer
@@ -156,7 +166,7 @@ class RowNoise(DispatchMode):
         """The numbers ``start`` to ``stop`` of each row's next stream, (N, stop - start), in (0, 1)."""
         places = torch.arange(start, stop, device=self.keys.device) * _WEYL
         bits = _mixed(self._stream()[:, None] + places)
-        return (bits >> 11).bitwise_and_(2**53 - 1).double().mul_(2.0**-53).add_(2.0**-54)
+        return _fraction(bits)
 
     def _check(self, shape: torch.Size) -> None:
         if len(shape) <= self.row_dim or shape[self.row_dim] != len(self.keys):
@@ -194,6 +204,30 @@ class RowNoise(DispatchMode):
     def _of_row(self, argument: Any, row: int, shape: torch.Size) -> Any:
         matches = isinstance(argument, Tensor) and argument.shape == shape
         return argument.select(self.row_dim, row).contiguous() if matches else argument
+
+
+def _angles(loc: Tensor, concentration: Tensor, proposal_r: Tensor, x: Tensor) -> Tensor:
+    """Draws of the von Mises distribution, of the shape of ``x``, each by rejection from a stream of its own.
+
+    Source: Best and Fisher (1979), "Efficient simulation of the von Mises distribution".
+    """
+    stream = (torch.rand(x.shape, dtype=torch.float64, device=x.device) * 2.0**53).to(torch.int64)
+    done, angle, number = torch.zeros(x.shape, dtype=torch.bool, device=x.device), torch.zeros_like(x), 0
+    while not done.all():
+        first, second, third = (_fraction(_mixed(stream + _signed((number + k) * _WEYL))).to(x) for k in (1, 2, 3))
+        number += 3
+        z = torch.cos(math.pi * first)
+        f = (1 + proposal_r * z) / (proposal_r + z)
+        c = concentration * (proposal_r - f)
+        accept = ((c * (2 - c) - second) > 0) | ((c / second).log() + 1 - c >= 0)
+        angle = torch.where(accept & ~done, (third - 0.5).sign() * f.clamp(-1, 1).acos(), angle)
+        done = done | accept
+    return (angle + math.pi + loc) % (2 * math.pi) - math.pi
+
+
+def _fraction(bits: Tensor) -> Tensor:
+    """Numbers in (0, 1) of the shape of ``bits``, in float64."""
+    return (bits >> 11).bitwise_and_(2**53 - 1).double().mul_(2.0**-53).add_(2.0**-54)
 
 
 def _mixed(numbers: Tensor) -> Tensor:

@@ -193,6 +193,25 @@ def check_value(distribution: Distribution, value: Tensor, is_wanted: bool | Non
         distribution._validate_sample(value)
 
 
+@contextmanager
+def von_mises_sampler(sampler: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Iterator[None]:
+    """Inside the block angles (of any shape) are drawn by ``sampler(loc, concentration, proposal_r, x)``.
+
+    torch's own draws until all angles are accepted, and overwrites those that were before: what it gives for one
+    depends on the others.
+    """
+    module = torch.distributions.von_mises
+    before = getattr(module, "_rejection_sample", None)
+    if before is None:
+        yield
+        return
+    module._rejection_sample = sampler
+    try:
+        yield
+    finally:
+        module._rejection_sample = before
+
+
 def instance_for_expand(distribution: Distribution, kind: type[D], instance: Any) -> D:
     """The object that ``expand`` fills: ``instance`` where a subclass has made one, otherwise a new one of ``kind``."""
     new: D = distribution._get_checked_instance(kind, instance)

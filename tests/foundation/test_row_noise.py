@@ -1,5 +1,6 @@
 """Random numbers of rows: equal for equal rows, whatever stands around them, and of the right distribution."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import scipy.stats
 import torch
 from pyro import distributions as dist
 from torch import Tensor
+from torch.distributions import VonMises
 
 from probvae.foundation.row_noise import NoRowsError, RowNoise, row_keys
 
@@ -127,3 +129,31 @@ def test_global_generators_stay_and_numbers_of_no_row_are_refused(keys: Tensor) 
         with pytest.raises(NoRowsError, match="6 rows in dimension 1"):
             torch.randn(4, 5)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_angles_belong_to_rows_and_have_their_distribution() -> None:
+    """torch draws again until all rows are accepted, and so one row's angle would depend on the others."""
+    x = torch.randn(400, 2, dtype=torch.float64)
+    keys, angle = row_keys(x), VonMises(x, x.exp())
+
+    def drawn(rows: slice) -> tuple[Tensor, Tensor]:
+        with RowNoise(keys[rows], seed=1):
+            return VonMises(x[rows], x[rows].exp()).sample((50,)), torch.randn(50, len(x[rows]))
+
+    every, after = drawn(slice(0, 400))
+    for rows in (slice(0, 1), slice(7, 90)):
+        own, own_after = drawn(rows)
+        assert torch.equal(own, every[:, rows])
+        assert torch.equal(own_after, after[:, rows])
+    ratio = torch.special.i1(angle.concentration) / torch.special.i0(angle.concentration)
+    for found, expected in (((every - x).cos(), ratio), ((every - x).sin(), torch.zeros(()))):
+        error = (found.mean(0) - expected) / (found.std(0) / math.sqrt(50))
+        assert abs(float(error.mean())) < 4 / math.sqrt(800)
+    uniform = VonMises(torch.zeros(20_000), 1e-3)
+    with RowNoise(torch.arange(20_000), seed=1):
+        found = uniform.sample((1,))[0]
+    assert scipy.stats.kstest(found.numpy(), scipy.stats.vonmises(1e-3).cdf).pvalue > 1e-3
+    torch.manual_seed(0)
+    before = VonMises(0.0, 1.0).sample((3,))
+    torch.manual_seed(0)
+    assert torch.equal(VonMises(0.0, 1.0).sample((3,)), before)

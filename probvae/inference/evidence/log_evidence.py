@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probvae.errors import unknown_name
+from probvae.errors import ArgumentError, unknown_name
 from probvae.inference.densities.non_finite import raise_as_non_finite
 from probvae.inference.evaluation.memory import limited_memory
 from probvae.inference.evidence.annealing import annealed_log_evidence
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
-from probvae.inference.evidence.quadrature import quadrature
+from probvae.inference.evidence.prior_support import is_everywhere
+from probvae.inference.evidence.quadrature import QuadratureError, quadrature
 from probvae.inference.linear.closed_form_model import has_exact_posterior
 from probvae.inference.linear.exact import exact_log_evidence
 from probvae.inference.pair import VAE, check_data
@@ -56,7 +57,9 @@ def log_evidence(
     r"""log p(x) = log E_{p(z)} p(x|z) of each datum.
 
     ``method="auto"`` takes the highest rung that the model allows: closed form, quadrature (d <= 2), annealed
-    importance sampling. A method that is named is used or refused, never replaced; the result says which it was.
+    importance sampling, or importance sampling where the prior has ends or is one of angles. A posterior that no grid
+    covers goes to the next rung. A method that is named is used or refused, never replaced; the result says which it
+    was.
     ``x`` is (N, D); ``num_samples`` counts the draws of ``"importance"``; ``memory_limit`` is in bytes, see
     :func:`~probvae.inference.evaluation.limited_memory`.
 
@@ -81,7 +84,23 @@ def _log_evidence(vae: VAE, x: Tensor, method: str, num_samples: int, seed: int)
     if (found := vae.groups(len(x))) is not None:
         parts = [_log_evidence(vae.at(rows[:1]), x[rows], method, num_samples, seed) for rows in found]
         return joined_estimates(parts, found)
-    chosen = best_method(vae) if method == "auto" else method
+    if method == "auto":
+        return _best(vae, x, num_samples, seed)
+    return _by_method(vae, x, method, num_samples, seed)
+
+
+def _best(vae: VAE, x: Tensor, num_samples: int, seed: int) -> Estimate:
+    """The highest rung that holds: a posterior that no grid covers is left to the next one."""
+    chosen = best_method(vae)
+    if chosen == "quadrature":
+        try:
+            return _by_method(vae, x, chosen, num_samples, seed)
+        except QuadratureError:
+            chosen = _best_sampler(vae)
+    return _by_method(vae, x, chosen, num_samples, seed)
+
+
+def _by_method(vae: VAE, x: Tensor, chosen: str, num_samples: int, seed: int) -> Estimate:
     if chosen == "exact":
         value = _exact(vae, x)
         return Estimate(value, torch.zeros_like(value), chosen, "exact")
@@ -89,6 +108,11 @@ def _log_evidence(vae: VAE, x: Tensor, method: str, num_samples: int, seed: int)
         result = quadrature(vae.model, x, tolerance=_QUADRATURE_TOLERANCE, guide=vae.guide)
         return Estimate(result.log_evidence, result.error, chosen, "exact" if result.converged.all() else "estimate")
     if chosen == "annealed":
+        if not is_everywhere(vae.model):
+            raise ArgumentError(
+                "method: 'annealed' moves through all of R^d and needs a prior with a density there, got one with the "
+                f"support {vae.model.prior().support}. Use 'importance'."
+            )
         annealed = annealed_log_evidence(vae, x, seed=seed)
         return Estimate(annealed.log_evidence, annealed.standard_error, chosen, "lower bound")
     sampled = importance_log_evidence(vae, x, num_samples, seed)
@@ -100,14 +124,22 @@ def joined_estimates(parts: Sequence[Estimate], rows: Sequence[Tensor]) -> Estim
     order = torch.cat(list(rows)).argsort()
     value, error = (torch.cat([getattr(part, name) for part in parts])[order] for name in ("value", "standard_error"))
     kinds = {part.kind for part in parts}
-    return Estimate(value, error, parts[0].method, kinds.pop() if len(kinds) == 1 else "estimate")
+    method = ", ".join(dict.fromkeys(part.method for part in parts))
+    return Estimate(value, error, method, kinds.pop() if len(kinds) == 1 else "estimate")
 
 
 def best_method(vae: VAE) -> str:
-    """The highest rung of the ladder for this model: "exact", "quadrature" or "annealed"."""
+    """The highest rung of the ladder for this model: "exact", "quadrature", "annealed" or "importance".
+
+    Chains of annealing move through all of R^d, so a prior with ends, or of angles, is left to importance sampling.
+    """
     if has_exact_posterior(vae.model):
         return "exact"
-    return "quadrature" if vae.model.latent_dim <= MAX_QUADRATURE_DIM else "annealed"
+    return "quadrature" if vae.model.latent_dim <= MAX_QUADRATURE_DIM else _best_sampler(vae)
+
+
+def _best_sampler(vae: VAE) -> str:
+    return "annealed" if is_everywhere(vae.at(slice(1)).model) else "importance"
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pyro import distributions as dist
@@ -15,6 +15,7 @@ from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.moments import mean_and_variance
 from probvae.inference.evidence.cubature import Box, Leaves, integrate, log_sum, nodes_of_a_cell, total_error
 from probvae.inference.evidence.log_joint import LogJoint, double_copy
+from probvae.inference.evidence.prior_support import repeats, support_of
 from probvae.inference.guides import Guide
 from probvae.models import LatentModel
 
@@ -169,8 +170,15 @@ def _affordable_cells(model: LatentModel, x: Tensor) -> int:
 
 def _block(model: LatentModel, x: Tensor, box: Box, tolerance: float, max_cells: int) -> QuadratureResult:
     """The result for a few data: in the first box, then the data that it does not cover in a wider one."""
-    support = _support(model, like=box.lower)
+    prior = model.prior()
+    support = support_of(prior, like=box.lower)
     box = _clipped(box, support)
+    if torch.isinf(support.lower).any() and repeats(prior):
+        raise QuadratureError(
+            f"model: expected a prior whose density vanishes beyond its draws, which lie in {_describe(box)}; that of "
+            f"{type(prior).__name__} (support {prior.support}) goes on there, as that of an angle does. Give it a "
+            "support with ends, as in constraints.interval(-pi, pi), or take truth='importance'."
+        )
     result, covered = _in_box(model, x, box, support, tolerance, max_cells)
     for _ in range(_MAX_WIDENINGS):
         if covered.all():
@@ -264,15 +272,6 @@ def _outer(leaves: Leaves, box: Box, support: Box) -> Tensor:
     low = (leaves.centre < -_SHELL) & (box.lower > support.lower + hair)
     high = (leaves.centre > _SHELL) & (box.upper < support.upper - hair)
     return (low | high).any(1)
-
-
-def _support(model: LatentModel, like: Tensor) -> Box:
-    """The interval in which the prior has a density; a jump on the box's edge costs no accuracy."""
-    constraint: Any = model.prior().support
-    while hasattr(constraint, "base_constraint"):
-        constraint = constraint.base_constraint
-    ends = getattr(constraint, "lower_bound", -math.inf), getattr(constraint, "upper_bound", math.inf)
-    return Box(*(torch.as_tensor(end).to(like).expand_as(like) for end in ends))
 
 
 def _clipped(box: Box, support: Box) -> Box:

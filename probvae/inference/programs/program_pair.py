@@ -148,6 +148,7 @@ class LatentDistribution(_Runs):
     def __init__(self, programs: Programs, program: Program, x: Tensor) -> None:
         self.program = program
         super().__init__(programs, x, programs.layout.latent_dim)
+        self.is_circular = programs.layout.is_circular
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """z of shape ``sample_shape`` + (..., d)."""

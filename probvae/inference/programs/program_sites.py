@@ -8,7 +8,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Transform, biject_to, constraints
+from torch.distributions import Transform, VonMises, biject_to, constraints
 
 from probvae.errors import ArgumentError
 from probvae.inference.densities.point_mass import point_mass_in, without_density
@@ -19,13 +19,14 @@ Site = Mapping[str, Any]
 class LatentSite(NamedTuple):
     """A latent site of each datum: its name, the shape of its unconstrained value, and the way from there.
 
-    ``is_real`` says that this way is the identity.
+    ``is_real`` says that this way is the identity, ``is_circular`` that the value is an angle.
     """
 
     name: str
     shape: torch.Size
     to_value: Transform
     is_real: bool
+    is_circular: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -53,6 +54,11 @@ class Layout(NamedTuple):
     def names(self) -> list[str]:
         """The names of the d entries of z in the program."""
         return [name for site in self.latents for name in site.names]
+
+    @property
+    def is_circular(self) -> list[bool]:
+        """For each entry of z, whether it is an angle."""
+        return [site.is_circular for site in self.latents for _ in range(site.shape.numel())]
 
     @property
     def _sizes(self) -> list[int]:
@@ -185,7 +191,10 @@ def _latent_site(name: str, site: Site) -> LatentSite:
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     shape = torch.Size(to_value.inverse_shape(site["fn"].event_shape))
-    return LatentSite(name, shape, to_value, type(support) is type(constraints.real))
+    inner: Any = site["fn"]
+    while not isinstance(inner, VonMises) and hasattr(inner, "base_dist") and not hasattr(inner, "transforms"):
+        inner = inner.base_dist
+    return LatentSite(name, shape, to_value, type(support) is type(constraints.real), isinstance(inner, VonMises))
 
 
 def _log_prob(trace: Trace, names: Sequence[str]) -> Tensor:

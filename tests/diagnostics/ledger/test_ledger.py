@@ -185,13 +185,17 @@ def test_an_evidence_that_quadrature_does_not_know_makes_no_ledger(monkeypatch: 
     assert summary["not_computed"].startswith("log p(x) is not known for 4 of 4 data: quadrature gives it to ")
 
 
-def test_a_posterior_that_no_grid_covers_makes_no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tails 1/|z|^1.05, of which x says nothing: a fit tells it in its summary, and is not lost at its end."""
+def test_a_posterior_that_no_grid_covers_is_left_to_annealing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tails 1/|z|^1.05, of which x says nothing: who asks for quadrature is told, and a fit is not lost at its end."""
     vae = network_vae(1).float()
     vae.model.prior = StudentTPrior(1, degrees=0.05)
     for parameter in vae.model.decoder.parameters():
         parameter.data.zero_()
     monkeypatch.setattr(quadrature, "_MAX_CELLS", 2000)
-    gap, summary = ledger_of(vae, Dataset(torch.zeros(2, 3).numpy(), "anything"), seed=0)
+    data = Dataset(torch.zeros(2, 3).numpy(), "anything")
+    gap, summary = ledger_of(vae, data, seed=0, truth="quadrature")
     assert gap is None
     assert "does not cover the posterior, after 10 widenings" in summary["not_computed"]
+    gap, summary = ledger_of(vae, data, seed=0)
+    assert gap is not None
+    assert (summary["truth"], summary["kind"]) == ("annealed", "lower bound")
