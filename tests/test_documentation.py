@@ -39,6 +39,18 @@ def test_readme_is_short_and_its_python_runs(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "digits.safetensors").is_file()
 
 
+def test_the_gap_in_the_readme_has_its_error_and_its_number_of_data() -> None:
+    """benchmarks/readme_gap.py writes it; its --check fits again and compares."""
+    from benchmarks.readme_gap import SENTENCE, numbers_of
+
+    found = SENTENCE.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert found is not None
+    total, approximation, amortisation = numbers_of(found[1])
+    assert re.match(r"On the \d+ held-out digits", found[1])
+    assert abs(total[0] - approximation[0] - amortisation[0]) < 0.02
+    assert all(error > 0 for _, error in (total, approximation, amortisation))
+
+
 def test_readme_names_files_that_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", readme) + re.findall(

@@ -64,7 +64,7 @@ def command(
         result = compare(entries, baseline, failures)
         _write(result, stage, figures)
     if as_json:
-        click.echo(json.dumps(result.as_data()))
+        click.echo(json.dumps(_as_data(result)))
     else:
         _print(result, out)
 
@@ -122,11 +122,17 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 def _write(result: "Comparison", stage: Path, figures: bool) -> None:
     from probvae.storage.files import write_text
 
-    write_text(stage / RESULT, json.dumps(result.as_data(), indent=2, allow_nan=False) + "\n")
+    write_text(stage / RESULT, json.dumps(_as_data(result), indent=2, allow_nan=False) + "\n")
     if figures:
         from probvae.report.run_figures import draw_comparison
 
         draw_comparison(result, stage)
+
+
+def _as_data(result: "Comparison") -> dict[str, Any]:
+    from probvae.experiments.over_seeds import seed_groups
+
+    return {**result.as_data(), "over_seeds": [group.as_data() for group in seed_groups(result)]}
 
 
 def _print(result: "Comparison", out: Path) -> None:
@@ -139,11 +145,36 @@ def _print(result: "Comparison", out: Path) -> None:
         columns = [column.replace("minus best", "minus base") for column in columns]
     rows = [(label, *_cells(result, entry)) for label, entry in zip(result.labels, result.entries, strict=True)]
     print_table(f"{len(base.elbo)} held-out data, nats per datum", columns, rows, _caption(result), compact=True)
+    _print_over_seeds(result)
     for text in _remarks(result):
         warn(text)
     for name, reason in result.failures.items():
         warn(f"{name} failed: {in_flags(reason)}")
     print_line(f"wrote {out / RESULT}")
+
+
+def _print_over_seeds(result: "Comparison") -> None:
+    """A row for each recipe that was fitted with several seeds; nothing where none was."""
+    from probvae.cli.output import print_table
+    from probvae.experiments.over_seeds import OverSeeds, SeedGroup, seed_groups
+
+    def cell(number: OverSeeds | None, sign: str = "") -> str:
+        return "-" if number is None else _with_error(number.value, number.standard_error, sign)
+
+    def row(group: SeedGroup) -> tuple[str, ...]:
+        values = [cell(group.means.get(name)) for name in ("elbo", "evidence", "gap")]
+        changes = [cell(group.differences.get(name), "+") for name in ("elbo", "evidence")]
+        return group.label, str(len(group.entries)), *map("\n".join, zip(values, [*changes, ""], strict=True))
+
+    groups = seed_groups(result)
+    if not groups:
+        return
+    caption = (
+        "Means over the seeds. Their errors include the variance between seeds, and that of the data. Second lines: "
+        "differences seed by seed."
+    )
+    columns = ["run", "seeds", "ELBO", "log p(x)", "gap"]
+    print_table("over seeds, nats per datum", columns, [*map(row, groups)], caption, compact=True)
 
 
 def _caption(result: "Comparison") -> str:

@@ -102,7 +102,17 @@ def print_gap(gap: Mapping[str, Any] | None) -> None:
         caption += f"; not split into family and encoder ({in_flags(gap['not_split'])})"
     elif gap["num_converged"] < gap["num_data"]:
         caption += f"; best guide found for {gap['num_converged']} of {gap['num_data']} data"
-    print_table(f"posterior gap on {gap['num_data']} data", ["", "value", "s.e.", "unit"], rows, caption)
+    print_table(f"posterior gap on {rows_told(gap)}", ["", "value", "s.e.", "unit"], rows, caption)
+
+
+def rows_told(gap: Mapping[str, Any]) -> str:
+    """How many data a ledger is of, and of how many.
+
+    >>> rows_told({"num_data": 150, "num_there": 359}), rows_told({"num_data": 359, "num_there": 359})
+    ('the first 150 of 359 data', '359 data')
+    """
+    there = gap.get("num_there", gap["num_data"])
+    return f"{gap['num_data']} data" if there == gap["num_data"] else f"the first {gap['num_data']} of {there} data"
 
 
 @contextmanager
@@ -187,8 +197,17 @@ def _other_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         rows.append(("beta, the KL's weight in training", f"{summary['beta']:g}", "", ""))
     if "equivalent_variance" in summary:
         rows.append(("  the ELBO of c' = beta c", f"{summary['equivalent_variance']:.5g}", "", unit))
-    rows.append((f"time, {summary['epochs']} epochs", f"{summary['seconds']:.1f}", "", "seconds"))
-    return rows
+    return [*rows, *_time_rows(summary)]
+
+
+def _time_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The time of the fit, of its evaluation, and of the ledger where there was one, a line each."""
+    parts = {
+        f"time of the fit, {summary['epochs']} epochs": summary["fit_seconds"],
+        "time of the evaluation": summary["evaluation_seconds"],
+        "time of the ledger of gaps": summary["ledger_seconds"],
+    }
+    return [(name, f"{seconds:.1f}", "", "seconds") for name, seconds in parts.items() if seconds is not None]
 
 
 def _numbers(estimate: Mapping[str, float | None]) -> tuple[str, str]:

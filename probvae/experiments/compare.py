@@ -193,7 +193,7 @@ class Comparison:
         None for the baseline itself, where a number is not there, and between densities and probabilities.
         """
         base = self.entries[self.baseline]
-        values = [_values(base, what), _values(entry, what)]
+        values = [values_of(base, what), values_of(entry, what)]
         if entry is base or entry.measure != base.measure or "none" in (entry.measure, base.measure):
             return None
         first, second = values
@@ -220,8 +220,11 @@ class Comparison:
         return {"baseline": base.name, "runs": runs, "failures": self.failures}
 
 
-def _values(entry: Entry, what: str) -> Tensor | None:
-    """The values (N,); densities are in the units of the user, because each run is scaled by its own training rows."""
+def values_of(entry: Entry, what: str) -> Tensor | None:
+    """The "elbo" or "evidence" (N,) of an entry, or None; densities are in the units of the user.
+
+    Each run is scaled by its own training rows.
+    """
     values = entry.elbo if what == "elbo" else None if entry.evidence is None else entry.evidence.value
     if values is None or entry.log_volume is None or entry.measure != "density":
         return values
@@ -260,7 +263,7 @@ def _best(entries: Sequence[Entry]) -> int:
 
 
 def _mean(entry: Entry) -> float:
-    values = _values(entry, "elbo")
+    values = values_of(entry, "elbo")
     assert values is not None
     return float(values.mean())
 

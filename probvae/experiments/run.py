@@ -122,11 +122,15 @@ def _run(recipe: Recipe, run: Run, progress: bool, ledger: bool, resume: bool) -
         if not processes.is_writer:
             return None
         vae = conditioned(recipe, for_other_data(parts.vae, parts.held_out, seed), parts.held_out)
+        marks = [time.perf_counter()]
+        values = evaluate(vae, parts.held_out, seed)
+        marks.append(time.perf_counter())
         gap, gap_summary = first_ledger(vae, parts.held_out, seed) if ledger else (None, None)
+        marks.append(time.perf_counter())
         summary = {
             "data": data.name,
             "scaling": data.scaling,
-            **evaluate(vae, parts.held_out, seed),
+            **values,
             **weight_summary(vae, parts.objective),
             "gap": gap_summary,
             "num_train": parts.train.num_data,
@@ -135,6 +139,8 @@ def _run(recipe: Recipe, run: Run, progress: bool, ledger: bool, resume: bool) -
             "best_epoch": result.best_epoch,
             "stopped": result.stopped,
             "fit_seconds": result.history[-1]["seconds"],
+            "evaluation_seconds": round(marks[1] - marks[0], 3),
+            "ledger_seconds": round(marks[2] - marks[1], 3) if ledger else None,
             "seconds": round(result.seconds_before + time.perf_counter() - start, 3),
             "run": str(run.folder),
         }

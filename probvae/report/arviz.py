@@ -219,4 +219,4 @@ def _dataset(variables: dict[str, tuple[tuple[str, ...], Tensor]], coords: dict[
 
 
 def _dimension(coordinate: str) -> str:
-    return "datum" if coordinate == "label" else coordinate
+    return "datum" if coordinate in ("label", "row") else coordinate

@@ -336,3 +336,18 @@ def test_a_probability_is_at_most_one(name: str) -> None:
     p = likelihood(3 * torch.randn(200, likelihood.num_outputs))
     if likelihood.measure == "probability":
         assert (p.log_prob(p.sample()) <= 0).all()
+
+
+def test_sweep_over_seeds_says_how_much_fits_differ(probvae, tmp_path: Path) -> None:
+    sweep = ("--sweep", "training.seed=0,1", "--sweep", "guide=diagonal,full-covariance")
+    done = probvae("compare", *sweep, *SETTINGS, "--out", tmp_path / "c", "--no-figures")
+    assert done.returncode == 0, done.stderr
+    assert "Their errors include the variance between seeds" in " ".join(done.stdout.split())
+    content = json.loads((tmp_path / "c" / "compare.json").read_text())
+    first, second = content["over_seeds"]
+    assert (first["label"], second["label"]) == ("diagonal", "full-covariance")
+    assert first["seeds"] == second["seeds"] == [0, 1]
+    values = [run["elbo"]["value"] for run in content["runs"] if run["name"] in first["runs"]]
+    assert first["elbo"]["between_seeds"] == pytest.approx(np.std(values, ddof=1), rel=1e-6)
+    assert first["elbo"]["standard_error"] > first["elbo"]["between_seeds"] / np.sqrt(2)
+    assert {"elbo", "evidence"} == (first["difference"] or second["difference"]).keys()

@@ -60,6 +60,21 @@ def test_summary_is_the_bound_of_the_saved_model_on_the_held_out_data(small_run:
     assert summary["squared_error_weight"] == pytest.approx(1 / (2 * summary["variance"]))
 
 
+def test_time_of_fit_evaluation_and_ledger_are_told_apart(small_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from probvae.cli.output import print_summary
+
+    summary = json.loads((small_run / "summary.json").read_text())
+    parts = [summary[f"{part}_seconds"] for part in ("fit", "evaluation", "ledger")]
+    assert all(seconds > 0 for seconds in parts)
+    assert sum(parts) < summary["seconds"]
+    print_summary(summary)
+    told = capsys.readouterr().out
+    for name, seconds in zip((f"fit, {summary['epochs']} epochs", "evaluation", "ledger of gaps"), parts, strict=True):
+        assert f"{seconds:.1f}" in next(line for line in told.splitlines() if f"time of the {name}" in line)
+    assert "posterior gap on the first 150 of 359 data" in told
+    assert summary["gap"]["num_there"] == summary["num_held_out"]
+
+
 def test_config_reproduces_the_run_bit_for_bit(probvae, small_run: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     done = probvae("fit", small_run / "config.toml", "--out", again, "--no-figures", "--no-progress", "--json")

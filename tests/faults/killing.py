@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
+TIMES = ("seconds", "fit_seconds", "evaluation_seconds", "ledger_seconds")
 # some hundred steps, with a smaller last minibatch and a validation set; saved after almost every step
 FIT = (
     *("fit", "--hidden", "24", "--epochs", "40", "--patience", "30", "--kl-warmup", "3", "--batch-size", "50"),
@@ -75,7 +76,7 @@ def start(home: Path, arguments: Sequence[object], fault: str | None = None) -> 
 def content_of(run: Path) -> dict[str, bytes]:
     """What must not depend on how often a run was stopped; the times in the summary do."""
     summary = json.loads((run / "summary.json").read_text())
-    timeless = {name: value for name, value in summary.items() if name not in ("seconds", "fit_seconds", "run")}
+    timeless = {name: value for name, value in summary.items() if name not in (*TIMES, "run")}
     files = {name: (run / name).read_bytes() for name in ("model.safetensors", "metrics.jsonl", "config.toml")}
     return {**files, "summary.json": json.dumps(timeless).encode()}
 
