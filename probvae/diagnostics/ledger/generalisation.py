@@ -64,7 +64,7 @@ class GeneralisationResult:
 
     @property
     def overfitted(self) -> bool:
-        """Whether the encoder is surely worse on rows that it has not seen."""
+        """True where the encoder is surely worse on rows that it has not seen."""
         return self.verdicts()[0].status != OK
 
 
