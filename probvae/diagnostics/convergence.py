@@ -18,7 +18,7 @@ from probvae.inference.pair import VAE
 from probvae.models import GaussianLikelihood
 
 NAME = "convergence"
-# Thresholds of the gain by more training, in nats per datum: the same sizes as those of the ledger's gap
+# More training would win so many nats per datum: the sizes are those of the ledger's gap.
 WARN_GAIN, FAIL_GAIN = 0.05, 0.5
 _NUM_DRAWS = 16
 _LEARNED = ("learned", "per-dimension")
@@ -49,13 +49,13 @@ class TrainedOn:
 class Trend:
     """The ``gain`` in the bound, with its ``standard_error``, if it rose for as many ``epochs`` again as it just did.
 
-    ``of`` says which bound that is; ``num_epochs`` is the length of the whole history.
+    ``of`` says which bound that is, and ``bound`` has its value after each epoch of the whole history.
     """
 
     gain: float
     standard_error: float
     epochs: int
-    num_epochs: int
+    bound: tuple[float, ...]
     of: str
 
 
@@ -176,7 +176,7 @@ def convergence(vae: VAE, x: Tensor, trained_on: TrainedOn | None = None, *, see
 
 
 def can_be_asked(vae: VAE, trained_on: TrainedOn | None) -> bool:
-    """True if :func:`convergence` has a verdict for the pair."""
+    """True where :func:`convergence` has a verdict for the pair."""
     return trained_on is not None or getattr(vae.model.likelihood, "mode", None) in _LEARNED
 
 
@@ -220,8 +220,8 @@ def trend_of(history: Sequence[Mapping[str, Any]]) -> Trend | None:
     variance = float(left @ left) / (num - 2)
     # Noise that lasts makes a line look surer than it is: its correlation from epoch to epoch widens the error.
     correlation = float(left[1:] @ left[:-1] / (left @ left)) if variance > 0 else 0.0
-    # The residuals of a line are less correlated than the noise was, by about two over its length.
+    # Residuals of a line are less correlated than the noise was, by about two over its length.
     correlation = min(0.9, max(0.0, correlation + 2 / num))
     error = math.sqrt(variance / (place @ place) * (1 + correlation) / (1 - correlation))
     told = "the bound on the validation data" if name == "validation_elbo" else "the training bound"
-    return Trend(round(slope * num, 12), error * num, num, len(values), told)
+    return Trend(round(slope * num, 12), error * num, num, tuple(values.tolist()), told)

@@ -65,17 +65,17 @@ class Effect:
 
     @property
     def warns(self) -> bool:
-        """True if the effect is large enough for a warning."""
+        """True for a size that is enough for a warning."""
         return self.value >= MATTERS[self.unit][0]
 
     @property
     def fails(self) -> bool:
-        """True if the effect is large enough for a fail."""
+        """True for a size that is enough for a fail."""
         return self.value >= MATTERS[self.unit][1]
 
     @property
     def at_most(self) -> str:
-        """Say in words which effects a test that passed leaves possible."""
+        """The size that a test which passed leaves possible, in words."""
         size = f"{self.high:.1%} off" if self.unit == COVERAGE else f"{_short(self.high)} nats"
         return f"at most {size} {self.what}".rstrip()
 

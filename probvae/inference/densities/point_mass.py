@@ -77,7 +77,7 @@ def _parts(q: Distribution) -> Iterator[Distribution]:
 
 
 def _is_narrow(q: Distribution, fixed: Tensor) -> bool:
-    """True where ``q`` has a width where it is ``fixed``, one below the spacing of its numbers."""
+    """True for a ``q`` whose width where it is ``fixed`` is above zero, and below the spacing of its numbers."""
     try:
         return bool((q.variance[fixed] > 0).all())
     except (NotImplementedError, AttributeError, ValueError):
