@@ -28,14 +28,17 @@ from probvae.errors import (
 from probvae.foundation.package import __version__
 from probvae.foundation.process import (
     check_address_space,
+    drop_output,
     keep_freed_memory,
     launched_rank,
     local_rank,
     num_launched,
+    output_fault,
+    prepare_streams,
+    tell,
     wait_briefly,
 )
 from probvae.foundation.signals import first_signal, terminate
-from probvae.foundation.streams import drop_output, output_fault, prepare_streams, tell
 from probvae.foundation.text import printable
 
 COMMANDS = {

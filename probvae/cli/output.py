@@ -14,8 +14,7 @@ from rich.text import Text
 
 from probvae.cli.flags import in_flags
 from probvae.errors import OutputError
-from probvae.foundation.process import launched_rank
-from probvae.foundation.streams import drop_output, output_fault
+from probvae.foundation.process import drop_output, launched_rank, output_fault
 from probvae.foundation.text import printable
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ _PLACES, _BYTES = 64, 4096
 
 
 class _Status(NamedTuple):
-    """What the system says of a file, by the words of a message."""
+    """The system's knowledge of a file, by the words of a message."""
 
     size: int
     time: int

@@ -287,10 +287,10 @@ def differing(recipes: Sequence[Recipe]) -> list[dict[str, Any]]:
     >>> differing([{"model": {"prior": {"name": "a"}, "latent_dim": 2}}, {"model": {"prior": {"name": "b"}}}])
     [{'model.prior.name': 'a', 'model.latent_dim': 2}, {'model.prior.name': 'b', 'model.latent_dim': None}]
     """
-    flat = [dict(flat(recipe)) for recipe in recipes]
-    keys = list(dict.fromkeys(key for recipe in flat for key in recipe))
-    changed = [key for key in keys if any(recipe.get(key) != flat[0].get(key) for recipe in flat)]
-    return [{key: recipe.get(key) for key in changed} for recipe in flat]
+    tables = [dict(flat(recipe)) for recipe in recipes]
+    keys = list(dict.fromkeys(key for recipe in tables for key in recipe))
+    changed = [key for key in keys if any(recipe.get(key) != tables[0].get(key) for recipe in tables)]
+    return [{key: recipe.get(key) for key in changed} for recipe in tables]
 
 
 def label_of(changed: Mapping[str, Any]) -> str:
