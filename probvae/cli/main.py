@@ -28,14 +28,18 @@ from probvae.errors import (
 from probvae.foundation.package import __version__
 from probvae.foundation.process import (
     check_address_space,
+    drop_output,
     keep_freed_memory,
     launched_rank,
     local_rank,
     num_launched,
+    output_fault,
+    prepare_streams,
+    tell,
     wait_briefly,
 )
 from probvae.foundation.signals import first_signal, terminate
-from probvae.foundation.text import drop_output, output_fault, prepare_streams, printable, tell
+from probvae.foundation.text import printable
 
 COMMANDS = {
     "fit": "Fit a VAE and write a run folder.",

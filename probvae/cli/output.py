@@ -14,8 +14,8 @@ from rich.text import Text
 
 from probvae.cli.flags import in_flags
 from probvae.errors import OutputError
-from probvae.foundation.process import launched_rank
-from probvae.foundation.text import drop_output, output_fault, printable
+from probvae.foundation.process import drop_output, launched_rank, output_fault
+from probvae.foundation.text import printable
 
 if TYPE_CHECKING:
     from probvae.diagnostics.diagnose import Diagnosis

@@ -11,7 +11,7 @@ _PLACES, _BYTES = 64, 4096
 
 
 class _Status(NamedTuple):
-    """Facts of the system about a file, each named as a message names it."""
+    """The system's knowledge of a file, by the words of a message."""
 
     size: int
     time: int

@@ -291,9 +291,9 @@ def differing(recipes: Sequence[Recipe]) -> list[dict[str, Any]]:
     [{'model.prior.name': 'a', 'model.latent_dim': 2}, {'model.prior.name': 'b', 'model.latent_dim': None}]
     """
     tables = [dict(flat(recipe)) for recipe in recipes]
-    keys = list(dict.fromkeys(key for table in tables for key in table))
-    changed = [key for key in keys if any(table.get(key) != tables[0].get(key) for table in tables)]
-    return [{key: table.get(key) for key in changed} for table in tables]
+    keys = list(dict.fromkeys(key for recipe in tables for key in recipe))
+    changed = [key for key in keys if any(recipe.get(key) != tables[0].get(key) for recipe in tables)]
+    return [{key: recipe.get(key) for key in changed} for recipe in tables]
 
 
 def label_of(changed: Mapping[str, Any]) -> str:

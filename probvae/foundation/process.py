@@ -1,10 +1,13 @@
-"""This process: its threads, its memory, how its threads wait, and what a launcher says of it."""
+"""This process: its threads, its memory, how its threads wait, its streams, and what a launcher says of it."""
 
 import ctypes
+import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from pathlib import Path
 
 from probvae.errors import ConfigError
 
@@ -105,6 +108,47 @@ def threads_for_step(num_parameters: int, batch_size: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def prepare_streams() -> None:
+    """Let both streams take any text, and have something in the place of one that is closed.
+
+    Signs that the encoding lacks (a data set's name in Japanese on a terminal of ASCII) are written as escapes.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # open to the end
+        elif isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def output_fault() -> OSError | None:
+    """The system's error where standard output takes no more text; a reader that has gone is none.
+
+    The text that could not be written is dropped: Python would complain of it once more when it ends.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        drop_output()
+        return None if error.errno == errno.EPIPE else error
+    return None
+
+
+def drop_output() -> None:
+    """Let all that is still to be written to standard output go nowhere."""
+    with suppress(OSError, ValueError, AttributeError):  # a stream in memory has no number
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def tell(text: str, end: str = "\n") -> None:
+    """Print ``text`` on standard error, if that can be written: nobody can be told where it cannot."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(text + end)
+        sys.stderr.flush()
+
+
 def num_launched() -> int:
     """The number of processes that a launcher started together, 1 without a launcher.
 
@@ -128,10 +172,9 @@ def local_rank() -> int:
 def launched_number(name: str, least: int, most: int | None = None) -> int:
     """The number in a variable of the environment that ``torchrun`` sets.
 
-    >>> os.environ["WORLD_SIZE"] = "two"
-    >>> launched_number("WORLD_SIZE", 1)
+    >>> launched_number("NOT_THERE", 1)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    probvae.errors.ConfigError: WORLD_SIZE: expected a whole number of at least 1, got 'two'. Start the ...
+    probvae.errors.ConfigError: NOT_THERE: expected a whole number of at least 1, got ''. Start the processes with ...
     """
     text = os.environ.get(name, "")
     number = int(text) if text.isdecimal() and len(text) < _LONGEST_NUMBER else -1

@@ -11,8 +11,7 @@ import torch.distributed as dist
 from torch.distributed import rendezvous  # type: ignore[attr-defined]  # its __all__ names less than its documentation
 
 from probvae.errors import RankError
-from probvae.foundation.process import launched_number, launched_rank, local_rank, num_launched
-from probvae.foundation.text import tell
+from probvae.foundation.process import launched_number, launched_rank, local_rank, num_launched, tell
 
 # A launcher starts all processes at once, so those that do not come in this time were never started
 START_TIMEOUT = timedelta(minutes=2)
