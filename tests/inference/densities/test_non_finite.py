@@ -40,12 +40,17 @@ def make(guide: type) -> probvae.VAE:
     )
 
 
+def in_its_dtype(call: str, vae: probvae.VAE, x: torch.Tensor) -> tuple[probvae.VAE, torch.Tensor]:
+    """The ledger is computed in float64, where only larger numbers overflow."""
+    return (vae.double(), x.double() * 1e200) if call == "gap" else (vae, x)
+
+
 @pytest.mark.parametrize("guide", [DiagonalGuide, FullCovarianceGuide])
 @pytest.mark.parametrize("call", CALLS)
 def test_an_overflow_is_told_as_one(call: str, guide: type) -> None:
-    x = torch.tensor([[LARGE, -LARGE, LARGE], [1.0, 2.0, 3.0]])
+    vae, x = in_its_dtype(call, make(guide), torch.tensor([[LARGE, -LARGE, LARGE], [1.0, 2.0, 3.0]]))
     with pytest.raises(NonFiniteError, match=r"^x: expected data whose numbers stay finite") as told:
-        CALLS[call](make(guide), x)
+        CALLS[call](vae, x)
     assert "scaling='standardize'" in str(told.value)
     assert "\n" not in str(told.value)
     assert not isinstance(told.value, ArgumentError)
@@ -56,8 +61,9 @@ def test_an_overflow_in_any_row_is_told_as_one(call: str) -> None:
     """The memory of a draw is counted at the first rows; the overflow may be in any."""
     x = torch.zeros(5, 3)
     x[3] = torch.tensor([LARGE, -LARGE, LARGE])
+    vae, x = in_its_dtype(call, make(DiagonalGuide), x)
     with pytest.raises(NonFiniteError, match=r"^x: expected data whose numbers stay finite"):
-        CALLS[call](make(DiagonalGuide), x)
+        CALLS[call](vae, x)
 
 
 def test_a_guide_that_overflows_does_not_hinder_quadrature() -> None:
@@ -74,7 +80,7 @@ def test_a_guide_that_overflows_does_not_hinder_quadrature() -> None:
 def test_a_diagnosis_says_what_could_not_be_computed() -> None:
     x = torch.tensor([[LARGE, -LARGE, LARGE], [1.0, 2.0, 3.0]])
     diagnosis = probvae.diagnose(make(DiagonalGuide), x, quick=True)
-    assert "overflow" in str(diagnosis.sections["gap"].summary())
+    assert any("overflow" in str(section.summary()) for section in diagnosis.sections.values())
     assert diagnosis.status != "ok"
 
 
