@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch does not list it as public
 
 from probvae.errors import ArgumentError, NonFiniteError, ProbvaeError
@@ -45,6 +46,16 @@ def raise_as_non_finite() -> Iterator[None]:
             f"x: expected data whose numbers stay finite in the networks, got an overflow ({short_reason(error)}). "
             "Look for outliers, or standardise the data before the fit (scaling='standardize')."
         ) from error
+
+
+def check_not_nan(values: Tensor, what: str) -> None:
+    """Raise :class:`~probvae.errors.NonFiniteError` where one of ``values`` (N,), called ``what``, is NaN."""
+    bad = int(values.isnan().sum())
+    if bad:
+        raise NonFiniteError(
+            f"x: expected data whose numbers stay finite in the networks, got an overflow ({what} is NaN for {bad} of "
+            f"{len(values)} data). Look for outliers, or standardise the data before the fit (scaling='standardize')."
+        )
 
 
 def short_reason(error: Exception) -> str:

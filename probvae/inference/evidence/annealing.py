@@ -17,7 +17,7 @@ from probvae.inference.evaluation.memory import draw_z
 from probvae.inference.evaluation.refine import refine
 from probvae.inference.evaluation.row_tiles import tiles_within_limit
 from probvae.inference.evidence.log_mean_errors import log_mean_error, summed, two_sigma_factor
-from probvae.inference.pair import VAE, check_data, frozen
+from probvae.inference.pair import VAE, check_data, frozen, in_double
 
 STARTS = {
     "guide": "from q_x(z): short, where the guide is good",
@@ -103,10 +103,12 @@ def annealed_log_evidence(
     torch.Size([2, 5])
     """
     check_data(vae, x)
-    options = _Options(num_temperatures, num_chains, num_leapfrog, start)
+    options, dtype = _Options(num_temperatures, num_chains, num_leapfrog, start), x.dtype
+    # In float64: the rounding of a product of another height may turn an acceptance, and with it the whole chain.
+    vae, x = in_double(vae, x)
     with isolated_seed(seed, x.device), frozen(vae):
         results = [_forward(part, rows, options, seed) for part, rows in tiles_within_limit(vae, x, num_chains)]
-    return AnnealedResult(*(torch.cat(column, dim=-1) for column in zip(*results, strict=True)))
+    return AnnealedResult(*(torch.cat(column, dim=-1).to(dtype) for column in zip(*results, strict=True)))
 
 
 def bracket_log_evidence(

@@ -28,6 +28,7 @@ from probvae.inference.evaluation.row_tiles import draw_blocks, tiles
 from probvae.inference.evaluation.threads import map_ordered
 from probvae.inference.evidence.importance_sampling import importance_log_evidence
 from probvae.inference.evidence.log_evidence import log_evidence
+from probvae.inference.evidence.log_mean_errors import log_mean_error, summed
 from probvae.inference.pair import VAE
 from probvae.models import (
     BernoulliLikelihood,
@@ -109,7 +110,7 @@ def test_estimates_are_made_of_these_weights(make) -> None:
     assert_close(result.log_evidence, torch.logsumexp(log_w, 0) - torch.tensor(50.0).double().log(), **EXACT)
     share = log_w.softmax(0)
     assert_close(result.ess, 1 / share.square().sum(0), **EXACT)
-    assert_close(result.standard_error, (share.square().sum(0) - 1 / 50).sqrt(), rtol=1e-9, atol=1e-9)
+    assert_close(result.standard_error, log_mean_error(summed([log_w], 50)), rtol=1e-9, atol=1e-9)
     torch.manual_seed(3)
     parts = bound(vae, x, 50)
     assert_close(parts.elbo, log_w.mean(0), **EXACT)
