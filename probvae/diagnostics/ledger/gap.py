@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from probvae.diagnostics.verdicts import FAIL, OK, WARN, HypothesisTest, Verdict, mean_with_error, with_error
 from probvae.errors import ArgumentError
 from probvae.foundation.checks import check_count
-from probvae.inference.densities.non_finite import check_not_nan, raise_as_non_finite
+from probvae.inference.densities.non_finite import check_finite_values, raise_as_non_finite
 from probvae.inference.evaluation.refine import refine
 from probvae.inference.evaluation.row_tiles import tiles
 from probvae.inference.evidence.importance_sampling import weighted_draws
@@ -155,7 +155,7 @@ def posterior_gap(
             return closed
     refinement = refine(vae, x, seed=seed)
     own, best = paired_bounds(vae, vae.guide, refinement.guide, x, num_samples, seed)
-    check_not_nan(own.mean(0), "the bound")
+    check_finite_values(evidence.value - own.mean(0), "the gap")
     return _ledger(evidence, own, best, refinement.converged, refinement.guide)
 
 

@@ -48,13 +48,14 @@ def raise_as_non_finite() -> Iterator[None]:
         ) from error
 
 
-def check_not_nan(values: Tensor, what: str) -> None:
-    """Raise :class:`~probvae.errors.NonFiniteError` where one of ``values`` (N,), called ``what``, is NaN."""
-    bad = int(values.isnan().sum())
+def check_finite_values(values: Tensor, what: str) -> None:
+    """Raise :class:`~probvae.errors.NonFiniteError` where one of ``values`` (N,), called ``what``, is not finite."""
+    bad = int((~values.isfinite()).sum())
     if bad:
         raise NonFiniteError(
-            f"x: expected data whose numbers stay finite in the networks, got an overflow ({what} is NaN for {bad} of "
-            f"{len(values)} data). Look for outliers, or standardise the data before the fit (scaling='standardize')."
+            f"x: expected data whose numbers stay finite in the networks, got an overflow ({what} is not finite for "
+            f"{bad} of {len(values)} data). Look for outliers, or standardise the data before the fit "
+            "(scaling='standardize')."
         )
 
 

@@ -13,6 +13,7 @@ from probvae.foundation.checks import check_count
 from probvae.foundation.row_noise import RowNoise, row_keys
 from probvae.foundation.seed import isolated_seed
 from probvae.inference.densities.moments import mean_and_variance
+from probvae.inference.densities.non_finite import check_finite_values
 from probvae.inference.evaluation.memory import draw_z
 from probvae.inference.evaluation.refine import refine
 from probvae.inference.evaluation.row_tiles import tiles_within_limit
@@ -104,11 +105,13 @@ def annealed_log_evidence(
     """
     check_data(vae, x)
     options, dtype = _Options(num_temperatures, num_chains, num_leapfrog, start), x.dtype
-    # In float64: the rounding of a product of another height may turn an acceptance, and with it the whole chain.
+    # Chains run in float64: the rounding of a product of another height may turn an acceptance, and the whole chain.
     vae, x = in_double(vae, x)
     with isolated_seed(seed, x.device), frozen(vae):
         results = [_forward(part, rows, options, seed) for part, rows in tiles_within_limit(vae, x, num_chains)]
-    return AnnealedResult(*(torch.cat(column, dim=-1).to(dtype) for column in zip(*results, strict=True)))
+    found = AnnealedResult(*(torch.cat(column, dim=-1).to(dtype) for column in zip(*results, strict=True)))
+    check_finite_values(found.log_evidence, "log p(x)")
+    return found
 
 
 def bracket_log_evidence(
