@@ -49,13 +49,13 @@ class TrainedOn:
 class Trend:
     """The ``gain`` in the bound, with its ``standard_error``, if it rose for as many ``epochs`` again as it just did.
 
-    ``of`` says which bound that is; ``num_epochs`` is the length of the whole history.
+    ``of`` says which bound that is, and ``bound`` has its value after each epoch of the whole history.
     """
 
     gain: float
     standard_error: float
     epochs: int
-    num_epochs: int
+    bound: tuple[float, ...]
     of: str
 
 
@@ -224,4 +224,4 @@ def trend_of(history: Sequence[Mapping[str, Any]]) -> Trend | None:
     correlation = min(0.9, max(0.0, correlation + 2 / num))
     error = math.sqrt(variance / (place @ place) * (1 + correlation) / (1 - correlation))
     told = "the bound on the validation data" if name == "validation_elbo" else "the training bound"
-    return Trend(round(slope * num, 12), error * num, num, len(values), told)
+    return Trend(round(slope * num, 12), error * num, num, tuple(values.tolist()), told)

@@ -117,6 +117,8 @@ def _judged(margin: Floats) -> C2ST:
     # The sizes of the margins say nothing of the hits: their digits are as good as a generator of one's own.
     place = np.random.default_rng(np.abs(margin).view(np.uint64)).random()
     p_value = binom.sf(hits, num, 0.5) + place * binom.pmf(hits, num, 0.5)
+    if not margin.any():  # nothing was learned, and every margin is a tie
+        p_value = 1.0
     return C2ST(hits / num, num, max(float(p_value), _SMALLEST))
 
 

@@ -1,6 +1,19 @@
 """Convergence: whether the pair was trained long enough."""
 
-from probvae.report.sections.base import Section
+from collections.abc import Iterator
+
+from probvae.diagnostics.convergence import ConvergenceResult
+from probvae.report.figures.training_figure import bound_by_epoch, residual_ratios
+from probvae.report.sections.base import Drawn, Section, Subject, as_double
+
+
+def figures(result: ConvergenceResult, subject: Subject) -> Iterator[Drawn]:
+    """The residuals where a c was learned, and the bound by epoch where the history is known."""
+    if result.ratio is not None:
+        yield Drawn("residuals", residual_ratios(as_double(result.ratio)))
+    if result.trend is not None:
+        yield Drawn("last-epochs", bound_by_epoch(result.trend.bound, result.trend.epochs), {"of": result.trend.of})
+
 
 CONVERGENCE = Section(
     name="convergence",
@@ -18,4 +31,11 @@ CONVERGENCE = Section(
         "bound": "the last epochs: which bound",
     },
     checks={"variance": "the learned c at its optimum", "last_epochs": "trend of the last epochs"},
+    captions={
+        "residuals": "The squared residual of each datum in units of the learned c, from the smallest to the largest. "
+        "How to read it: where training has ended, the mean (dashed) is 1 (dotted). A c that is too large is on its way.",
+        "last-epochs": "Blue: {of} after each epoch (the first fifth may lie outside). Orange: a line through the last "
+        "epochs. How to read it: a line that rises says that more epochs would win more. A good one is flat.",
+    },
+    figures=figures,
 )

@@ -1,6 +1,17 @@
 """Generalisation of inference: the ledger on training rows beside held-out rows."""
 
-from probvae.report.sections.base import Section
+from collections.abc import Iterator
+
+from probvae.diagnostics.ledger.generalisation import GeneralisationResult
+from probvae.report.figures.training_figure import gaps_side_by_side
+from probvae.report.sections.base import Drawn, Section, Subject, as_double
+
+
+def figures(result: GeneralisationResult, subject: Subject) -> Iterator[Drawn]:
+    """The gaps of both kinds of rows."""
+    gaps = (as_double(ledger.total.value) for ledger in (result.training, result.held_out))
+    yield Drawn("training-and-held-out", gaps_side_by_side(*gaps))
+
 
 _PARTS = {
     "rows": "rows",
@@ -25,4 +36,10 @@ GENERALISATION = Section(
         "num_held_out": "number of held-out rows",
     },
     checks={"inference": "what the encoder costs more on held-out rows"},
+    captions={
+        "training-and-held-out": "The total gap of each training row (blue) and of each held-out row (orange), from "
+        "the smallest to the largest. How to read it: a held-out line far above the other is an encoder that has "
+        "overfitted. Good ones lie on each other.",
+    },
+    figures=figures,
 )
