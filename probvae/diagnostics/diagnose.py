@@ -225,7 +225,9 @@ def _ledger(vae: VAE, x: Tensor, settings: Settings) -> GapResult | UnsplitLedge
     check_density(vae)
     method = best_method(vae) if settings.truth == "auto" else settings.truth
     rows = slice(settings.ledger_data.get(method, settings.ledger_data["annealed"]))
-    return ledger_or_total(vae.at(rows), x[rows], truth=settings.truth, num_samples=settings.num_draws, seed=settings.seed)
+    return ledger_or_total(
+        vae.at(rows), x[rows], truth=settings.truth, num_samples=settings.num_draws, seed=settings.seed
+    )
 
 
 def _generalisation(vae: VAE, x: Tensor, settings: Settings, before: Sections) -> Diagnostic:
