@@ -66,9 +66,9 @@ class RowNoise(DispatchMode):
     depends on its row's key, the seed, how many random operators ran before it in the block, and its own place among
     draws and elements; ``first_draw`` is the s_0 of a block of draws. Global generators are left as they are.
 
-    Uniform, normal, exponential, Bernoulli, Cauchy, categorical and integer draws come from the hash itself. Gamma, Poisson,
-    binomial and other draws are made row by row by torch, with a generator that is seeded by the row's stream; of them
-    ``first_draw`` makes other numbers, not the later ones of the same stream.
+    Uniform, normal, exponential, Bernoulli, Cauchy, categorical and integer draws come from the hash itself. Gamma,
+    Poisson, binomial and other draws are made row by row by torch, with a generator that is seeded by the row's stream;
+    of them ``first_draw`` makes other numbers, not the later ones of the same stream.
     Categories are drawn for weights whose first dimension joins ``outer`` (the batch in front of the rows), the rows,
     and the elements of a row. With ``joined`` the draws and the rows of a result are one dimension, its first.
     Raises :class:`NoRowsError` for a random operator whose result has no such dimension: its numbers would be no row's.
