@@ -66,9 +66,9 @@ class RowNoise(DispatchMode):
     depends on its row's key, the seed, how many random operators ran before it in the block, and its own place among
     draws and elements; ``first_draw`` is the s_0 of a block of draws. Global generators are left as they are.
 
-    Uniform, normal, exponential, Bernoulli, Cauchy and categorical draws come from the hash itself. Gamma, Poisson,
-    binomial and other draws are made row by row by torch, with a generator that is seeded by the row's stream; of them
-    ``first_draw`` makes other numbers, not the later ones of the same stream.
+    Uniform, normal, exponential, Bernoulli, Cauchy, categorical and integer draws come from the hash itself. Gamma,
+    Poisson, binomial and other draws are made row by row by torch, with a generator that is seeded by the row's stream;
+    of them ``first_draw`` makes other numbers, not the later ones of the same stream.
     Categories are drawn for weights whose first dimension joins ``outer`` (the batch in front of the rows), the rows,
     and the elements of a row. With ``joined`` the draws and the rows of a result are one dimension, its first.
     Raises :class:`NoRowsError` for a random operator whose result has no such dimension: its numbers would be no row's.
@@ -128,6 +128,8 @@ class RowNoise(DispatchMode):
         name = func.overloadpacket
         if name is _aten.multinomial:
             return self._multinomial(*args, **kwargs)
+        if name in (_aten.randint, _aten.randint_like):
+            return self._integers(args, kwargs)
         transform = _TRANSFORMS.get(name)
         if transform is not None:
             target = args[0] if is_mutable(func) else _empty(name, args, kwargs)
@@ -185,6 +187,15 @@ class RowNoise(DispatchMode):
         cumulative = weights.double().cumsum(-1)
         codes = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
         return codes.clamp(max=weights.shape[1] - 1)
+
+    def _integers(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+        """Integers from ``low`` to below ``high``, for ``randint([low], high, size)`` or ``randint_like``."""
+        ends = [argument for argument in args if isinstance(argument, int)]
+        like = next((argument for argument in args if isinstance(argument, Tensor)), None)
+        shape = torch.Size(next(a for a in args if not isinstance(a, int | Tensor))) if like is None else like.shape
+        low, high = ends if len(ends) > 1 else (0, ends[0])
+        dtype = kwargs.get("dtype") or (torch.int64 if like is None else like.dtype)
+        return (low + (self._uniform(shape) * (high - low)).floor().clamp(max=high - low - 1)).to(dtype)
 
     def _row_by_row(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
         """By torch's own sampler, a row at a time, each with a generator of its own."""

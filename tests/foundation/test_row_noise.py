@@ -157,3 +157,22 @@ def test_angles_belong_to_rows_and_have_their_distribution() -> None:
     before = VonMises(0.0, 1.0).sample((3,))
     torch.manual_seed(0)
     assert torch.equal(VonMises(0.0, 1.0).sample((3,)), before)
+
+
+def test_integers_belong_to_rows_and_are_uniform(keys: Tensor) -> None:
+    def draws(some: Tensor) -> list[Tensor]:
+        with RowNoise(some, 5):
+            return [
+                torch.randint(3, (400, len(some), 2)),
+                torch.randint(-2, 5, (400, len(some)), dtype=torch.int32),
+                torch.randint_like(torch.zeros(400, len(some)), 2, 4),
+            ]
+
+    every, last = draws(keys), draws(keys[-1:])
+    for found, own, low, high in zip(every, last, (0, -2, 2), (3, 5, 4), strict=True):
+        assert torch.equal(found[:, -1:], own)
+        assert (found.min().item(), found.max().item()) == (low, high - 1)
+        share = (found == low).double().mean().item()
+        expected = 1 / (high - low)
+        assert abs(share - expected) < 5 * (expected * (1 - expected) / found.numel()) ** 0.5
+    assert [found.dtype for found in every] == [torch.int64, torch.int32, torch.float32]

@@ -33,8 +33,7 @@ CONVERGENCE = Section(
     checks={"variance": "the learned c at its optimum", "last_epochs": "trend of the last epochs"},
     captions={
         "residuals": "The squared residual of each datum in units of the learned c, from the smallest to the largest. "
-        "How to read it: where training has ended, the mean (dashed) is 1 (dotted). A c above it is on its way; a "
-        "good one is at it.",
+        "How to read it: a dashed mean below the dotted 1 is a c on its way down. A good one has both on each other.",
         "last-epochs": "Blue: {of} after each epoch (the first fifth may lie outside). Orange: a line through the last "
         "epochs. How to read it: a line that rises says that more epochs would win more. A good one is flat.",
     },
