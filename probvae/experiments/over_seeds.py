@@ -71,8 +71,8 @@ def combined(values: Sequence[float], errors: Sequence[float], same_data: bool) 
     with s^2 the variance between fits. The data's error does not shrink with the number of fits to the same data; where
     each has its own, s^2 holds it too, and the result errs on the side of the larger one.
 
-    >>> combined([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], same_data=True).standard_error ** 2
-    0.33333333333333337
+    >>> round(combined([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], same_data=True).standard_error ** 2, 3)
+    0.333
     """
     number = len(values)
     between = statistics.stdev(values)
@@ -119,7 +119,7 @@ def _base(comparison: Comparison, members: list[list[Entry]]) -> list[Entry]:
 
 
 def _log_volume(entries: Sequence[Entry]) -> float:
-    """What the log densities of the scaled data exceed those in the user's units by, on average."""
+    """The average by which log densities of scaled data are above those in the user's units, in nats."""
     volumes = [entry.log_volume for entry in entries if entry.log_volume is not None and entry.measure == "density"]
     return statistics.fmean(float(volume.mean()) for volume in volumes) if volumes else 0.0
 

@@ -121,7 +121,7 @@ def log_mean_error(sums: WeightSums) -> Tensor:
 def two_sigma_factor(degrees: int) -> float:
     """By what a standard error of so many ``degrees`` of freedom is multiplied, so that two of them are 95.45 %.
 
-    >>> round(two_sigma_factor(15), 3)
+    >>> round(two_sigma_factor(15), 2)
     1.09
     """
     from scipy import stats
