@@ -117,7 +117,7 @@ from probvae.models import MLPDecoder
 class FailingDecoder(MLPDecoder, name="failing"):
     def forward(self, z):
         self.steps = getattr(self, "steps", 0) + self.training
-        if os.environ["RANK"] == "1" and self.steps > 20:
+        if os.environ["RANK"] == "1" and self.steps > 60:
             raise DataError("x: this is what went wrong.")
         return super().forward(z)
 
