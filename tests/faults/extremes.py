@@ -346,7 +346,7 @@ def run_case(case: Case, ledger: bool = True, quick: bool = False) -> Outcome:
 def _little_effort() -> Iterator[None]:
     few_cells = partial(quadrature, max_cells=_FEW_CELLS)
     with (
-        patch.multiple("probvae.inference.refine", **_SHORT_SEARCH),
+        patch.multiple("probvae.inference.evaluation.refine", **_SHORT_SEARCH),
         patch("probvae.inference.evidence.log_evidence.quadrature", few_cells),
     ):
         yield
