@@ -166,6 +166,8 @@ def test_every_loss_is_pyros(name: str, programs: Callable[[Parts], Programs]) -
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*was not registered in the param store")
+# A gradient that is nothing but rounding differs between compilers by its own size, and the traced path is taken then.
+@pytest.mark.filterwarnings("ignore:compile. the traced path is taken.*is not trusted")
 @pytest.mark.parametrize("name", ["number", "eval", "frozen encoder", "tensor replaced", "tensor in place"])
 def test_every_loss_of_compiled_code_is_pyros(name: str) -> None:
     expected = losses(methods, CHANGES[name], False)
