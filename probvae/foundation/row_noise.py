@@ -185,7 +185,7 @@ class RowNoise(DispatchMode):
         uniform = uniform.view(len(self.keys), num_samples, outer, inner).permute(2, 0, 3, 1)
         uniform = uniform.reshape(len(weights), num_samples)
         cumulative = weights.double().cumsum(-1)
-        codes = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+        codes = torch.searchsorted(cumulative.contiguous(), (uniform * cumulative[:, -1:]).contiguous(), right=True)
         return codes.clamp(max=weights.shape[1] - 1)
 
     def _integers(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import probvae
 from probvae import VAE, DiagonalGuide, GaussianLikelihood, LatentModel, MLPDecoder, MLPEncoder, StandardNormalPrior
 from probvae.inference import Guide, bound, posterior_mean, posterior_scale, reconstruct
+from probvae.inference.densities.moments import mean_and_variance
 
 DIM, LATENT = 6, 3
 # Guides whose q needs the model, or is made for given rows.
@@ -52,7 +53,7 @@ FUNCTIONS: dict[str, Callable[[VAE, Tensor], Tensor]] = {
 }
 SLOW_FUNCTIONS: dict[str, Callable[[VAE, Tensor], Tensor]] = {
     "annealed": lambda vae, x: probvae.log_evidence(vae, x, method="annealed").value,
-    "refine": lambda vae, x: probvae.refine(vae, x).guide.distribution(x).mean,
+    "refine": lambda vae, x: mean_and_variance(probvae.refine(vae, x).guide.distribution(x))[0],
     "gap": lambda vae, x: probvae.posterior_gap(vae, x, truth="importance", num_samples=50).amortisation.value,
 }
 
