@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 import threading
 import time
 import warnings
@@ -22,6 +23,8 @@ from probvae.storage.tensor_files import Packed, pack, read_tensors, write_packe
 from probvae.storage.untrusted import parse_object, run_file
 
 NUM_KEPT = 2
+# The key of a random text that all checkpoints of one run have: those of another run, or the user's, are not removed
+_MARK = "mark"
 # The version of the checkpoint format, separate from the run format: runs are read for years, checkpoints for days
 _FORMAT = 2
 _NAME = re.compile(r"epoch-(\d{6,})(?:-batch-(\d{6,}))?\.safetensors")
@@ -46,7 +49,7 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write it into ``folder`` and keep the newest two there.
+    """Write it into ``folder`` and keep the newest two of its run there.
 
     The file is one that a model can be loaded from. Raises :class:`~probvae.errors.RunError` where it cannot be
     written; the checkpoints before it are then as they were.
@@ -57,10 +60,24 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 def _write(folder: Path, name: str, tensors: Packed, metadata: dict[str, str]) -> None:
     write_packed(folder / name, tensors, {**metadata, "sha256": tensors.digest(metadata)})
     try:
-        for file in _newest_first(folder)[NUM_KEPT:]:
+        ours = [file for file in _newest_first(folder) if _mark_of(file) == metadata.get(_MARK)]
+        for file in ours[NUM_KEPT:]:
             file.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{folder}: an old checkpoint cannot be removed ({error.strerror or error}).") from error
+
+
+def _mark_of(file: Path) -> str | None:
+    """The mark of the fit that wrote a checkpoint; the empty text where the file cannot be read, or is a link."""
+    from safetensors import SafetensorError, safe_open
+
+    if file.is_symlink():
+        return ""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return (opened.metadata() or {}).get(_MARK)
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError):
+        return ""
 
 
 def read_checkpoint(file: Path) -> Checkpoint:
@@ -207,7 +224,9 @@ class RunRecorder(Resumption):
         self.check = check
         self.run, self.seconds, self.resume = run, seconds, resume
         # the text is made once, and not at every checkpoint
-        self.metadata = {**metadata, "fit": json.dumps(self.description)}
+        known = None if checkpoint is None else checkpoint.metadata.get(_MARK)
+        mark = {_MARK: known or secrets.token_hex(16)}
+        self.metadata = {**metadata, **mark, "fit": json.dumps(self.description)}
         self.last = time.monotonic()
         self._open = ExitStack()
 

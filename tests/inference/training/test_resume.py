@@ -184,3 +184,24 @@ def test_empty_folder_is_filled_where_it_stands(tmp_path: Path) -> None:
     assert (tmp_path / "run").stat().st_ino == before
     assert probvae.load(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_checkpoints_of_another_run_are_not_removed(tmp_path: Path) -> None:
+    """A file that a user puts there stays, whatever its name; those of the run go, also after it was resumed."""
+    often: dict[str, Any] = {"checkpoint_seconds": 1e-9}
+    fitted(tmp_path / "run", **often)
+    folder = broken_off(tmp_path / "run", tmp_path / "stopped") / "checkpoints"
+    (before,) = (path.name for path in folder.iterdir())
+    fitted(tmp_path / "other")
+    source = next((tmp_path / "other" / "checkpoints").iterdir())
+    theirs = {"epoch-000000.safetensors": source.read_bytes(), "epoch-0000001.safetensors": b"notes"}
+    for name, content in theirs.items():
+        (folder / name).write_bytes(content)
+    (folder / "epoch-000002.safetensors").symlink_to(source)
+    fitted(tmp_path / "stopped", resume=True, **often)
+    left = {path.name for path in folder.iterdir()}
+    assert {*theirs, "epoch-000002.safetensors"} < left
+    assert len(left) == 3 + 2
+    own = left - {*theirs, "epoch-000002.safetensors"}
+    assert before in own
+    assert len({read_checkpoint(folder / name).metadata["mark"] for name in own}) == 1
